@@ -1,0 +1,237 @@
+"""Every setting of a run on one page: frozen dataclasses, no behaviour beyond checking themselves.
+
+A section holds the keyword arguments of one builder; `scripts/assemble.py` hands them over, and no
+module of `muzero`, `actors` or `learner` ever sees a config object.  The defaults are the paper's
+(Grimm et al., NeurIPS 2021, appendix A.4, tables 1 and 2), a choice of ours where it is silent.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvConfig:
+    """The environment (table 1). The Atari fields are ignored by other environments."""
+
+    name: str = "ms_pacman"
+    """An Atari game (`MsPacman`, `ms_pacman`, `ALE/MsPacman-v5`) or any discrete-action Gymnasium id."""
+    frame_size: int = 96
+    """Atari: height and width of the grey frames in pixels."""
+    action_repeat: int = 4
+    """Atari: emulator frames per decision."""
+    max_pool_frames: int = 4
+    """Atari: the observation is the maximum over this many last frames of the repeat."""
+    max_noops: int = 30
+    """Atari: a game starts with 0 to this many no-op frames, drawn uniformly."""
+    max_episode_frames: int = 108_000
+    """Atari: a game is truncated after this many emulator frames."""
+    terminate_on_life_loss: bool = True
+    """Atari, training only: losing a life ends the learning episode; the game goes on."""
+    sticky_action_prob: float = 0.0
+    """Atari: probability that the emulator repeats the previous action."""
+    reward_clip: float | None = None
+    """Training only: rewards are clipped to ± this; None keeps the raw score."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Representation, dynamics and prediction. The encoder follows the shape of the observation."""
+
+    latent: Literal["planes", "vector"] = "planes"
+    """`planes`: convolutional latents (vector observations fall back to `vector`); `vector`: MLP dynamics."""
+    history_length: int = 32
+    """Frames in a stacked observation (H)."""
+    num_channels: int = 256
+    """Planes of a convolutional latent."""
+    num_blocks: int = 16
+    """Residual blocks in the representation after the encoder, and in the dynamics."""
+    encoder: Literal["muzero", "light"] = "muzero"
+    """Image encoder: MuZero's residual downsampling by 16, or two or three strided convolutions."""
+    head_channels: int = 16
+    """Planes of the 1×1 convolution in front of every head."""
+    latent_size: int = 128
+    """`vector` latents: their length."""
+    hidden_size: int = 128
+    """`vector` latents: width of the hidden layers of encoder, dynamics and heads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SupportConfig:
+    """Categorical support of values and rewards (table 2; ± 300 is MuZero's)."""
+
+    min_value: float = -300.0
+    """Lowest bin, on the transformed axis h(x)."""
+    max_value: float = 300.0
+    """Highest bin, on the transformed axis h(x)."""
+    num_bins: int = 601
+    """Number of bins (Z)."""
+    epsilon: float = 0.01
+    """ε of h(x) = sign(x)(√(|x| + 1) − 1) + εx."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """Monte-Carlo tree search (mctx)."""
+
+    policy: Literal["visits", "gumbel", "gumbel_halving"] = "visits"
+    """`visits`: MuZero, acts by root visits; `gumbel`: acts by the improved policy; `gumbel_halving`: Gumbel's own choice."""
+    num_simulations: int = 25
+    """Simulations per decision."""
+    dirichlet_fraction: float = 0.3
+    """Weight of the root noise."""
+    dirichlet_alpha: float = 0.25
+    """Concentration of the root noise."""
+    temperature: float = 1.0
+    """`visits`: actions are drawn from visits ** (1 / temperature)."""
+    normalisation: Literal["tree", "siblings"] = "tree"
+    """`visits`: Q is normalised over the whole tree (MuZero) or over parent and siblings (mctx)."""
+    unvisited: Literal["parent", "min"] = "parent"
+    """`tree`: an unvisited child takes its parent's value, or the lowest of the tree, in place of its Q."""
+    floor: float = 1.0
+    """`tree`: smallest Q range that is stretched to [0, 1], in units of raw return."""
+    value_scale: float = 0.1
+    """`gumbel`: scale of the completed Q in the improved policy."""
+    max_considered_actions: int = 16
+    """`gumbel`: root actions considered by sequential halving."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """MuZero's loss and the past-policy loss (table 2)."""
+
+    discount_factor: float = 0.997
+    """γ, per decision."""
+    td_lambda: float = 0.8
+    """λ of the TD(λ) and V-trace targets."""
+    num_unroll_steps: int = 5
+    """Imagined steps (K)."""
+    reward_weight: float = 1.0
+    """Weight of the reward loss."""
+    value_weight: float = 0.25
+    """Weight of the value loss."""
+    policy_weight: float = 1.0
+    """Weight of the policy loss."""
+    past_weight: float = 0.25
+    """Weight of the past-policy loss; 0 is plain MuZero."""
+    past_clip: float = 1.0
+    """V-trace clip of the importance ratios."""
+    past_latents: Literal["target", "online"] = "target"
+    """Network whose representation the past heads' V-trace targets are computed from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueBufferConfig:
+    """Ring of past prediction heads (table 2)."""
+
+    size: int = 128
+    """Heads kept (M)."""
+    push_interval: int = 50
+    """Updates between two pushes."""
+    chunk_size: int = 8
+    """Heads evaluated at a time: bounds the memory of their logits, changes no number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimiserConfig:
+    """Adam with a linear schedule (table 2)."""
+
+    learning_rate: float = 1e-4
+    """Initial learning rate."""
+    final_learning_rate: float = 0.0
+    """Learning rate after `schedule_num_updates`."""
+    schedule_num_updates: int = 65_104
+    """Horizon of the schedule in updates; stopping and resuming never change it."""
+    max_gradient_norm: float | None = None
+    """Global-norm clip; None for no clip, as in the paper."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorsConfig:
+    """Ray workers that act."""
+
+    num_workers: int = 96
+    """Ray actors."""
+    environments_per_worker: int = 8
+    """Environments of a worker, searched as one batch (N)."""
+    sequence_length: int = 30
+    """States in a sequence (T + 1)."""
+    sequence_overlap: int = 10
+    """States shared by neighbouring sequences."""
+    max_in_flight: int = 1
+    """Rollouts a worker may have requested and not delivered."""
+    cpus_per_worker: float = 1.0
+    """Ray CPU resource of a worker."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig:
+    """Updates on batches of sequences sharded over the devices."""
+
+    batch_size: int = 96
+    """Sequences collected for one batch (B)."""
+    num_passes: int = 1
+    """Times a collected batch is gone through."""
+    num_minibatches: int = 1
+    """Updates per pass; each takes batch_size / num_minibatches sequences."""
+    num_devices: int | None = None
+    """Devices the batch is sharded over; None: all local ones."""
+    search_average_rate: float = 0.1
+    """Update rate of the parameters that actors search with."""
+    target_average_rate: float = 0.1
+    """Update rate of the parameters behind V-trace latents and stored heads."""
+    publish_interval: int = 1
+    """Updates between two publications of the search parameters."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """What is written while training."""
+
+    interval_seconds: float = 10.0
+    """Seconds between two rows of metrics and progress lines."""
+    checkpoint_interval_minutes: float = 5.0
+    """Minutes between two checkpoints; one is always written at the end."""
+    checkpoints_kept: int = 3
+    """Latest checkpoints kept; the best by evaluation is kept besides."""
+    evaluation_interval_minutes: float | None = None
+    """Minutes between two greedy evaluations while training; None: only at the end."""
+    evaluation_episodes: int = 20
+    """Episodes of such an evaluation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StopConfig:
+    """The run ends at whichever comes first; None never ends it."""
+
+    num_frames: int | None = None
+    """Emulator frames, skipped ones included."""
+    num_updates: int | None = None
+    """Updates."""
+    minutes: float | None = None
+    """Minutes of this process."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    env: EnvConfig = EnvConfig()
+    network: NetworkConfig = NetworkConfig()
+    support: SupportConfig = SupportConfig()
+    search: SearchConfig = SearchConfig()
+    loss: LossConfig = LossConfig()
+    value_buffer: ValueBufferConfig = ValueBufferConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    actors: ActorsConfig = ActorsConfig()
+    learner: LearnerConfig = LearnerConfig()
+    log: LogConfig = LogConfig()
+    stop: StopConfig = StopConfig()
+    seed: int = 0
+    """Seed of everything: parameters, searches, environments."""
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work. The message names the field, its value and what is allowed."""
