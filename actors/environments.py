@@ -1,0 +1,249 @@
+"""Any discrete-action environment behind one interface: an endless stream of states.
+
+    state        0      1      2      3*     4      5         3*: final (terminated or truncated)
+    decision     0      1      2      3      4      5
+    is_first     .      .      .      .      yes    .         of the state a decision leads to
+    real         yes    yes    yes    no     yes    yes       decision 3 resets the environment
+
+A final observation is a state like any other and is never replaced by the next game's first one
+(Gymnasium's NEXT_STEP autoreset), so a truncated game can bootstrap from it.
+"""
+
+import importlib
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from actors import atari
+from muzero.types import Array, Episode
+
+SMALLEST_RENDER_SIDE = 160
+
+
+class EnvironmentSpec(NamedTuple):
+    """What the networks and the statistics need to know of an environment."""
+
+    observation_shape: tuple[int, ...]  # [length] or [height, width, channels]
+    observation_dtype: str  # "uint8", "bool" or "float32"
+    num_actions: int
+    frames_per_step: int  # emulator frames per decision, 1 without an emulator
+
+
+class Step(NamedTuple):
+    """What a decision led to."""
+
+    observation: Array  # of the next state
+    reward: float  # clipped if the stream clips
+    discount: float  # 0 on termination or a signalled life loss, else 1
+    is_first: bool  # the environment was reset: the decision was not real
+    episode: Episode | None  # the game that ended in the next state
+
+
+def resolve_name(name: str) -> str:
+    """Returns the canonical name: "ALE/MsPacman-v5" for an Atari game in any usual spelling, else a Gymnasium id.
+
+    Args:
+      name: an Atari game or a Gymnasium id; an id may carry the module that registers it ("module:id")
+        and may leave out its version (the highest is taken).
+
+    Raises:
+      ValueError: no such environment; the message suggests near names.
+      ImportError: a MinAtar game, and MinAtar is not installed.
+    """
+    module, _, env_id = name.rpartition(":")
+    if module:
+        _import_module(module, name)
+    if env_id.lower().startswith("minatar/"):
+        _register_minatar()
+    spec = gymnasium.registry.get(env_id)
+    if spec is not None and spec.entry_point != atari.EMULATOR_ENTRY_POINT:
+        return name
+    if game := atari.find_game(env_id):
+        return game.id
+    versions = [spec.version for spec in gymnasium.registry.values() if spec.id == f"{env_id}-v{spec.version}"]
+    if versions:
+        return f"{name}-v{max(versions)}"
+    near = " or ".join(atari.near_ids(env_id))
+    raise ValueError(f"unknown environment {name!r}" + (f": did you mean {near}?" if near else ""))
+
+
+def make_environment(
+    name: str,
+    *,
+    training: bool,
+    render: bool = False,
+    frame_size: int = 96,
+    action_repeat: int = 4,
+    max_pool_frames: int = 4,
+    max_noops: int = 30,
+    max_episode_frames: int = 108_000,
+    terminate_on_life_loss: bool = True,
+    sticky_action_prob: float = 0.0,
+) -> gymnasium.Env:
+    """Builds an environment whose observations are uint8, bool or float32 arrays, ready for a `Stream`.
+
+    Args:
+      name: see `resolve_name`.
+      training: with `terminate_on_life_loss`, `info["life_lost"]` reports a lost life; the game goes on.
+      render: whether `render()` returns RGB frames, [height, width, 3] uint8.
+      The others: see `atari.AtariGame`; other environments ignore them.
+
+    Raises:
+      ValueError: unknown environment, or spaces that `environment_spec` refuses.
+      ImportError: a MinAtar game, and MinAtar is not installed.
+    """
+    env_id = resolve_name(name)
+    if not env_id.startswith("ALE/"):
+        return _make_gymnasium(env_id, render)
+    return atari.AtariGame(
+        atari.find_game(env_id).kwargs["game"],
+        frame_size=frame_size,
+        action_repeat=action_repeat,
+        max_pool_frames=max_pool_frames,
+        max_noops=max_noops,
+        max_episode_frames=max_episode_frames,
+        signal_life_loss=training and terminate_on_life_loss,
+        sticky_action_prob=sticky_action_prob,
+        render=render,
+    )
+
+
+def environment_spec(env: gymnasium.Env) -> EnvironmentSpec:
+    """Describes an environment made by `make_environment`.
+
+    Raises:
+      ValueError: actions are not 0 to A − 1, or observations no uint8, bool or float32 vectors or images.
+    """
+    actions, observations = env.action_space, env.observation_space
+    if not isinstance(actions, spaces.Discrete) or actions.start != 0:
+        raise ValueError(f"{env}: action space {actions}, allowed: Discrete from 0")
+    if _array_space(observations) is not observations:
+        raise ValueError(f"{env}: observation space {observations} needs the conversion of make_environment")
+    return EnvironmentSpec(
+        observation_shape=observations.shape,
+        observation_dtype=observations.dtype.name,
+        num_actions=int(actions.n),
+        frames_per_step=env.unwrapped.action_repeat if isinstance(env.unwrapped, atari.AtariGame) else 1,
+    )
+
+
+class ArrayObservation(gymnasium.ObservationWrapper):
+    """Observations as fresh arrays that the networks take; rendered frames as a video takes them."""
+
+    def __init__(self, env: gymnasium.Env):
+        """Raises ValueError if the observations of `env` cannot become arrays of one or three axes."""
+        super().__init__(env)
+        self.observation_space = _array_space(env.observation_space)
+
+    def observation(self, observation) -> np.ndarray:
+        """Returns a copy, since an environment may go on writing to its own array."""
+        source, target = self.env.observation_space, self.observation_space
+        if isinstance(source, spaces.Discrete):
+            return (np.arange(source.n) == observation - source.start).astype(target.dtype)
+        return np.array(observation, target.dtype).reshape(target.shape)
+
+    def render(self) -> np.ndarray:
+        """Returns [height, width, 3] uint8, tiny frames (MinAtar's 10×10) enlarged by a whole factor.
+
+        Raises ValueError if the environment was made without `render`.
+        """
+        if self.render_mode is None:
+            raise ValueError("the environment was made with render=False")
+        frame = np.asarray(self.env.render())
+        if frame.dtype != np.uint8:
+            frame = np.rint(255 * frame).astype(np.uint8)
+        factor = -(-SMALLEST_RENDER_SIDE // min(frame.shape[:2]))
+        return frame.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+class Stream:
+    """An endless stream of states of one environment, game after game; see the diagram of the module."""
+
+    def __init__(self, env: gymnasium.Env, *, seed: int, reward_clip: float | None):
+        """Takes over `env`; `reset` comes before the first `step`.
+
+        Args:
+          env: an environment made by `make_environment`.
+          seed: 0 to 2**32 − 1, of everything random in the environment.
+          reward_clip: rewards are clipped to ± this; None keeps them.
+
+        Raises:
+          ValueError: `environment_spec` refuses `env`, or the seed is out of range.
+        """
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed is {seed}, allowed: 0 to 2**32 - 1")
+        self.spec = environment_spec(env)
+        self._env, self._seed = env, seed
+        self._reward_limit = float("inf") if reward_clip is None else float(reward_clip)
+
+    def reset(self) -> Array:
+        """Seeds the environment, starts the first game and returns its first observation."""
+        return self._start_game(seed=self._seed)
+
+    def step(self, action: int) -> Step:
+        """Takes one decision; in a final observation `action` is ignored and the next game starts."""
+        if self._is_final:
+            return Step(self._start_game(seed=None), reward=0.0, discount=1.0, is_first=True, episode=None)
+        observation, reward, terminated, truncated, info = self._env.step(int(action))
+        self._return += float(reward)
+        self._num_steps += 1
+        self._is_final = bool(terminated or truncated)
+        return Step(
+            observation,
+            reward=min(max(float(reward), -self._reward_limit), self._reward_limit),
+            discount=0.0 if terminated or info.get("life_lost", False) else 1.0,
+            is_first=False,
+            episode=self._finished_episode(info) if self._is_final else None,
+        )
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self._env.close()
+
+    def _start_game(self, seed: int | None) -> Array:
+        self._is_final, self._return, self._num_steps = False, 0.0, 0
+        return self._env.reset(seed=seed)[0]
+
+    def _finished_episode(self, info: dict) -> Episode:
+        # Only the emulator knows its frames exactly: no-ops, and a last repeat that was cut short.
+        return Episode(self._return, self._num_steps, num_frames=info.get("episode_frames", self._num_steps))
+
+
+def _import_module(module: str, name: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"environment {name!r}: module {module!r} cannot be imported: {error}") from error
+
+
+def _register_minatar() -> None:
+    try:
+        from minatar import gym as minatar_gym
+    except ModuleNotFoundError as error:
+        raise ImportError(f"MinAtar games need the extra `minatar`: pip install .[minatar] ({error})") from error
+    if "MinAtar/Breakout-v1" not in gymnasium.registry:
+        minatar_gym.register_envs()
+
+
+def _make_gymnasium(env_id: str, render: bool) -> gymnasium.Env:
+    # Without Gymnasium's checker: ArrayObservation puts right what it would warn of.
+    render_mode = "rgb_array" if render else None
+    env = ArrayObservation(gymnasium.make(env_id, render_mode=render_mode, disable_env_checker=True))
+    environment_spec(env)
+    return env
+
+
+def _array_space(space: spaces.Space) -> spaces.Box:
+    """Returns the Box of arrays that stands for `space`, `space` itself where nothing has to change."""
+    if isinstance(space, spaces.Discrete):
+        return spaces.Box(0.0, 1.0, (int(space.n),), np.float32)
+    if not isinstance(space, spaces.Box) or len(space.shape) not in (1, 2, 3):
+        raise ValueError(f"observation space {space}, allowed: Discrete, or Box of 1 to 3 axes")
+    shape = (*space.shape, 1) if len(space.shape) == 2 else space.shape
+    dtype = space.dtype if space.dtype in (np.uint8, np.bool_) else np.dtype(np.float32)
+    if (shape, dtype) == (space.shape, space.dtype):
+        return space
+    low, high = (bound.reshape(shape).astype(dtype) for bound in (space.low, space.high))
+    return spaces.Box(low, high, dtype=dtype)

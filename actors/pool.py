@@ -1,0 +1,249 @@
+"""Many Ray workers that act, behind two verbs: `publish` parameters, wait for the `next_rollout`.
+
+    learner ──publish(v)──▶ one ray.put ─┐ newest only
+                                         ▼
+    learner ◀─next_rollout()─ ray.wait ◀─ worker.rollout(newest) ◀─ re-armed at the hand-over
+
+A worker is re-armed when its rollout is handed over, with the parameters that are the newest then: it acts while
+the learner trains on what it got. A learner that does not ask is the back-pressure: `num_workers * max_in_flight`
+rollouts are all that can ever wait. Supervision happens inside `next_rollout` too (no thread, no polling):
+
+    started ──▶ busy ──result──▶ busy ──▶ ...
+                 │ died, raised, or silent for rollout_timeout_seconds: what it had in flight is dropped
+                 ▼
+               resting (back-off 1, 2, 4 ... 60 s) ──▶ busy as the next incarnation: new process, new seed
+
+Ray itself is started and stopped by the program (`ray.init(address="local", ...)` in `scripts/`), not here.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import exceptions
+
+from actors.worker import CPU_ENV_VARS, BuildRollout, make_start_fn
+from muzero.types import PublishedParams, RolloutResult
+
+MAX_BACKOFF_SECONDS = 60.0
+_logger = logging.getLogger(__name__)
+_WORKER_FAILURES = (
+    exceptions.RayTaskError,  # the rollout raised
+    exceptions.RayActorError,  # the process died, or cannot be reached for the moment
+    exceptions.RuntimeEnvSetupError,
+    exceptions.NodeDiedError,
+    exceptions.OutOfMemoryError,
+    exceptions.ObjectLostError,  # the result was on a node that died
+)
+
+
+class ActorPoolError(RuntimeError):
+    """The pool cannot deliver: a worker kept failing (the last cause is chained), or the pool is closed."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Worker:
+    """Book-keeping of one place in the pool."""
+
+    worker_id: int
+    incarnation: int
+    handle: Any  # Ray actor; None while resting after a death
+    due: float  # time.monotonic seconds: a busy worker's deadline, a resting worker's wake-up
+    is_busy: bool = False
+    num_failures: int = 0  # since its last delivered rollout
+
+
+class ActorPool:
+    """A supervised pool of `RolloutWorker`s; they build their rollouts at once and act from the first request on.
+
+    `next_rollout` belongs to one thread; `publish` and `close` may be called from another. What `publish` shares is
+    one reference, replaced by one assignment; the lock orders `next_rollout` and `close`, nobody waits holding it.
+
+    Args:
+      build_rollout: seed -> `Rollout`; pickled here, unpickled in the workers.
+      num_workers: workers, one process each.
+      max_in_flight: rollouts a worker may have requested and not delivered.
+      cpus_per_worker: Ray's CPU resource of a worker: for its placement, it limits nothing.
+      seed: of the whole run; each incarnation of each worker derives its own.
+      log_dir: folder of the workers' logs, on the machine of each worker.
+      cores: cores that every worker is pinned to, None for no pinning; the same numbers on every machine.
+      env_vars: environment of the workers, in place of the default that keeps JAX on the CPU.
+      rollout_timeout_seconds: a worker that owes an answer for longer is replaced; start and compilation included.
+      max_restarts: failures of one worker, without a rollout delivered in between, that are forgiven.
+      restart_backoff_seconds: rest after the first of them; doubled by each further one, up to 60 s.
+
+    Raises ActorPoolError if Ray has not been started, ValueError for fewer than one worker or request.
+    """
+
+    def __init__(
+        self,
+        build_rollout: BuildRollout,
+        *,
+        num_workers: int,
+        max_in_flight: int,
+        cpus_per_worker: float,
+        seed: int,
+        log_dir: str | os.PathLike,
+        cores: tuple[int, ...] | None = None,
+        env_vars: Mapping[str, str] = CPU_ENV_VARS,
+        rollout_timeout_seconds: float = 600.0,
+        max_restarts: int = 5,
+        restart_backoff_seconds: float = 1.0,
+    ):
+        if num_workers < 1 or max_in_flight < 1:
+            raise ValueError(f"num_workers={num_workers} and max_in_flight={max_in_flight}: both must be at least 1")
+        if not ray.is_initialized():  # the first remote call would start a cluster with settings of Ray's own
+            raise ActorPoolError("call ray.init(...) before making an ActorPool")
+        self._start = make_start_fn(
+            build_rollout, seed=seed, log_dir=log_dir, cores=cores, cpus_per_worker=cpus_per_worker, env_vars=env_vars
+        )
+        self._max_in_flight = max_in_flight
+        self._rollout_timeout_seconds = rollout_timeout_seconds
+        self._max_restarts = max_restarts
+        self._restart_backoff_seconds = restart_backoff_seconds
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._published = None  # ray.ObjectRef of the newest PublishedParams; requests keep the one they carry
+        self._in_flight = {}  # ray.ObjectRef -> _Worker, oldest request first
+        self._num_dropped = 0
+        self._workers = [_Worker(i, 0, self._start(i, 0), due=-math.inf) for i in range(num_workers)]
+
+    @property
+    def num_dropped(self) -> int:
+        """Rollouts requested and lost because their worker failed; each is one sequence of every environment."""
+        return self._num_dropped
+
+    def publish(self, published: PublishedParams) -> None:
+        """Makes `published` (NumPy leaves) what every request from now on acts with; copies it to the object store.
+
+        The version before is freed when the last request that carries it has been answered.
+        Raises ActorPoolError if the pool is closed.
+        """
+        self._require_open()
+        self._published = ray.put(published)
+
+    def next_rollout(self) -> RolloutResult:
+        """Returns the next rollout of any worker, the longest requested first, and re-arms that worker.
+
+        Blocks until there is one. Its arrays are *read-only views into Ray's object store*: copy what is to be
+        written to, and drop them soon (stacking a batch copies), for the store cannot free a viewed object.
+
+        Raises:
+          ActorPoolError: nothing has been published; a worker failed more than `max_restarts` times in a row
+            (the last failure is chained, and the pool is closed then); or `close` was called, also meanwhile.
+        """
+        self._require_open()
+        if self._published is None:
+            raise ActorPoolError("publish parameters before asking for a rollout")
+        while True:
+            answered = self._wait()
+            with self._lock:
+                self._require_open()
+                result = self._collect(answered[0]) if answered else None
+            if result is not None:
+                return result
+
+    def close(self) -> None:
+        """Kills the workers and drops every reference; a blocked `next_rollout` raises. Closing twice is fine."""
+        with self._lock:
+            self._closed.set()
+            for worker in self._workers:
+                self._kill(worker)
+            self._in_flight.clear()
+            self._published = None
+
+    def _wait(self) -> list:
+        """Returns [the oldest answered request], or [] when a worker is due before anything was answered."""
+        with self._lock:
+            self._require_open()
+            self._attend_due_workers()
+            requests = list(self._in_flight)
+            seconds = max(0.0, min(worker.due for worker in self._workers) - time.monotonic())
+        if not requests:
+            self._closed.wait(seconds)
+            return []
+        # num_returns=1 alone picks any one of several answers: with a slow learner, data would age by chance
+        answered, _ = ray.wait(requests, num_returns=len(requests), timeout=0)
+        return answered[:1] or ray.wait(requests, num_returns=1, timeout=seconds)[0]
+
+    def _collect(self, request) -> RolloutResult | None:
+        """Returns the answer to an answered request and re-arms its worker; None if the answer is a failure."""
+        worker = self._in_flight[request]
+        try:
+            result = ray.get(request)
+        except _WORKER_FAILURES as cause:
+            self._lose(worker, cause)
+            return None
+        del self._in_flight[request]
+        worker.num_failures = 0
+        self._arm(worker)
+        return result
+
+    def _attend_due_workers(self) -> None:
+        """Wakes the workers whose rest is over and loses those that missed their deadline."""
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.due <= now:
+                (self._check_deadline if worker.is_busy else self._wake)(worker)
+
+    def _check_deadline(self, worker: _Worker) -> None:
+        """Loses a worker past its deadline, unless its answer waits here: then it was the caller who was late."""
+        seconds = self._rollout_timeout_seconds
+        answered, _ = ray.wait(self._requests_of(worker), num_returns=1, timeout=0, fetch_local=False)
+        if answered:
+            worker.due = time.monotonic() + seconds
+        else:
+            self._lose(worker, TimeoutError(f"no rollout in {seconds:g} s: it hangs, or Ray has no CPUs to start it"))
+
+    def _lose(self, worker: _Worker, cause: BaseException) -> None:
+        """Drops what `worker` had in flight and sends it to rest; raises when its restarts are used up."""
+        requests = self._requests_of(worker)
+        for request in requests:
+            del self._in_flight[request]
+        self._num_dropped += len(requests)
+        worker.num_failures += 1
+        name = f"worker {worker.worker_id} (incarnation {worker.incarnation})"
+        _logger.error("%s failed, %d rollouts dropped: %s", name, len(requests), cause)
+        if worker.num_failures > self._max_restarts:
+            self.close()
+            raise ActorPoolError(f"{name} failed {worker.num_failures} times in a row, at last: {cause}") from cause
+        if not isinstance(cause, exceptions.ActorUnavailableError):  # that one may come back as it is
+            self._kill(worker)
+        worker.is_busy = False
+        backoff_seconds = self._restart_backoff_seconds * 2 ** (worker.num_failures - 1)
+        worker.due = time.monotonic() + min(backoff_seconds, MAX_BACKOFF_SECONDS)
+
+    def _wake(self, worker: _Worker) -> None:
+        """Arms a rested worker, as its next incarnation if the last one was killed."""
+        if worker.handle is None:
+            worker.incarnation += 1
+            worker.handle = self._start(worker.worker_id, worker.incarnation)
+        self._arm(worker)
+
+    def _arm(self, worker: _Worker) -> None:
+        """Requests rollouts with the newest parameters until `max_in_flight`; the clock starts anew."""
+        for _ in range(self._max_in_flight - len(self._requests_of(worker))):
+            self._in_flight[worker.handle.rollout.remote(self._published)] = worker
+        worker.is_busy = True
+        worker.due = time.monotonic() + self._rollout_timeout_seconds
+
+    def _kill(self, worker: _Worker) -> None:
+        """Ends the worker's process, whatever it is doing."""
+        if worker.handle is not None and ray.is_initialized():  # ray.kill without Ray would start it
+            ray.kill(worker.handle)
+        worker.handle = None
+
+    def _requests_of(self, worker: _Worker) -> list:
+        """Returns the worker's requests in flight, oldest first."""
+        return [request for request, owner in self._in_flight.items() if owner is worker]
+
+    def _require_open(self) -> None:
+        """Raises ActorPoolError after `close`."""
+        if self._closed.is_set():
+            raise ActorPoolError("the actor pool is closed")

@@ -1,0 +1,164 @@
+"""The process around one plain-Python rollout: its cores, its seed, its log, and how Ray starts it.
+
+The order inside a new worker process matters:
+
+    unpickle RolloutWorker ─▶ pin to cores ─▶ unpickle build_rollout ─▶ build_rollout(seed) ─▶ rollouts ...
+      (NumPy at most)                          (imports JAX, ...)        (starts XLA's threads)
+
+XLA sizes its thread pool by the cores that it may use at the first use of JAX, and never looks again.
+"""
+
+import logging
+import os
+import pathlib
+import pickle
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+import ray.cloudpickle
+
+from muzero.types import PublishedParams, RolloutResult
+
+CPU_ENV_VARS = {"JAX_PLATFORMS": "cpu"}  # an actor without a GPU of its own still sees the learner's
+_LOG_FORMAT = "%(asctime)s %(levelname)s pid %(process)d: %(message)s"
+
+
+class Rollout(Protocol):
+    """What a worker runs: see `actors/rollout.py`."""
+
+    def run(self, published: PublishedParams) -> RolloutResult:
+        """Returns the next sequence of every environment, acted with `published`."""
+
+
+BuildRollout = Callable[[int], Rollout]  # seed -> rollout
+
+
+class PickledBuilder:
+    """A `build_rollout` that travels as bytes, so that none of its imports happen until it is called."""
+
+    def __init__(self, build_rollout: BuildRollout):
+        """Pickles `build_rollout`, by value where it is defined in a function or in `__main__`."""
+        self._payload = ray.cloudpickle.dumps(build_rollout)
+
+    def __call__(self, seed: int) -> Rollout:
+        """Returns `build_rollout(seed)`; importing what it needs happens here."""
+        return pickle.loads(self._payload)(seed)
+
+
+def worker_seed(seed: int, worker_id: int, incarnation: int) -> int:
+    """Returns the seed of one incarnation of one worker, in [0, 2**31): emulators take a signed 32-bit integer.
+
+    Args:
+      seed: of the whole run, not negative.
+      worker_id: index of the worker in its pool.
+      incarnation: how many times the worker has been replaced. A replacement must not repeat the games of
+        its predecessor: they are in the learner already, and one of them may be what killed it.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=(worker_id, incarnation))
+    return int(sequence.generate_state(1)[0] >> 1)
+
+
+class RolloutWorker:
+    """One worker: builds its rollout once, then answers one request after the other."""
+
+    def __init__(
+        self,
+        build_rollout: BuildRollout,
+        *,
+        worker_id: int,
+        incarnation: int,
+        seed: int,
+        log_dir: str | os.PathLike,
+        cores: tuple[int, ...] | None = None,
+    ):
+        """Pins the calling thread, opens the log and builds the rollout.
+
+        Args:
+          build_rollout: seed -> `Rollout`; called once, after the pinning (see the module's docstring).
+          worker_id: index of the worker in its pool.
+          incarnation: how many times this worker has been replaced.
+          seed: of the whole run; the rollout gets `worker_seed(seed, worker_id, incarnation)`.
+          log_dir: `worker-<worker_id>.log` in it is appended to; created where it is missing.
+          cores: cores this process may use (Linux only), None for all.
+
+        Raises:
+          OSError: no such cores, or the log cannot be written.
+          Exception: whatever `build_rollout` raises; it is in the log with its traceback.
+        """
+        if cores is not None:
+            os.sched_setaffinity(0, cores)
+        self._logger = _open_log(pathlib.Path(log_dir), worker_id)
+        own_seed = worker_seed(seed, worker_id, incarnation)
+        self._logger.info(
+            "worker %d starts: incarnation %d, seed %d, host %s, cores %s, JAX_PLATFORMS %s",
+            worker_id, incarnation, own_seed, socket.gethostname(), cores, os.environ.get("JAX_PLATFORMS"),
+        )  # fmt: skip
+        self._rollout = self._logged(build_rollout, own_seed)
+
+    def rollout(self, published: PublishedParams) -> RolloutResult:
+        """Returns the next `RolloutResult`, acted with `published` (NumPy leaves, read-only when Ray carried them).
+
+        Raises:
+          Exception: whatever the rollout raises; it is in the log with its traceback. The rollout is in an
+            unknown state then: throw the worker away.
+        """
+        return self._logged(self._rollout.run, published)
+
+    def _logged(self, function: Callable, argument):
+        """Returns `function(argument)`; an exception passes through, and its traceback into the log."""
+        try:
+            return function(argument)
+        except Exception:
+            self._logger.exception("%s failed", getattr(function, "__qualname__", type(function).__name__))
+            raise
+
+
+def make_start_fn(
+    build_rollout: BuildRollout,
+    *,
+    seed: int,
+    log_dir: str | os.PathLike,
+    cores: tuple[int, ...] | None,
+    cpus_per_worker: float,
+    env_vars: Mapping[str, str],
+) -> Callable[[int, int], Any]:
+    """Returns `start(worker_id, incarnation)`, which starts a `RolloutWorker` and returns its Ray handle at once.
+
+    Args:
+      build_rollout, seed, log_dir, cores: as for `RolloutWorker`.
+      cpus_per_worker: Ray's CPU resource of a worker: for its placement, it limits nothing.
+      env_vars: environment variables of the process.
+    """
+    actor_class = ray.remote(RolloutWorker).options(
+        num_cpus=cpus_per_worker,
+        max_restarts=0,  # Ray would restart it with the same arguments, hence with the same seed
+        max_task_retries=0,
+        runtime_env={"env_vars": dict(env_vars)},
+    )
+    builder = PickledBuilder(build_rollout)
+    folder = pathlib.Path(log_dir).resolve()  # the working directory of a worker is Ray's business
+
+    def start(worker_id: int, incarnation: int):
+        return actor_class.remote(
+            builder, worker_id=worker_id, incarnation=incarnation, seed=seed, log_dir=folder, cores=cores
+        )
+
+    return start
+
+
+def _open_log(log_dir: pathlib.Path, worker_id: int) -> logging.Logger:
+    """Returns a logger that appends to this worker's file, and only there."""
+    log_dir.mkdir(parents=True, exist_ok=True)
+    logger = logging.getLogger(f"{__name__}.{worker_id}")
+    for handler in list(logger.handlers):  # a second worker of the same id in one process: tests
+        logger.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(log_dir / f"worker-{worker_id:03d}.log")
+    handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # Ray would copy it to the driver's terminal, beside the pool's own report
+    return logger

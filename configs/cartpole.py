@@ -1,0 +1,33 @@
+"""CartPole-v1 with vector latents: the quickest run that shows learning.
+
+    python scripts/train.py cartpole
+"""
+
+from configs.schema import (
+    ActorsConfig,
+    Config,
+    EnvConfig,
+    LearnerConfig,
+    LogConfig,
+    LossConfig,
+    NetworkConfig,
+    OptimiserConfig,
+    SearchConfig,
+    StopConfig,
+    SupportConfig,
+    ValueBufferConfig,
+)
+
+CONFIG = Config(
+    env=EnvConfig(name="CartPole-v1"),
+    network=NetworkConfig(latent="vector", encoder="light", history_length=1, latent_size=64, hidden_size=64),
+    support=SupportConfig(min_value=-30.0, max_value=30.0, num_bins=61),
+    search=SearchConfig(num_simulations=16, floor=1.0),
+    loss=LossConfig(discount_factor=0.99, td_lambda=0.9),
+    value_buffer=ValueBufferConfig(size=8, push_interval=50),
+    optimiser=OptimiserConfig(learning_rate=1e-3, schedule_num_updates=10_000, max_gradient_norm=10.0),
+    actors=ActorsConfig(num_workers=1, environments_per_worker=32, sequence_length=30, sequence_overlap=10),
+    learner=LearnerConfig(batch_size=32, num_passes=4, num_minibatches=4, num_devices=1, publish_interval=16),
+    log=LogConfig(checkpoint_interval_minutes=1.0),
+    stop=StopConfig(num_frames=400_000),
+)

@@ -1,0 +1,112 @@
+"""What can be refused before anything starts; every message names the field, its value and what is allowed."""
+
+from configs.schema import Config, ConfigError
+
+
+def check(config: Config) -> None:
+    """Raises `ConfigError` with one line a problem if `config` cannot work."""
+    problems = [*_ranges(config), *_lengths(config), *_batches(config), *_behaviour(config)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def check_devices(config: Config, num_available: int) -> None:
+    """Raises `ConfigError` if the batch cannot be split over the devices of this machine."""
+    asked = config.learner.num_devices
+    if asked is not None and asked > num_available:
+        raise ConfigError(f"learner.num_devices = {asked}: this process sees {num_available} device(s)")
+    devices = asked or num_available
+    minibatch = config.learner.batch_size // config.learner.num_minibatches
+    if minibatch % devices:
+        raise ConfigError(
+            f"learner.batch_size / learner.num_minibatches = {minibatch}: must be divisible by the {devices} devices "
+            f"of the learner (set learner.num_devices or learner.batch_size)"
+        )
+
+
+_POSITIVE = (
+    "env.frame_size env.action_repeat env.max_pool_frames env.max_episode_frames network.history_length "
+    "network.num_channels network.head_channels network.latent_size network.hidden_size support.epsilon "
+    "search.num_simulations search.dirichlet_alpha search.temperature search.floor search.value_scale "
+    "search.max_considered_actions loss.num_unroll_steps loss.past_clip value_buffer.size value_buffer.push_interval "
+    "value_buffer.chunk_size optimiser.learning_rate optimiser.schedule_num_updates actors.num_workers "
+    "actors.environments_per_worker actors.max_in_flight actors.cpus_per_worker learner.batch_size learner.num_passes "
+    "learner.num_minibatches learner.publish_interval log.interval_seconds log.checkpoint_interval_minutes "
+    "log.checkpoints_kept log.evaluation_episodes"
+).split()
+_NOT_NEGATIVE = (
+    "env.max_noops network.num_blocks loss.reward_weight loss.value_weight loss.policy_weight loss.past_weight "
+    "optimiser.final_learning_rate optimiser.weight_decay seed"
+).split()
+_FRACTIONS = "env.sticky_action_prob search.dirichlet_fraction loss.discount_factor loss.td_lambda".split()
+_RATES = "learner.search_average_rate learner.target_average_rate".split()
+_POSITIVE_OR_NONE = (
+    "env.reward_clip optimiser.max_gradient_norm learner.num_devices log.evaluation_interval_minutes "
+    "stop.num_frames stop.num_updates stop.minutes"
+).split()
+
+
+def field(config: Config, path: str):
+    """Returns the value of the dotted `path`."""
+    value = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _ranges(config: Config):
+    rules = (
+        (_POSITIVE, lambda x: x > 0, "must be above 0"),
+        (_NOT_NEGATIVE, lambda x: x >= 0, "must not be negative"),
+        (_FRACTIONS, lambda x: 0 <= x <= 1, "must lie in [0, 1]"),
+        (_RATES, lambda x: 0 < x <= 1, "must lie in (0, 1]"),
+        (_POSITIVE_OR_NONE, lambda x: x is None or x > 0, "must be above 0, or None"),
+    )
+    for paths, allowed, words in rules:
+        for path in paths:
+            value = field(config, path)
+            if not allowed(value):  # a NaN fails every comparison
+                yield f"{path} = {value}: {words}"
+
+
+def _lengths(config: Config):
+    actors, steps = config.actors, config.loss.num_unroll_steps
+    if not actors.sequence_overlap < actors.sequence_length:
+        yield (
+            f"actors.sequence_overlap = {actors.sequence_overlap}: must be below "
+            f"actors.sequence_length = {actors.sequence_length}"
+        )
+    if actors.sequence_overlap < steps:
+        yield (
+            f"actors.sequence_overlap = {actors.sequence_overlap}: must be at least "
+            f"loss.num_unroll_steps = {steps}, or the last start states lack targets"
+        )
+    if not config.support.min_value < config.support.max_value or config.support.num_bins < 2:
+        yield f"support = {config.support}: needs min_value < max_value and at least 2 bins"
+    if config.env.max_pool_frames > config.env.action_repeat:
+        yield (
+            f"env.max_pool_frames = {config.env.max_pool_frames}: must be at most "
+            f"env.action_repeat = {config.env.action_repeat}"
+        )
+
+
+def _batches(config: Config):
+    learner, environments = config.learner, config.actors.environments_per_worker
+    if environments > 0 and learner.batch_size % environments:
+        yield (
+            f"learner.batch_size = {learner.batch_size}: must be divisible by "
+            f"actors.environments_per_worker = {environments}, the sequences of one rollout"
+        )
+    if learner.num_minibatches > 0 and learner.batch_size % learner.num_minibatches:
+        yield (
+            f"learner.batch_size = {learner.batch_size}: must be divisible by "
+            f"learner.num_minibatches = {learner.num_minibatches}"
+        )
+
+
+def _behaviour(config: Config):
+    if config.search.policy == "gumbel_halving" and config.loss.past_weight > 0:
+        yield (
+            "search.policy = gumbel_halving: its action has no exact behaviour probability, which loss.past_weight = "
+            f"{config.loss.past_weight} needs; use search.policy = gumbel or visits, or loss.past_weight = 0"
+        )

@@ -1,0 +1,165 @@
+"""The checkpoints of a run: the latest few and the best, written beside the training.
+
+    save      host copy ─▶ worker thread: write the new slot, then delete the slots beyond `max_to_keep`
+    restore   newest slot ─▶ complete? hashes right? ─ yes ─▶ structure, shapes, dtypes ─▶ state
+                                └ no: a warning, next older slot
+
+A kill at any moment leaves the older slots untouched.  A slot is named after its step; in `best/`, which holds
+the best by evaluation, it has a running number, since a resumed run may come by the same step again.
+
+One thread of ours around Orbax's plain Checkpointer, not its CheckpointManager: that one deletes old checkpoints
+before a manifest can exist, answers a step it will not write with False, and raises a failed write once in
+every thread that waits.
+"""
+
+import concurrent.futures
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from learner.checkpoint_files import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointMismatch,
+    CorruptCheckpoint,
+    complete_slots,
+    fit,
+    newest_valid,
+    read,
+    slots,
+    write,
+)
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointMismatch",
+    "Checkpointer",
+    "CorruptCheckpoint",
+    "restore_params",
+]
+
+
+class Checkpointer:
+    """Writes and reads the learner states of one run. One process writes, any number may read.
+
+    Args:
+        directory: of the checkpoints; nothing in it is touched before the first save.
+        max_to_keep: latest checkpoints kept, at least 1; the best is kept besides.
+        abstract_state: pytree of jax.ShapeDtypeStruct that every restored state must equal, or None for
+            states as nested dicts and lists, unchecked.
+    """
+
+    def __init__(self, directory: str | Path, *, max_to_keep: int, abstract_state: Any):
+        if max_to_keep < 1:
+            raise ValueError(f"max_to_keep is {max_to_keep}; at least 1 is needed to resume from")
+        self._directory = Path(directory).absolute()
+        self._best = self._directory / "best"
+        self._max_to_keep = max_to_keep
+        self._abstract_state = abstract_state
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: concurrent.futures.Future | None = None
+        self._skipped: list[int] = []
+
+    def save(self, step: int, state: Any, metadata: dict, *, wait: bool = False) -> None:
+        """Starts writing a checkpoint, after the write before it has ended: one host copy at a time.
+
+        Args:
+            step: number of updates, larger than that of every checkpoint there.
+            state: pytree of arrays, replicated if on several devices, none of zero size; copied to the host
+                before this returns, so that its buffers may be donated.
+            metadata: JSON dict, counters and such.
+            wait: return only when the checkpoint counts.
+
+        Raises CheckpointError if an earlier write failed (this one is then not started) or the step is not new.
+        """
+        newest = max(set(self.steps()) - set(self._skipped), default=-1)
+        if step <= newest:
+            raise CheckpointError(f"step {step} is not newer than checkpoint {newest} in {self._directory}")
+        doomed, self._skipped = [self._directory / str(slot) for slot in self._skipped], []
+        self._start(self._directory / str(int(step)), step, state, metadata, self._max_to_keep, doomed)
+        if wait:
+            self._finish()
+
+    def save_best(self, step: int, state: Any, metadata: dict, *, wait: bool = False) -> None:
+        """Like `save`, any step, in place of the best checkpoint so far, which goes once the new one counts."""
+        self._finish()
+        slot = max(slots(self._best), default=-1) + 1
+        self._start(self._best / str(slot), step, state, metadata, 1, [])
+        if wait:
+            self._finish()
+
+    def restore(self, step: int | None = None) -> Checkpoint:
+        """Returns the checkpoint of `step`, or the newest valid one, with a warning for every one skipped.
+
+        What was skipped is deleted by the next save, which may be of an older step.
+        Raises CheckpointError if there is none, CheckpointMismatch if it does not fit `abstract_state`.
+        """
+        self._finish()
+        if step is not None:
+            return self._read(self._directory / str(step))
+        checkpoint, self._skipped = newest_valid(self._directory, self._read)
+        return checkpoint
+
+    def restore_best(self) -> Checkpoint:
+        """Returns the best checkpoint; raises like `restore`."""
+        self._finish()
+        return newest_valid(self._best, self._read)[0]
+
+    def steps(self) -> list[int]:
+        """Returns the steps of the complete checkpoints, ascending; waits for a pending write."""
+        self._finish()
+        return complete_slots(self._directory)
+
+    def latest(self) -> int | None:
+        """Returns the last of `steps()`, None if there is none."""
+        return max(self.steps(), default=None)
+
+    def close(self) -> None:
+        """Waits for the pending write. Raises CheckpointError if it failed."""
+        try:
+            self._finish()
+        finally:
+            self._worker.shutdown()
+
+    def _start(self, path: Path, step: int, state: Any, metadata: dict, keep: int, doomed: list[Path]) -> None:
+        host_state = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
+        checkpoint = Checkpoint(int(step), host_state, json.loads(json.dumps(metadata)))
+        self._pending = self._worker.submit(write, path, checkpoint, max_to_keep=keep, doomed=doomed)
+
+    def _finish(self) -> None:
+        pending, self._pending = self._pending, None
+        try:
+            if pending is not None:
+                pending.result()
+        except Exception as error:
+            raise CheckpointError(f"the last checkpoint in {self._directory} was not written: {error}") from error
+
+    def _read(self, path: Path) -> Checkpoint:
+        checkpoint = read(path)
+        if self._abstract_state is None:
+            return checkpoint
+        return checkpoint._replace(state=fit(checkpoint.state, self._abstract_state, path))
+
+
+def restore_params(
+    directory: str | Path, which: int | Literal["latest", "best"], *, fields: Sequence[str] | None = None
+) -> Checkpoint:
+    """Returns a checkpoint with its state as nested dicts and lists of NumPy arrays, for inference.
+
+    Args:
+        directory: as given to `Checkpointer`; only read, so a run may be training in it.
+        which: a step, the newest valid one, or the best by evaluation.
+        fields: top-level fields of the state to load; None for all.
+
+    Raises CheckpointError if there is none, CheckpointMismatch for a field the state does not have.
+    """
+    directory = Path(directory).absolute()
+    folders = {"latest": directory, "best": directory / "best"}
+    if which not in folders:
+        return read(directory / str(which), fields)
+    return newest_valid(folders[which], lambda path: read(path, fields))[0]

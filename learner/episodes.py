@@ -1,0 +1,39 @@
+"""episodes.jsonl: every whole game the actors finished, as played, in the order the learner took them in."""
+
+import json
+from pathlib import Path
+
+from learner.metrics import cut_rows
+from muzero.types import Episode
+
+
+class EpisodeLog:
+    """Appends finished games to `episodes.jsonl` of a run.
+
+    Args:
+      run_dir: of the run.
+      resume_from_frames: emulator frames of the restored checkpoint (0 for a new run): games that the
+        learner took in after it are cut off, their frames will be played again.
+    """
+
+    def __init__(self, run_dir: Path, *, resume_from_frames: int):
+        self._path = run_dir / "episodes.jsonl"
+        cut_rows(self._path, resume_from_frames)
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def write(self, num_frames: int, episodes: list[Episode]) -> None:
+        """Appends `episodes`, taken in when the learner had consumed `num_frames` emulator frames."""
+        for episode in episodes:
+            self._file.write(json.dumps({"num_frames": num_frames, "episode": list(episode)}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def last_episodes(run_dir: Path, count: int) -> list[Episode]:
+    """Returns the last `count` finished games of a run, fewer if there were fewer."""
+    path = run_dir / "episodes.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return [Episode(*json.loads(line)["episode"]) for line in lines[-count:]]

@@ -1,0 +1,226 @@
+"""What a run reports while it trains: metrics.jsonl, TensorBoard, and a line for whoever watches.
+
+metrics.jsonl is the record: a row is on disk when `write` returns, and a resume cuts it exactly at the
+checkpoint.  TensorBoard shows the same tags over emulator frames.
+"""
+
+import json
+import math
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import rich.console
+import rich.live
+import rich.text
+import tensorboardX
+
+from learner.run_directory import write_atomically
+
+# tensorboardX hands its events to a thread and a pipe, so a kill loses the last seconds of them; on a resume the
+# last rows of metrics.jsonl are written to TensorBoard once more, which closes such a gap.
+_FLUSH_SECONDS = 2
+_NUM_REPLAYED_ROWS = 100
+
+_KL = "as KL: cross-entropy minus the entropy of the target (nats)"
+DOCUMENTED_TAGS: dict[str, str] = {
+    "episode/return": "score of whole games finished since the last row, unclipped, mean (raw reward)",
+    "episode/length": "length of those games, mean (decisions)",
+    "loss/total": "the loss that is minimised, weighted and with target entropies (nats)",
+    "loss/reward": f"reward loss, weighted sum over k, {_KL}",
+    "loss/value": f"value loss, weighted sum over k, {_KL}",
+    "loss/policy": f"policy loss, weighted sum over k, {_KL}",
+    "loss/past": f"past-policy loss, weighted sum over k, mean over stored heads, {_KL}",
+    "loss/reward_k{k}": f"reward loss of imagined step k = 1..K alone, unweighted, {_KL}",
+    "loss/value_k{k}": f"value loss of imagined step k = 0..K alone, unweighted, {_KL}",
+    "loss/policy_k{k}": f"policy loss of imagined step k = 0..K alone, unweighted, {_KL}",
+    "loss/past_k{k}": f"past-policy loss of imagined step k = 0..K alone, unweighted, {_KL}",
+    "loss/target_saturated": "value targets beyond the categorical support (fraction)",
+    "value_buffer/filled": "past prediction heads stored (count)",
+    "value_buffer/age_mean": "age of the stored heads, mean (updates)",
+    "value_buffer/rho_mean": "clipped V-trace ratio of past policy to behaviour, mean over heads and decisions",
+    "value_buffer/rho_clipped_fraction": "V-trace ratios above the clip (fraction)",
+    "value_buffer/overlap": "sum over actions of min(behaviour, past policy), mean over heads and states (0 to 1)",
+    "value_buffer/explained_variance": "V-trace targets of the heads explained by their values (1 is all, 0 none)",
+    "search/policy_entropy": "entropy of the search policy at the root, mean (nats)",
+    "search/depth": "depth of the search tree, mean over searches (imagined steps)",
+    "search/q_range": "highest minus lowest Q in the search tree, mean (raw return)",
+    "search/unvisited_fraction": "root actions without a visit (fraction)",
+    "search/root_value_minus_network_value": "root value after the search minus the network's, mean (raw return)",
+    "optimiser/gradient_norm": "global norm of the gradient before clipping",
+    "optimiser/update_norm": "global norm of the step taken by the parameters",
+    "optimiser/learning_rate": "learning rate of the last updates",
+    "perf/frames_per_second": "emulator frames consumed by the learner per second",
+    "perf/updates_per_second": "updates per second",
+    "perf/learner_wait_fraction": "time the learner waited for data (fraction)",
+    "perf/sequences_dropped": "sequences lost with dead workers, since the start of the process (count)",
+    "lag/params_version_mean": "age of the parameters that searched the trained states, mean (updates)",
+    "lag/params_version_max": "age of the oldest such parameters in a batch (updates)",
+}
+
+
+def documented_tag(tag: str) -> str | None:
+    """Returns the entry of DOCUMENTED_TAGS that covers `tag` (`loss/value_k3` → `loss/value_k{k}`), or None."""
+    pattern = re.sub(r"_k\d+$", "_k{k}", tag)
+    return pattern if pattern in DOCUMENTED_TAGS else None
+
+
+class MetricWriter:
+    """Appends rows to metrics.jsonl and the same tags to tensorboard/.
+
+    Args:
+        run_dir: of the run.
+        resume_from_frames: None for a new run, which must have no metrics.jsonl (FileExistsError); on a resume the
+            emulator frames of the restored checkpoint: rows beyond it are cut from both records.
+    """
+
+    def __init__(self, run_dir: str | Path, *, resume_from_frames: int | None):
+        path, board = Path(run_dir) / "metrics.jsonl", Path(run_dir) / "tensorboard"
+        rows = [] if resume_from_frames is None else cut_rows(path, resume_from_frames)
+        self._file = path.open("x" if resume_from_frames is None else "a", encoding="utf-8")
+        replayed = rows[-_NUM_REPLAYED_ROWS:]
+        self._board = tensorboardX.SummaryWriter(
+            str(board),
+            purge_step=None if resume_from_frames is None else _purge_step(replayed),
+            flush_secs=_FLUSH_SECONDS,
+            filename_suffix=f".{len(list(board.glob('events.*'))):04d}",  # names otherwise repeat within a second
+        )
+        for row in replayed:
+            self._write_board(row)
+
+    def write(self, num_frames: int, scalars: dict[str, float], *, num_updates: int, wall_seconds: float) -> None:
+        """Writes one row; it is with the operating system, safe from a kill, when this returns.
+
+        Args:
+            num_frames: emulator frames consumed.
+            scalars: value by tag. NaN and infinities become null, as JSON knows neither; TensorBoard gets a NaN.
+            num_updates: updates done.
+            wall_seconds: seconds of training over all sessions.
+        """
+        values = {tag: float(value) if math.isfinite(value) else None for tag, value in scalars.items()}
+        row = {"num_frames": int(num_frames), "num_updates": int(num_updates), "wall_seconds": float(wall_seconds)}
+        self._file.write(json.dumps(row | values, allow_nan=False) + "\n")
+        self._file.flush()
+        self._write_board(row | values)
+
+    def close(self) -> None:
+        """Flushes and closes both records."""
+        self._file.close()
+        self._board.close()
+
+    def _write_board(self, row: dict) -> None:
+        for tag in row.keys() - {"num_frames", "num_updates", "wall_seconds"}:
+            value = math.nan if row[tag] is None else row[tag]
+            self._board.add_scalar(tag, value, global_step=row["num_frames"])
+
+
+def _purge_step(replayed: list[dict]) -> int:
+    return replayed[0]["num_frames"] if replayed else 0
+
+
+def cut_rows(path: Path, max_frames: int) -> list[dict]:
+    """Drops rows beyond `max_frames` and a half-written last line from the file; returns the rows that stay."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    rows = [json.loads(line) for line in lines]
+    kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row["num_frames"] <= max_frames]
+    write_atomically(path, "".join(f"{line}\n" for line, _ in kept))
+    return [row for _, row in kept]
+
+
+class MeanAccumulator:
+    """Means of scalars that come in at different rates."""
+
+    def __init__(self):
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, scalars: dict[str, float]) -> None:
+        """Adds one observation of each tag; a tag may be absent from any of them."""
+        for tag, value in scalars.items():
+            self._sums[tag] = self._sums.get(tag, 0.0) + float(value)
+            self._counts[tag] = self._counts.get(tag, 0) + 1
+
+    def pop(self) -> dict[str, float]:
+        """Returns the mean of each tag over its own observations, and forgets them."""
+        means = {tag: total / self._counts[tag] for tag, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+class ProgressState(NamedTuple):
+    """What the progress line shows."""
+
+    mean_return: float | None  # of the last 100 episodes; None before the first
+    num_frames: int  # emulator frames consumed
+    total_frames: int | None  # limit of the run, if it has one
+    frames_per_second: float
+    updates_per_second: float
+    lag: float  # updates between acting and learning, mean
+    fractions_done: tuple[float, ...]  # one for each stop limit, 0 to 1, always in the same order
+
+
+class Progress:
+    """A line that is rewritten in place on a terminal, a new line each time otherwise.
+
+    Args:
+        interactive: None asks `stream` whether it is a terminal.
+        stream: standard output if None.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        interactive: bool | None = None,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._stream = stream or sys.stdout
+        self._clock = clock
+        self._origin: tuple[float, tuple[float, ...]] | None = None
+        interactive = self._stream.isatty() if interactive is None else interactive
+        console = rich.console.Console(file=self._stream, force_terminal=True) if interactive else None
+        self._live = rich.live.Live(console=console, auto_refresh=False) if interactive else None
+        if self._live is not None:
+            self._live.start()
+
+    def update(self, state: ProgressState) -> None:
+        """Shows `state`; the time left is extrapolated from the first update of this process."""
+        line = format_progress(state, self._seconds_left(state.fractions_done))
+        if self._live is None:
+            print(line, file=self._stream, flush=True)
+        else:
+            self._live.update(rich.text.Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def close(self) -> None:
+        """Leaves the last line standing."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _seconds_left(self, fractions: tuple[float, ...]) -> float | None:
+        self._origin = self._origin or (self._clock(), fractions)
+        elapsed, pairs = self._clock() - self._origin[0], zip(self._origin[1], fractions, strict=True)
+        return min((elapsed * (1.0 - now) / (now - first) for first, now in pairs if now > first), default=None)
+
+
+def format_progress(state: ProgressState, seconds_left: float | None) -> str:
+    """Returns the progress line; a `?` stands for what is not known yet."""
+    total = "" if state.total_frames is None else f"/{state.total_frames:,}"
+    parts = [
+        "return ?" if state.mean_return is None else f"return {state.mean_return:.2f}",
+        f"frames {state.num_frames:,}{total}",
+        f"{state.frames_per_second:,.0f} frames/s",
+        f"{state.updates_per_second:.2f} updates/s",
+        f"lag {state.lag:.1f}",
+        "time left ?" if seconds_left is None else f"time left {_hours(seconds_left)}",
+    ]
+    return " | ".join(parts)
+
+
+def _hours(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,240 @@
+"""One directory a run: where everything lies, who may write, and where the numbers came from.
+
+    <run>/config.json         every setting, fixed for the life of the run
+          provenance.json     a list: one record of the start, one of every resume
+          lock                held (flock) while a process trains here
+          metrics.jsonl       one row an interval
+          tensorboard/  checkpoints/  evaluations/  logs/
+
+Paths are made absolute once, here: Ray workers and Orbax do not share our working directory.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_CODE_ROOT = Path(__file__).resolve().parents[1]
+_FOLDERS = ("tensorboard", "checkpoints", "evaluations", "logs")
+
+
+class RunDirectoryError(RuntimeError):
+    """A directory cannot be used as asked. The message names it and what to do instead."""
+
+
+class RunDirectoryInUse(RunDirectoryError):
+    """Another process trains in this directory; the message names its pid and host."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes `text` to `path` so that a reader, or a kill at any moment, sees the old file or the new one."""
+    temporary = _write_temporary(path, text)
+    os.replace(temporary, path)
+
+
+def _write_temporary(path: Path, text: str) -> Path:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, 0o644)  # mkstemp's 0600 would hide the run from colleagues
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return Path(name)
+
+
+def default_path(preset: str, environment: str, seed: int, *, now: datetime.datetime | None = None) -> Path:
+    """Returns runs/<preset>-<environment>-<seed>-<UTC time>, relative to the working directory.
+
+    Args:
+        preset: name of the preset.
+        environment: any spelling; characters that do not belong in a file name become `_`.
+        seed: of the run.
+        now: UTC time of the start; None for the clock's.
+    """
+    now = now or datetime.datetime.now(datetime.UTC)
+    name = f"{preset}-{environment}-{seed}-{now:%Y%m%dT%H%M%SZ}"
+    return Path("runs") / re.sub(r"[^\w.-]+", "_", name)
+
+
+class RunDirectory:
+    """The files of one run. Make one with `create` or `open`; reading needs no lock, training does."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config_file = path / "config.json"
+        self.provenance_file = path / "provenance.json"
+        self.lock_file = path / "lock"
+        self.metrics_file = path / "metrics.jsonl"
+        self.tensorboard, self.checkpoints, self.evaluations, self.logs = (path / name for name in _FOLDERS)
+
+    @classmethod
+    def create(cls, path: str | Path, config: dict, command: Sequence[str], seeds: Any) -> "RunDirectory":
+        """Returns a new run directory with its configuration and first provenance record.
+
+        Args:
+            path: may exist, if it holds no run.
+            config: every setting; JSON values.
+            command: the command line, one entry an argument.
+            seeds: JSON value with the seeds of the run.
+
+        Raises RunDirectoryError if the directory already holds a run, or part of one.
+        """
+        run = cls(Path(path).absolute())
+        if run._holds_a_run():
+            raise run._already_used()
+        for folder in _FOLDERS:
+            (run.path / folder).mkdir(parents=True, exist_ok=True)
+        run._write_config(config)
+        run._append_provenance({"event": "start", **provenance(command, seeds)})
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunDirectory":
+        """Returns an existing run directory. Raises RunDirectoryError if `path` holds no run."""
+        run = cls(Path(path).absolute())
+        if not run.config_file.is_file():
+            raise RunDirectoryError(f"{run.path} holds no run: there is no config.json. scripts/train.py starts one.")
+        return run
+
+    def read_config(self) -> dict:
+        """Returns the settings the run was created with."""
+        return json.loads(self.config_file.read_text(encoding="utf-8"))
+
+    def record_resume(self, command: Sequence[str], seeds: Any) -> None:
+        """Appends the provenance of a resume; arguments as in `create`. Call it while holding the lock."""
+        self._append_provenance({"event": "resume", **provenance(command, seeds)})
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the exclusive right to train here; the operating system takes it back when the process dies.
+
+        Raises RunDirectoryInUse, naming pid and host of the holder.
+        """
+        with self.lock_file.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise self._in_use() from error
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+            file.flush()
+            yield
+
+    def _in_use(self) -> RunDirectoryInUse:
+        try:
+            holder = json.loads(self.lock_file.read_text(encoding="utf-8"))
+        except ValueError:  # the holder has the lock but has not written its name yet
+            holder = {"pid": "unknown", "host": "unknown"}
+        return RunDirectoryInUse(
+            f"{self.path} is in use: process {holder['pid']} on host {holder['host']} trains in it. "
+            "Wait until it ends, or stop it; the lock goes with the process."
+        )
+
+    def _holds_a_run(self) -> bool:
+        files = (self.config_file, self.metrics_file, self.provenance_file)
+        return any(file.exists() for file in files) or any(self.checkpoints.glob("*"))
+
+    def _already_used(self) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"{self.path} already holds a run. Continue it with scripts/resume.py, or choose another directory."
+        )
+
+    def _write_config(self, config: dict) -> None:
+        temporary = _write_temporary(self.config_file, json.dumps(config, indent=2) + "\n")
+        try:
+            os.link(temporary, self.config_file)  # unlike a rename, fails if another process was faster
+        except FileExistsError as error:
+            raise self._already_used() from error
+        finally:
+            temporary.unlink()
+
+    def _append_provenance(self, record: dict) -> None:
+        exists = self.provenance_file.exists()
+        records = json.loads(self.provenance_file.read_text(encoding="utf-8")) if exists else []
+        write_atomically(self.provenance_file, json.dumps([*records, record], indent=2) + "\n")
+
+
+def provenance(command: Sequence[str], seeds: Any) -> dict:
+    """Returns what is needed to repeat a run: code, command, packages, machine, seeds, UTC time (JSON values).
+
+    Initialises jax's devices: on several hosts call it after `jax.distributed.initialize`.
+    """
+    return {
+        "start_time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": list(command),
+        "seeds": seeds,
+        "git": git_provenance(_CODE_ROOT),
+        "python": platform.python_version(),
+        "packages": _package_versions(),
+        "machine": _machine(),
+        "jax_devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
+    }
+
+
+def git_provenance(root: Path) -> dict:
+    """Returns commit, uncommitted changes (`git diff HEAD`) and untracked files of the checkout at `root`.
+
+    All are None, with a `reason`, where there is no git program or `root` is not the top of a checkout.
+    """
+    try:
+        top = _git(root, "rev-parse", "--show-toplevel").strip()
+        if Path(top).resolve() != root.resolve():
+            return _no_git("the code is not the top of a git checkout")
+        return {
+            "commit": _git(root, "rev-parse", "HEAD").strip(),
+            "diff": _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD"),
+            "untracked": _git(root, "ls-files", "--others", "--exclude-standard").splitlines(),
+            "reason": None,
+        }
+    except FileNotFoundError:
+        return _no_git("there is no git program")
+    except subprocess.CalledProcessError as error:
+        return _no_git(error.stderr.strip())
+
+
+def _no_git(reason: str) -> dict:
+    return {"commit": None, "diff": None, "untracked": None, "reason": reason}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace").stdout
+
+
+def _package_versions() -> dict[str, str]:
+    # Everything installed, not a list of our own dependencies: theirs change results as well.
+    versions = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
+    return dict(sorted(versions.items(), key=lambda item: item[0].lower()))
+
+
+def _machine() -> dict:
+    return {
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpu": _cpu_model(),
+        "num_cores": os.cpu_count(),
+        "num_usable_cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()  # ARM kernels print no model name

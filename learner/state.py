@@ -1,0 +1,55 @@
+"""Everything that an update changes, and nothing else."""
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from muzero import value_buffer
+from muzero.types import Array, Params
+
+
+class LearnerState(NamedTuple):
+    """State of the learner; a checkpoint holds all of it."""
+
+    params: Params
+    search_average: Params  # what actors search with
+    target_average: Params  # behind V-trace latents and stored heads
+    optimiser_state: Any
+    value_buffer: value_buffer.ValueBuffer
+    num_updates: Array  # [] int32
+
+
+def make_optimiser(
+    *,
+    learning_rate: float,
+    final_learning_rate: float,
+    schedule_num_updates: int,
+    max_gradient_norm: float | None,
+    weight_decay: float,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Returns Adam and its linear schedule; arguments are the fields of `OptimiserConfig`."""
+    schedule = optax.linear_schedule(learning_rate, final_learning_rate, schedule_num_updates)
+    clip = optax.identity() if max_gradient_norm is None else optax.clip_by_global_norm(max_gradient_norm)
+    return optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay)), schedule
+
+
+def init_state(
+    init_params: Callable[[Array], Params],
+    optimiser: optax.GradientTransformation,
+    *,
+    value_buffer_size: int,
+    rng_key: Array,
+) -> LearnerState:
+    """Returns the state before the first update: averages start at the parameters, the buffer empty."""
+    params = init_params(rng_key)
+    copy = lambda: jax.tree.map(jnp.copy, params)  # donated buffers must not be shared
+    return LearnerState(
+        params=params,
+        search_average=copy(),
+        target_average=copy(),
+        optimiser_state=optimiser.init(params),
+        value_buffer=value_buffer.init(params.prediction, value_buffer_size),
+        num_updates=jnp.zeros((), jnp.int32),
+    )

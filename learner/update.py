@@ -1,0 +1,122 @@
+"""One update: the only place that knows about jit, meshes and shardings."""
+
+from typing import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from learner.state import LearnerState
+from muzero import value_buffer
+from muzero.losses import LossFn, LossOutput
+from muzero.types import Array, Params, Trajectory
+
+Metrics = dict[str, Array]
+UpdateFn = Callable[[LearnerState, Trajectory], tuple[LearnerState, Metrics]]
+
+
+def make_mesh(num_devices: int | None) -> Mesh:
+    """Returns a mesh with one axis, "data", over the first `num_devices` local devices (None: all)."""
+    devices = jax.local_devices()[:num_devices]
+    return Mesh(devices, ("data",))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a batch: sequences split over "data"."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of the learner state: a copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_loss(
+    loss_fn: LossFn, params: Params, state: LearnerState, batch: Trajectory
+) -> tuple[Array, LossOutput]:
+    """Returns the loss per weighted start state of the whole batch [B, ...], and the summed diagnostics."""
+    rows = jax.vmap(loss_fn, (None, None, None, 0))(
+        params, state.target_average.representation, state.value_buffer, batch
+    )
+    total = jax.tree.map(lambda x: jnp.sum(x, axis=0), rows)
+    return total.loss / jnp.maximum(total.num_starts, 1.0), total
+
+
+def moving_average(average: Params, params: Params, rate: float) -> Params:
+    """Returns θ' + rate (θ − θ')."""
+    return optax.incremental_update(params, average, rate)
+
+
+def make_update(
+    loss_fn: LossFn,
+    optimiser: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+    *,
+    search_average_rate: float,
+    target_average_rate: float,
+    push_interval: int,
+) -> UpdateFn:
+    """Returns the jitted `update(state, batch) -> (state, metrics)`; `state` is donated.
+
+    Args:
+      loss_fn: loss of one sequence.
+      optimiser, schedule: from `make_optimiser`.
+      mesh: devices; the batch is split over its "data" axis, the state replicated.
+      search_average_rate, target_average_rate: update rates of the two averages.
+      push_interval: updates between two pushes of the target average's head into the value buffer.
+    """
+
+    def update(state: LearnerState, batch: Trajectory) -> tuple[LearnerState, Metrics]:
+        grad_fn = jax.value_and_grad(lambda params: batch_loss(loss_fn, params, state, batch), has_aux=True)
+        (loss, total), gradient = grad_fn(state.params)
+        step, optimiser_state = optimiser.update(gradient, state.optimiser_state, state.params)
+        params = optax.apply_updates(state.params, step)
+        target_average = moving_average(state.target_average, params, target_average_rate)
+        num_updates = state.num_updates + 1
+        new_state = LearnerState(
+            params=params,
+            search_average=moving_average(state.search_average, params, search_average_rate),
+            target_average=target_average,
+            optimiser_state=optimiser_state,
+            value_buffer=jax.lax.cond(
+                num_updates % push_interval == 0,
+                lambda: value_buffer.push(state.value_buffer, target_average.prediction, num_updates),
+                lambda: state.value_buffer,
+            ),
+            num_updates=num_updates,
+        )
+        metrics = _loss_metrics(total) | _buffer_metrics(new_state) | {
+            "loss/total": loss,
+            "optimiser/gradient_norm": optax.global_norm(gradient),
+            "optimiser/update_norm": optax.global_norm(step),
+            "optimiser/learning_rate": schedule(state.num_updates),
+        }
+        return new_state, metrics
+
+    return jax.jit(
+        update,
+        in_shardings=(replicated(mesh), batch_sharding(mesh)),
+        out_shardings=(replicated(mesh), replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def _loss_metrics(total: LossOutput) -> Metrics:
+    means = {tag: total.sums[tag] / jnp.maximum(total.weights[tag], 1.0) for tag in total.sums}
+    if "value_buffer/target_mean" not in means:
+        return means
+    mean, square = means.pop("value_buffer/target_mean"), means.pop("value_buffer/target_square")
+    error = means.pop("value_buffer/error_square")
+    variance = jnp.maximum(square - mean**2, 1e-8)
+    return means | {"value_buffer/explained_variance": jnp.where(square > 0, 1.0 - error / variance, 0.0)}
+
+
+def _buffer_metrics(state: LearnerState) -> Metrics:
+    filled = value_buffer.filled_mask(state.value_buffer)
+    age = (state.num_updates - state.value_buffer.push_update) * filled
+    return {
+        "value_buffer/filled": jnp.sum(filled),
+        "value_buffer/age_mean": jnp.sum(age) / jnp.maximum(jnp.sum(filled), 1.0),
+    }

@@ -1,0 +1,92 @@
+"""The model as four pure functions of one sample: init, represent, step, predict."""
+
+from typing import Callable, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from muzero import networks
+from muzero.types import Array, ModelOutput, Params, Tree
+
+
+class Model(NamedTuple):
+    """MuZero's three networks as pure functions of *one* sample; batch with `jax.vmap`."""
+
+    init: Callable[[Array], Params]  # rng_key → parameters
+    represent: Callable[[Tree, Array], Array]  # (representation parameters, stack [..., c]) → latent
+    step: Callable[[Tree, Array, Array], tuple[Array, Array]]  # (dynamics, latent, action) → latent, reward logits [Z]
+    predict: Callable[[Tree, Array], tuple[Array, Array]]  # (prediction, latent) → policy logits [A], value logits [Z]
+
+
+def make_model(
+    *,
+    stack_shape: tuple[int, ...],
+    num_actions: int,
+    num_bins: int,
+    latent: str,
+    encoder: str,
+    num_channels: int,
+    num_blocks: int,
+    head_channels: int,
+    latent_size: int,
+    hidden_size: int,
+) -> Model:
+    """Returns the model for observations stacked to `stack_shape` ([h, w, c] image or [d] vector).
+
+    Keyword arguments are the fields of `NetworkConfig`; the encoder follows the shape of the
+    observation, and a vector observation has vector latents whatever `latent` says.
+    """
+    if latent == "planes" and len(stack_shape) == 3:
+        make_representation = lambda: networks.PlanesRepresentation(encoder, num_channels, num_blocks)
+        make_dynamics = lambda: networks.PlanesDynamics(num_actions, num_blocks, head_channels, num_bins)
+    else:
+        make_representation = lambda: networks.VectorRepresentation(encoder, num_channels, hidden_size, latent_size)
+        make_dynamics = lambda: networks.VectorDynamics(num_actions, hidden_size, num_bins)
+    make_prediction = lambda: networks.Prediction(num_actions, num_bins, head_channels, hidden_size)
+
+    represent = _transform(lambda stack: make_representation()(stack))
+    step = _transform(lambda latent, action: make_dynamics()(latent, action))
+    predict = _transform(lambda latent: make_prediction()(latent))
+
+    def init(rng_key: Array) -> Params:
+        keys = jax.random.split(rng_key, 3)
+        representation = represent.init(keys[0], jnp.zeros(stack_shape))
+        latent = represent.apply(representation, jnp.zeros(stack_shape))
+        return Params(
+            representation=representation,
+            dynamics=step.init(keys[1], latent, jnp.zeros((), jnp.int32)),
+            prediction=predict.init(keys[2], latent),
+        )
+
+    return Model(init, represent.apply, step.apply, predict.apply)
+
+
+def _transform(fn: Callable) -> hk.Transformed:
+    return hk.without_apply_rng(hk.transform(fn))
+
+
+def halve_gradient(x: Array) -> Array:
+    """Returns `x` with half its gradient: what enters the dynamics (MuZero, appendix G)."""
+    return 0.5 * x + 0.5 * jax.lax.stop_gradient(x)
+
+
+def unroll(model: Model, params: Params, stack: Array, actions: Array) -> ModelOutput:
+    """Returns the predictions along taken actions from one start state.
+
+    Args:
+      model: the four functions.
+      params: parameters.
+      stack: the stacked observation of the start state.
+      actions: [K] int32, the actions taken from there.
+    """
+
+    def imagine(latent, action):
+        next_latent, reward_logits = model.step(params.dynamics, halve_gradient(latent), action)
+        return next_latent, (next_latent, reward_logits)
+
+    root = model.represent(params.representation, stack)
+    _, (latents, reward_logits) = jax.lax.scan(imagine, root, actions)
+    latents = jnp.concatenate([root[None], latents])
+    policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(params.prediction, latents)
+    return ModelOutput(latents, reward_logits, value_logits, policy_logits)

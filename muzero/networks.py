@@ -1,0 +1,174 @@
+"""Haiku layers: MuZero's Atari residual network (Schrittwieser et al. 2020, appendix F) and small ones.
+
+Choices of this project: pre-activation blocks with LayerNorm and no BatchNorm anywhere (no mutable
+state, the same on any number of devices); output layers start at zero; latents are scaled to [0, 1].
+"""
+
+from typing import Sequence
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from muzero.types import Array
+
+RANGE_FLOOR = 1e-5  # smallest latent range that is stretched to [0, 1]
+
+
+def layer_norm() -> hk.LayerNorm:
+    """Returns a LayerNorm over the last axis with scale and offset."""
+    return hk.LayerNorm(axis=-1, create_scale=True, create_offset=True)
+
+
+def scale_latent(latent: Array) -> Array:
+    """Returns `latent` of one sample scaled to [0, 1] over all of its entries."""
+    low, high = jnp.min(latent), jnp.max(latent)
+    return (latent - low) / jnp.maximum(high - low, RANGE_FLOOR)
+
+
+def conv(num_channels: int, kernel: int = 3, stride: int = 1) -> hk.Conv2D:
+    """Returns a 2-D convolution without bias (a LayerNorm always follows on its path)."""
+    return hk.Conv2D(num_channels, kernel, stride, with_bias=False)
+
+
+class ResidualBlock(hk.Module):
+    """Pre-activation block: x + conv(relu(norm(conv(relu(norm(x))))))."""
+
+    def __call__(self, x: Array) -> Array:
+        num_channels = x.shape[-1]
+        out = conv(num_channels)(jax.nn.relu(layer_norm()(x)))
+        return x + conv(num_channels)(jax.nn.relu(layer_norm()(out)))
+
+
+def residual_tower(x: Array, num_blocks: int) -> Array:
+    """Returns `x` after `num_blocks` residual blocks."""
+    for _ in range(num_blocks):
+        x = ResidualBlock()(x)
+    return x
+
+
+def average_pool(x: Array) -> Array:
+    """Returns [h, w, c] pooled by 3×3 with stride 2."""
+    return hk.avg_pool(x, (3, 3, 1), (2, 2, 1), "SAME")
+
+
+def muzero_encoder(x: Array, num_channels: int) -> Array:
+    """Returns [h/16, w/16, c] of an image stack [h, w, ·]: MuZero's residual downsampling."""
+    x = conv(num_channels // 2, stride=2)(x)
+    x = residual_tower(x, 2)
+    x = conv(num_channels, stride=2)(x)
+    x = residual_tower(x, 3)
+    x = average_pool(x)
+    x = residual_tower(x, 3)
+    return average_pool(x)
+
+
+def light_encoder(x: Array, num_channels: int) -> Array:
+    """Returns a strided-convolution embedding of an image stack [h, w, ·]: the cheap stem for a CPU.
+
+    Large frames (over 40 pixels) are reduced 16 times by 8×8/4, 4×4/2 and 3×3/2 convolutions, small
+    grids keep their resolution: MinAtar's single pixels matter.
+    """
+    if max(x.shape[:2]) <= 40:
+        return conv(num_channels)(x)
+    x = jax.nn.relu(layer_norm()(conv(num_channels // 2, kernel=8, stride=4)(x)))
+    x = jax.nn.relu(layer_norm()(conv(num_channels, kernel=4, stride=2)(x)))
+    return conv(num_channels, kernel=3, stride=2)(x)
+
+
+ENCODERS = {"muzero": muzero_encoder, "light": light_encoder}
+
+
+class PlanesRepresentation(hk.Module):
+    """Image stack [h, w, ·] → convolutional latent [h', w', num_channels]."""
+
+    def __init__(self, encoder: str, num_channels: int, num_blocks: int):
+        super().__init__("representation")
+        self._encoder, self._num_channels, self._num_blocks = ENCODERS[encoder], num_channels, num_blocks
+
+    def __call__(self, stack: Array) -> Array:
+        return scale_latent(residual_tower(self._encoder(stack, self._num_channels), self._num_blocks))
+
+
+class VectorRepresentation(hk.Module):
+    """Image stack [h, w, ·] or vector [d] → vector latent [latent_size]."""
+
+    def __init__(self, encoder: str, num_channels: int, hidden_size: int, latent_size: int):
+        super().__init__("representation")
+        self._encoder, self._num_channels = ENCODERS[encoder], num_channels
+        self._hidden_size, self._latent_size = hidden_size, latent_size
+
+    def __call__(self, stack: Array) -> Array:
+        if stack.ndim == 3:
+            stack = jax.nn.relu(layer_norm()(self._encoder(stack, self._num_channels))).reshape(-1)
+        return scale_latent(mlp(stack, [self._hidden_size], self._latent_size))
+
+
+class PlanesDynamics(hk.Module):
+    """(latent [h, w, c], action) → (next latent, reward logits [Z])."""
+
+    def __init__(self, num_actions: int, num_blocks: int, head_channels: int, num_bins: int):
+        super().__init__("dynamics")
+        self._num_actions, self._num_blocks = num_actions, num_blocks
+        self._head_channels, self._num_bins = head_channels, num_bins
+
+    def __call__(self, latent: Array, action: Array) -> tuple[Array, Array]:
+        one_hot = jax.nn.one_hot(action, self._num_actions, dtype=latent.dtype)
+        planes = jnp.broadcast_to(one_hot, (*latent.shape[:2], self._num_actions))
+        x = conv(latent.shape[-1])(jnp.concatenate([latent, planes], axis=-1))
+        latent = scale_latent(residual_tower(latent + x, self._num_blocks))
+        return latent, planes_head(latent, self._head_channels, self._num_bins)
+
+
+class VectorDynamics(hk.Module):
+    """(latent [d], action) → (next latent, reward logits [Z])."""
+
+    def __init__(self, num_actions: int, hidden_size: int, num_bins: int):
+        super().__init__("dynamics")
+        self._num_actions, self._hidden_size, self._num_bins = num_actions, hidden_size, num_bins
+
+    def __call__(self, latent: Array, action: Array) -> tuple[Array, Array]:
+        one_hot = jax.nn.one_hot(action, self._num_actions, dtype=latent.dtype)
+        x = jnp.concatenate([latent, one_hot])
+        hidden = jax.nn.relu(layer_norm()(hk.Linear(self._hidden_size)(x)))
+        next_latent = scale_latent(latent + mlp(hidden, [self._hidden_size], latent.shape[-1]))
+        return next_latent, vector_head(jnp.concatenate([hidden, next_latent]), self._hidden_size, self._num_bins)
+
+
+class Prediction(hk.Module):
+    """Latent → (policy logits [A], value logits [Z]). Its parameters are what the value buffer stores."""
+
+    def __init__(self, num_actions: int, num_bins: int, head_channels: int, hidden_size: int):
+        super().__init__("prediction")
+        self._num_actions, self._num_bins = num_actions, num_bins
+        self._head_channels, self._hidden_size = head_channels, hidden_size
+
+    def __call__(self, latent: Array) -> tuple[Array, Array]:
+        if latent.ndim == 3:
+            head = lambda size: planes_head(latent, self._head_channels, size)
+        else:
+            head = lambda size: vector_head(latent, self._hidden_size, size)
+        return head(self._num_actions), head(self._num_bins)
+
+
+def mlp(x: Array, hidden_sizes: Sequence[int], output_size: int) -> Array:
+    """Returns a ReLU MLP of `x` [d] with LayerNorm before every activation."""
+    for size in hidden_sizes:
+        x = jax.nn.relu(layer_norm()(hk.Linear(size)(x)))
+    return hk.Linear(output_size)(x)
+
+
+def zero_linear(size: int) -> hk.Linear:
+    """Returns an output layer that starts at zero: uniform policies, flat categoricals."""
+    return hk.Linear(size, w_init=jnp.zeros)
+
+
+def planes_head(latent: Array, head_channels: int, size: int) -> Array:
+    """Returns [size] logits: 1×1 convolution to `head_channels` planes, LayerNorm, ReLU, linear."""
+    x = jax.nn.relu(layer_norm()(conv(head_channels, kernel=1)(latent)))
+    return zero_linear(size)(x.reshape(-1))
+
+
+def vector_head(x: Array, hidden_size: int, size: int) -> Array:
+    """Returns [size] logits of a vector: linear, LayerNorm, ReLU, linear."""
+    return zero_linear(size)(jax.nn.relu(layer_norm()(hk.Linear(hidden_size)(x))))

@@ -1,0 +1,139 @@
+"""Targets of one sequence: TD(λ), V-trace, and what an unroll may still learn after an episode's end.
+
+Everything is float32, for one sequence (vmap for more), and carries no gradient.
+`mask` [T] is 1 where a decision is real and 0 from a final observation to a reset.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import rlax
+
+from muzero.types import Array
+
+
+def td_lambda_targets(
+    search_value: Array, reward: Array, discount: Array, mask: Array, *, discount_factor: float, td_lambda: float
+) -> Array:
+    """Returns the TD(λ) value targets G [T+1] (Grimm et al., appendix A.4).
+
+    G_t = r_t + γ d_t [(1 − λ) ν_{t+1} + λ G_{t+1}],  G_T = ν_T,  and G_t = ν_t where decision t is not real.
+
+    Args:
+      search_value: ν [T+1], root values of the search.
+      reward, discount, mask: [T], per decision.
+      discount_factor: γ.
+      td_lambda: λ.
+    """
+    real = mask > 0
+    returns = rlax.lambda_returns(
+        jnp.where(real, reward, search_value[:-1]).astype(jnp.float32),
+        jnp.where(real, discount_factor * discount, 0.0).astype(jnp.float32),
+        search_value[1:].astype(jnp.float32),
+        td_lambda,
+    )
+    return jax.lax.stop_gradient(jnp.append(returns, search_value[-1]))
+
+
+def importance_ratio(target_prob: Array, behaviour_prob: Array, clip_threshold: float) -> Array:
+    """Returns min(clip, π/μ), formed in logarithms so that a tiny μ cannot overflow."""
+    log_ratio = jnp.log(target_prob) - jnp.log(behaviour_prob)
+    return jnp.exp(jnp.minimum(jnp.log(clip_threshold), log_ratio))
+
+
+def vtrace_targets(
+    value: Array,
+    target_prob: Array,
+    behaviour_prob: Array,
+    reward: Array,
+    discount: Array,
+    mask: Array,
+    *,
+    discount_factor: float,
+    td_lambda: float,
+    clip_threshold: float = 1.0,
+) -> Array:
+    """Returns the V-trace targets vs [T+1] of a past policy (Espeholt et al. 2018, eq. 1).
+
+    With ratio_t = π(a_t)/μ(a_t), ρ_t = min(clip, ratio_t), c_t = λ min(1, ratio_t):
+    δ_t = ρ_t (r_t + γ d_t v_{t+1} − v_t),  vs_t = v_t + δ_t + γ d_t c_t (vs_{t+1} − v_{t+1}),  vs_T = v_T.
+    Where a decision is not real, vs_t = v_t, and nothing crosses it.
+
+    Args:
+      value: v [T+1], the past head's values.
+      target_prob, behaviour_prob: [T], probability of the taken action under π and μ.
+      reward, discount, mask: [T], per decision.
+      discount_factor: γ.
+      td_lambda: λ.
+      clip_threshold: `inf` gives unclipped importance sampling.
+    """
+    value, mask = value.astype(jnp.float32), mask.astype(jnp.float32)
+    ratio = importance_ratio(target_prob, behaviour_prob, clip_threshold)
+    # rlax's `sample_mask` leaks across a truncation; a zero ratio stops both δ and the trace.
+    errors = rlax.vtrace(
+        v_tm1=value[:-1],
+        v_t=value[1:],
+        r_t=reward * mask,
+        discount_t=discount_factor * discount * mask,
+        rho_tm1=jnp.where(mask > 0, ratio, 0.0),
+        lambda_=td_lambda,
+        clip_rho_threshold=clip_threshold,
+        stop_target_gradients=False,
+    )
+    return jax.lax.stop_gradient(value + jnp.append(errors, 0.0))
+
+
+class UnrollTargets(NamedTuple):
+    """Which losses an unroll from each start state has; S start states, k = 0..K."""
+
+    start_mask: Array  # [S] float32, 1 where decision t is real
+    alive_mask: Array  # [S, K+1] float32, 1 while the episode of state t is still going on
+    absorbed_mask: Array  # [S, K+1] float32, 1 after a decision with discount 0: targets are 0
+    reward_alive_mask: Array  # [S, K] float32, 1 where reward_{t+k-1} is the target of step k
+    reward_absorbed_mask: Array  # [S, K] float32, 1 where the reward target of step k is 0
+
+
+def unroll_masks(is_first: Array, discount: Array, *, num_starts: int, num_unroll_steps: int) -> UnrollTargets:
+    """Returns the masks of all unrolls of one sequence.
+
+    Crossing a decision with discount 0 leads into the absorbing state: later steps learn reward and
+    values 0 and no policy.  Crossing a decision that is not real without having been absorbed (a
+    truncation) ends the unroll: later steps have no loss of any kind.
+
+    Args:
+      is_first: [T+1].
+      discount: [T].
+      num_starts: S, the first states of the sequence; S − 1 + K ≤ T.
+      num_unroll_steps: K.
+
+    Raises:
+      ValueError: the last unroll is longer than the sequence (an index beyond it would be clamped silently).
+    """
+    if num_starts - 1 + num_unroll_steps > discount.shape[0]:
+        raise ValueError(
+            f"{num_starts} start states with unrolls of {num_unroll_steps} need "
+            f"{num_starts - 1 + num_unroll_steps} decisions, the sequence has {discount.shape[0]} decisions."
+        )
+    real = 1.0 - is_first[1:].astype(jnp.float32)
+    ends = jnp.where(discount == 0, 1.0, 0.0)
+    starts = jnp.arange(num_starts)
+
+    def step(carry, k):
+        alive, absorbed = carry
+        r, end = real[starts + k], ends[starts + k]
+        reward_alive, reward_absorbed = alive * r, absorbed
+        next_absorbed = jnp.maximum(absorbed, alive * r * end)
+        next_alive = alive * r * (1.0 - end)
+        return (next_alive, next_absorbed), (reward_alive, reward_absorbed, next_alive, next_absorbed)
+
+    first = (jnp.ones(num_starts), jnp.zeros(num_starts))
+    _, rows = jax.lax.scan(step, first, jnp.arange(num_unroll_steps))
+    reward_alive, reward_absorbed, alive, absorbed = (row.T for row in rows)
+    return UnrollTargets(
+        start_mask=real[:num_starts],
+        alive_mask=jnp.concatenate([first[0][:, None], alive], axis=1),
+        absorbed_mask=jnp.concatenate([first[1][:, None], absorbed], axis=1),
+        reward_alive_mask=reward_alive,
+        reward_absorbed_mask=reward_absorbed,
+    )

@@ -1,0 +1,71 @@
+"""Ring of past prediction heads: the stored policies and value functions of the past-policy loss."""
+
+from typing import Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from muzero.types import Array, Tree
+
+
+class ValueBuffer(NamedTuple):
+    """M slots of prediction-head parameters; slot contents are meaningless where `push_update` is −1."""
+
+    head_params: Tree  # every leaf [M, ...]
+    push_update: Array  # [M] int32, number of updates behind the head, −1 where empty
+    num_pushed: Array  # [] int32, heads pushed so far
+
+
+def init(head_params: Tree, size: int) -> ValueBuffer:
+    """Returns an empty buffer of `size` slots shaped like `head_params`."""
+    return ValueBuffer(
+        head_params=jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), head_params),
+        push_update=jnp.full((size,), -1, jnp.int32),
+        num_pushed=jnp.zeros((), jnp.int32),
+    )
+
+
+def push(buffer: ValueBuffer, head_params: Tree, num_updates: Array | int = 0) -> ValueBuffer:
+    """Returns the buffer with `head_params` in place of its oldest entry.
+
+    Args:
+      buffer: the ring.
+      head_params: parameters of one prediction head.
+      num_updates: updates behind that head, kept for its age.
+    """
+    slot = buffer.num_pushed % buffer.push_update.shape[0]
+    return ValueBuffer(
+        head_params=jax.tree.map(lambda ring, x: ring.at[slot].set(x), buffer.head_params, head_params),
+        push_update=buffer.push_update.at[slot].set(num_updates),
+        num_pushed=buffer.num_pushed + 1,
+    )
+
+
+def num_filled(buffer: ValueBuffer) -> Array:
+    """Returns how many slots hold a head, [] int32."""
+    return jnp.minimum(buffer.num_pushed, buffer.push_update.shape[0])
+
+
+def filled_mask(buffer: ValueBuffer) -> Array:
+    """Returns [M] float32, 1 where a slot holds a head."""
+    return (buffer.push_update >= 0).astype(jnp.float32)
+
+
+def mean_over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int) -> Tree:
+    """Returns the mean of `fn(head_params)` over the filled slots, exactly 0 with none.
+
+    All M slots are always evaluated, `chunk_size` at a time as one batched product, so that nothing is
+    recompiled while the buffer fills and the logits of all heads never exist at once; the backward
+    pass recomputes a chunk.  Stored heads are frozen: no gradient reaches them.
+    """
+    frozen = jax.lax.stop_gradient(buffer.head_params)
+    filled = filled_mask(buffer)
+
+    @jax.checkpoint
+    def masked(slot):
+        head_params, keep = slot
+        return jax.tree.map(lambda x: jnp.where(keep > 0, x, jnp.zeros_like(x)), fn(head_params))
+
+    rows = jax.lax.map(masked, (frozen, filled), batch_size=chunk_size)
+    count = jnp.maximum(jnp.sum(filled), 1.0)
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0) / count, rows)

@@ -1,0 +1,141 @@
+"""What the programs share: checks before anything starts, the training session around its files, exit codes."""
+
+import sys
+from pathlib import Path
+from typing import Callable
+
+import jax
+
+from actors.environments import EnvironmentSpec, environment_spec
+from configs.checks import check_devices
+from configs.schema import Config, ConfigError, StopConfig
+from configs.serialise import differences, from_dict, to_dict
+from learner import run_directory
+from learner.checkpoint import CheckpointError
+from learner.run_directory import RunDirectory, RunDirectoryError
+from muzero.types import Params
+from scripts import evaluation, process
+from scripts.assemble import make_env
+from scripts.session import Session, Start, with_stop
+
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+
+def run(main: Callable[[list[str]], int]) -> int:
+    """Returns the exit code of `main(sys.argv[1:])`: 2 and one clear line for what the user can put right."""
+    process.keep_heap()
+    try:
+        return main(sys.argv[1:])
+    except (ConfigError, RunDirectoryError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def check_environment(config: Config) -> EnvironmentSpec:
+    """Returns the environment's spec. Raises `ConfigError` for an unknown or unsupported one."""
+    try:
+        env = make_env(config.env, training=True)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"env.name = {config.env.name}: {error}") from error
+    spec = environment_spec(env)
+    env.close()
+    return spec
+
+
+def check_machine(config: Config) -> None:
+    """Raises `ConfigError` if the devices of this process do not fit the batch."""
+    check_devices(config, jax.local_device_count())
+
+
+def default_path(preset: str, config: Config) -> Path:
+    """Returns the run directory of a run that was given none."""
+    return run_directory.default_path(preset, config.env.name, config.seed)
+
+
+def initial_params(config: Config, spec: EnvironmentSpec, init_from: str | None) -> Params | None:
+    """Returns the weights of `RUN_DIR` or `RUN_DIR@N`. Raises `ConfigError` if they are of another kind of agent."""
+    if init_from is None:
+        return None
+    path, _, number = init_from.partition("@")
+    directory, stored = open_run(path)
+    other = check_environment(stored)
+    if other != spec:
+        raise ConfigError(
+            f"--init-from {init_from}: its environment {stored.env.name} has {other}, "
+            f"{config.env.name} has {spec}; weights fit only the same shapes and actions"
+        )
+    agent = lambda c: {name: to_dict(c)[name] for name in ("network", "support")}
+    changed = differences(agent(stored), agent(config))
+    if changed:
+        raise ConfigError(f"--init-from {init_from}: another network: {'; '.join(changed)}")
+    return evaluation.load_params(directory, checkpoint_name(number or "latest"))[0]
+
+
+def checkpoint_name(text: str) -> int | str:
+    """Returns `latest`, `best` or a number of updates. Raises `ConfigError` for anything else."""
+    if text in ("latest", "best"):
+        return text
+    if not text.isdecimal():
+        raise ConfigError(f"checkpoint = {text}: must be latest, best or a number of updates")
+    return int(text)
+
+
+def positive(name: str, value: int) -> int:
+    """Returns `value`. Raises `ConfigError` unless it is above 0."""
+    if value <= 0:
+        raise ConfigError(f"{name} = {value}: must be above 0")
+    return value
+
+
+def open_run(path: str | Path) -> tuple[RunDirectory, Config]:
+    """Returns an existing run and its configuration."""
+    directory = RunDirectory.open(path)
+    return directory, from_dict(directory.read_config())
+
+
+def train_new(
+    config: Config, path: Path, command: list[str], *, params: Params | None, ray_address: str | None
+) -> int:
+    """Trains a new run in `path`; returns the exit code."""
+    directory = RunDirectory.create(path, to_dict(config), command, {"seed": config.seed})
+    with directory.lock():
+        return _train(config, directory, Start(params=params), ray_address)
+
+
+def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str | None) -> int:
+    """Goes on with the run in `path` until its limits, or those of `stop`; returns the exit code."""
+    directory, config = open_run(path)
+    check_machine(config)
+    with directory.lock():
+        directory.record_resume(command, {"seed": config.seed})
+        return _train(with_stop(config, stop), directory, Start(resume=True), ray_address)
+
+
+def _train(config: Config, directory: RunDirectory, start: Start, ray_address: str | None) -> int:
+    print(f"run directory: {directory.path}", flush=True)
+    session = Session(config, directory, start, ray_address)
+    counters = session.run()
+    print(f"saved after {counters.num_updates:,} updates, {counters.num_frames:,} frames")
+    if session.interrupted is not None:
+        print(f"interrupted; go on with: python scripts/resume.py {directory.path}")
+        return INTERRUPTED
+    _print_final_score(config, directory)
+    return DONE
+
+
+def _print_final_score(config: Config, directory: RunDirectory) -> None:
+    """Plays the last checkpoint greedily and prints its score next to the random policy's."""
+    num_episodes = config.log.evaluation_episodes
+    params, step = evaluation.load_params(directory, "latest")
+    seed = evaluation.evaluation_seed(config.seed)
+    agent = evaluation.evaluate_params(config, params, num_episodes=num_episodes, seed=seed, checkpoint=step)
+    random = evaluation.evaluate_randomly(config, num_episodes=num_episodes)
+    for name, result in (("final", agent), ("random", random)):
+        evaluation.write_result(directory, result, name=name)
+    print(f"{config.env.name}, {num_episodes} whole games: {_score(agent)} greedy; {_score(random)} random policy")
+
+
+def _score(result: dict) -> str:
+    error = "" if result["standard_error"] is None else f" ± {result['standard_error']:.2f}"
+    human = "" if result["human_normalised"] is None else f" (human-normalised {result['human_normalised']:.2f})"
+    return f"{result['mean']:.2f}{error}{human}"

@@ -1,0 +1,38 @@
+"""Goes on with a run in place: counters, schedules, value buffer and curves continue.
+
+    python scripts/resume.py RUN_DIR [--stop.num-frames N] [--stop.num-updates N] [--stop.minutes M]
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from configs.schema import StopConfig
+from scripts import commands
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which run to go on with, and until when. Nothing else about a run can change."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    stop: StopConfig = StopConfig()
+    """Limits in place of the run's own; those that are not given stay."""
+    ray_address: str | None = None
+    """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the program; returns its exit code."""
+    options = tyro.cli(Options, prog="resume.py", args=argv, description=__doc__)
+    return commands.resume(
+        options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main))

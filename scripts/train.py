@@ -1,0 +1,58 @@
+"""Starts a training run.
+
+    python scripts/train.py PRESET [--run-dir DIR] [--env.name NAME] [any field]
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from configs import presets, serialise
+from configs.checks import check
+from configs.schema import Config
+from scripts import commands
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """A run: where and how it starts, and everything it is made of."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    run_dir: Path | None = None
+    """Directory of the run, on a path that every node sees. Default: runs/PRESET-ENV-SEED-TIME."""
+    ray_address: str | None = None
+    """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
+    init_from: str | None = None
+    """RUN_DIR or RUN_DIR@N: start from the weights of that run (after N updates), with fresh counters."""
+    dry_run: bool = False
+    """Resolve and check everything, print the configuration as JSON, start nothing."""
+
+
+def parse(argv: list[str]) -> tuple[str, Options]:
+    """Returns the preset's name and the options. Exits with code 2 on an unknown preset or field."""
+    defaults = {name: (presets.DESCRIPTIONS[name], Options(config)) for name, config in presets.PRESETS.items()}
+    options = tyro.extras.overridable_config_cli(defaults, prog="train.py", args=argv)
+    return next(arg for arg in argv if arg in presets.PRESETS), options
+
+
+def main(argv: list[str]) -> int:
+    """Runs the program; returns its exit code."""
+    preset, options = parse(argv)
+    config = options.config
+    check(config)
+    spec = commands.check_environment(config)
+    commands.check_machine(config)
+    params = commands.initial_params(config, spec, options.init_from)
+    if options.dry_run:
+        print(json.dumps(serialise.to_dict(config), indent=2))
+        return commands.DONE
+    path = options.run_dir or commands.default_path(preset, config)
+    return commands.train_new(config, path, ["scripts/train.py", *argv], params=params, ray_address=options.ray_address)
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main))

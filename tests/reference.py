@@ -1,0 +1,235 @@
+"""Slow NumPy oracles: direct transcriptions of the sums, with loops, in float64.
+
+Nothing here imports the code under test.  Names and the time convention are those of `muzero/types.py`:
+states [T+1], decisions [T], and `mask` [T] is 0 on a decision from a final observation to a reset.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+# --- Random sequences -----------------------------------------------------------------------------------
+
+
+class Sequence(NamedTuple):
+    """One random sequence; every field float64 but `is_first` (bool) and `events`."""
+
+    is_first: np.ndarray  # [T+1]
+    mask: np.ndarray  # [T]
+    discount: np.ndarray  # [T]
+    reward: np.ndarray  # [T]
+    behaviour_prob: np.ndarray  # [T]
+    target_prob: np.ndarray  # [T]
+    value: np.ndarray  # [T+1]
+    events: list[str]  # [T] "", "termination", "truncation", "life_loss" or "reset"
+
+
+def random_sequence(rng: np.random.Generator, num_decisions: int, event_prob: float = 0.15) -> Sequence:
+    """Returns a sequence with terminations, truncations, life losses and autoresets inside.
+
+        termination    ... s --(d=0, real)--> final --(not real)--> reset ...
+        truncation     ... s --(d=1, real)--> final --(not real)--> reset ...
+        life loss      ... s --(d=0, real)--> s' --(d=1, real)--> ...
+
+    What is stored on a decision that is not real is noise, its discount included: no target may read it.
+    """
+    events = _random_events(rng, num_decisions, event_prob)
+    mask = np.array([event != "reset" for event in events], np.float64)
+    ends = np.isin(events, ["termination", "life_loss"])
+    return Sequence(
+        is_first=np.concatenate([[rng.random() < 0.5], mask == 0]),
+        mask=mask,
+        discount=np.where(mask > 0, 1.0 - ends, rng.integers(0, 2, num_decisions)),
+        reward=rng.normal(size=num_decisions),
+        behaviour_prob=rng.uniform(0.01, 1.0, num_decisions),
+        target_prob=rng.uniform(0.0, 1.0, num_decisions) * (rng.random(num_decisions) < 0.9),
+        value=3.0 * rng.normal(size=num_decisions + 1),
+        events=events,
+    )
+
+
+def _random_events(rng: np.random.Generator, num_decisions: int, event_prob: float) -> list[str]:
+    events = []
+    for _ in range(num_decisions):
+        final = bool(events) and events[-1] in ("termination", "truncation")
+        kinds = ["termination", "truncation", "life_loss", ""]
+        events.append("reset" if final else str(rng.choice(kinds, p=[event_prob] * 3 + [1 - 3 * event_prob])))
+    return events
+
+
+# --- Targets --------------------------------------------------------------------------------------------
+
+
+def first_unreal(mask: np.ndarray, t: int) -> int:
+    """Returns the first m ≥ t whose decision is not real, T where there is none."""
+    return next((m for m in range(t, len(mask)) if mask[m] == 0), len(mask))
+
+
+def n_step_return(value, reward, discount, t: int, n: int, gamma: float) -> float:
+    """Returns Σ_{j<n} (Π_{i<j} γ d_{t+i}) r_{t+j} + (Π_{i<n} γ d_{t+i}) ν_{t+n}."""
+    factors = [gamma * discount[t + i] for i in range(n)]
+    rewards = sum(math.prod(factors[:j]) * reward[t + j] for j in range(n))
+    return rewards + math.prod(factors) * value[t + n]
+
+
+def td_lambda_targets(value, reward, discount, mask, gamma: float, lam: float) -> np.ndarray:
+    """Returns G [T+1] as the λ-mixture of all n-step returns up to the first decision that is not real."""
+    targets = np.array(value, np.float64)
+    for t in range(len(mask)):
+        horizon = first_unreal(mask, t) - t
+        if horizon > 0:
+            returns = [n_step_return(value, reward, discount, t, n, gamma) for n in range(1, horizon + 1)]
+            weights = [(1 - lam) * lam ** (n - 1) for n in range(1, horizon)] + [lam ** (horizon - 1)]
+            targets[t] = sum(w * g for w, g in zip(weights, returns))
+    return targets
+
+
+def vtrace_targets(seq: Sequence, gamma: float, lam: float, clip: float) -> np.ndarray:
+    """Returns vs [T+1]: v_s + Σ_t (Π_{i=s}^{t-1} γ d_i c_i) δ_t (Espeholt et al. 2018, eq. 1)."""
+    ratio = seq.target_prob / seq.behaviour_prob
+    targets = np.array(seq.value)
+    for s in range(len(seq.mask)):
+        for t in range(s, first_unreal(seq.mask, s)):
+            trace = math.prod(gamma * seq.discount[i] * lam * min(1.0, ratio[i]) for i in range(s, t))
+            delta = seq.reward[t] + gamma * seq.discount[t] * seq.value[t + 1] - seq.value[t]
+            targets[s] += trace * min(clip, ratio[t]) * delta
+    return targets
+
+
+def unroll_masks(is_first, discount, num_starts: int, num_unroll_steps: int) -> dict[str, np.ndarray]:
+    """Returns the masks by walking every unroll and naming where it is: alive, absorbed or over."""
+    shapes = {"alive_mask": 1, "absorbed_mask": 1, "reward_alive_mask": 0, "reward_absorbed_mask": 0}
+    masks = {name: np.zeros((num_starts, num_unroll_steps + extra)) for name, extra in shapes.items()}
+    for start in range(num_starts):
+        place = "alive"
+        masks["alive_mask"][start, 0] = 1
+        for k in range(1, num_unroll_steps + 1):
+            decision = start + k - 1
+            if place == "alive" and is_first[decision + 1]:
+                place = "over"
+            if place != "over":
+                masks[f"reward_{place}_mask"][start, k - 1] = 1
+            if place == "alive" and discount[decision] == 0:
+                place = "absorbed"
+            if place != "over":
+                masks[f"{place}_mask"][start, k] = 1
+    masks["start_mask"] = np.array([not is_first[t + 1] for t in range(num_starts)], np.float64)
+    return masks
+
+
+# --- Support --------------------------------------------------------------------------------------------
+
+
+def squash(x: float, epsilon: float) -> float:
+    """Returns h(x) = sign(x)(√(|x| + 1) − 1) + εx."""
+    return math.copysign(math.sqrt(abs(x) + 1) - 1, x) + epsilon * x
+
+
+def unsquash(y: float, epsilon: float) -> float:
+    """Returns the x with h(x) = y, by bisection."""
+    low, high = -1e9, 1e9
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if squash(middle, epsilon) < y else (low, middle)
+    return (low + high) / 2
+
+
+def two_hot(x: float, min_value: float, max_value: float, num_bins: int, epsilon: float) -> np.ndarray:
+    """Returns the distribution [num_bins] over the two bins around h(x) whose mean is h(x)."""
+    width = (max_value - min_value) / (num_bins - 1)
+    place = (min(max(squash(x, epsilon), min_value), max_value) - min_value) / width
+    lower = min(int(place), num_bins - 2)
+    probs = np.zeros(num_bins)
+    probs[lower], probs[lower + 1] = lower + 1 - place, place - lower
+    return probs
+
+
+def scalar_of(logits: np.ndarray, min_value: float, max_value: float, epsilon: float) -> float:
+    """Returns h⁻¹ of the mean of softmax(`logits` [num_bins])."""
+    weights = [math.exp(logit - max(logits)) for logit in logits]
+    width = (max_value - min_value) / (len(logits) - 1)
+    mean = sum(w * (min_value + width * i) for i, w in enumerate(weights)) / sum(weights)
+    return unsquash(mean, epsilon)
+
+
+# --- Value buffer ---------------------------------------------------------------------------------------
+
+
+class Ring:
+    """A list of (slot, head, num_updates), the oldest first."""
+
+    def __init__(self, size: int):
+        self._size, self._history = size, []
+
+    def push(self, head, num_updates: int) -> None:
+        self._history.append((len(self._history) % self._size, head, num_updates))
+
+    def filled(self) -> list:
+        return self._history[-self._size :]
+
+
+# --- Exact MDPs -----------------------------------------------------------------------------------------
+
+
+class MDP(NamedTuple):
+    """S states, A actions; `discount` 0 is a life loss: real, and the chain goes on."""
+
+    transition: np.ndarray  # [S, A, S]
+    reward: np.ndarray  # [S, A]
+    discount: np.ndarray  # [S, A], 0 or 1
+    gamma: float
+
+
+def action_values(mdp: MDP, value: np.ndarray) -> np.ndarray:
+    """Returns [S, A]: r + γ d Σ_s' P v(s')."""
+    return mdp.reward + mdp.gamma * mdp.discount * (mdp.transition @ value)
+
+
+def policy_value(mdp: MDP, policy: np.ndarray) -> np.ndarray:
+    """Returns v^π [S], the solution of (I − γ d P^π) v = r^π."""
+    flow = np.einsum("sa,sa,sap->sp", policy, mdp.gamma * mdp.discount, mdp.transition)
+    return np.linalg.solve(np.eye(len(flow)) - flow, (policy * mdp.reward).sum(axis=1))
+
+
+def overlap_policy(behaviour: np.ndarray, policy: np.ndarray) -> np.ndarray:
+    """Returns π̄ ∝ min(μ, π) [S, A], whose value is the fixed point of V-trace with clip 1."""
+    overlap = np.minimum(behaviour, policy)
+    return overlap / overlap.sum(axis=1, keepdims=True)
+
+
+def vtrace_operator(mdp: MDP, behaviour, policy, value, horizon: int, lam: float, clip: float) -> np.ndarray:
+    """Returns E_μ[vs_0 | s_0 = s] [S] with `horizon` decisions left, exactly.
+
+    Propagates, from every start state, the measure E[Π γ d c ; s_t = ·] forward and adds up the expected δ_t.
+    """
+    ratio = policy / behaviour
+    delta = (behaviour * np.minimum(clip, ratio) * (action_values(mdp, value) - value[:, None])).sum(axis=1)
+    trace = behaviour * lam * np.minimum(1.0, ratio) * mdp.gamma * mdp.discount
+    measure, result = np.eye(len(value)), np.array(value)
+    for _ in range(horizon):
+        result = result + measure @ delta
+        measure = np.einsum("zs,sa,sap->zp", measure, trace, mdp.transition)
+    return result
+
+
+def all_paths(mdp: MDP, start: int, num_decisions: int):
+    """Yields (states [T+1], actions [T]) of every path of that length from `start`."""
+    states, actions = range(mdp.reward.shape[0]), range(mdp.reward.shape[1])
+    for taken in itertools.product(actions, repeat=num_decisions):
+        for visited in itertools.product(states, repeat=num_decisions):
+            yield (start, *visited), taken
+
+
+def sample_paths(rng: np.random.Generator, mdp: MDP, policy: np.ndarray, num_paths: int, num_decisions: int):
+    """Returns states [N, T+1] and actions [N, T] drawn with `policy` from uniform start states."""
+
+    def draw(probs):
+        return (rng.random((len(probs), 1)) > np.cumsum(probs, axis=1)[:, :-1]).sum(axis=1)
+
+    states, actions = [rng.integers(len(policy), size=num_paths)], []
+    for _ in range(num_decisions):
+        actions.append(draw(policy[states[-1]]))
+        states.append(draw(mdp.transition[states[-1], actions[-1]]))
+    return np.stack(states, axis=1), np.stack(actions, axis=1)

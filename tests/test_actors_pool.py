@@ -1,0 +1,374 @@
+"""Workers and their pool against a fake rollout: order, bounds, every way to fail, and nothing left behind."""
+
+import logging
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import ray
+from ray import exceptions
+
+from actors.pool import ActorPool, ActorPoolError
+from actors.worker import RolloutWorker, worker_seed
+from muzero.types import PublishedParams, RolloutResult, Trajectory
+
+pytestmark = pytest.mark.timeout(120)
+
+SEED = 7
+FIRST_SEED = 196984544  # worker 0, incarnation 0 of SEED
+SECOND_SEED = 917354989  # worker 0, incarnation 1 of SEED
+OTHER_SEED = 37985749  # worker 1, incarnation 0 of SEED
+FRAME_BYTES = 300_000  # above Ray's 100 kB for inlined answers: the result lies in the object store
+
+
+def make_build(act=None):
+    """Returns a `build_rollout`; `act(seed, count)` runs inside rollout number `count`. Local, so pickled by value."""
+
+    class FakeRollout:
+        def __init__(self, seed):
+            self.seed, self.count = seed, 0
+
+        def run(self, published):
+            if act is not None:
+                act(self.seed, self.count)
+            self.count += 1
+            frame = np.full(FRAME_BYTES, self.count, np.uint8)
+            trajectory = Trajectory(*([frame] + [np.zeros(1, np.float32)] * 11))
+            stats = {"pid": os.getpid(), "seed": self.seed, "version": published.version}
+            return RolloutResult(trajectory, [], stats, num_steps=1, num_frames=4)
+
+    return FakeRollout
+
+
+def published(version):
+    return PublishedParams(version, {"w": np.full(100_000, version, np.float32)})
+
+
+def wait_until(condition, seconds=20.0):
+    """Polls until `condition()` holds; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def is_alive(pid):
+    """Whether the process runs; a zombie does not."""
+    try:
+        return pathlib.Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until_answered(pool):
+    """Blocks until every request of the pool has been answered."""
+    requests = list(pool._in_flight)
+    assert requests
+    assert len(ray.wait(requests, num_returns=len(requests), timeout=30)[0]) == len(requests)
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_PLATFORMS", "cuda")  # what workers would inherit if the pool did not say otherwise
+        ray.init(
+            address="local", num_cpus=2, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False
+        )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def make_pool(local_ray, tmp_path):
+    """Returns a factory of pools that are closed after the test; version 1 is published."""
+    pools = []
+
+    def make(build_rollout, publish=True, **settings):
+        defaults = {"num_workers": 1, "max_in_flight": 1, "cpus_per_worker": 0.5, "restart_backoff_seconds": 0.05}
+        pools.append(ActorPool(build_rollout, seed=SEED, log_dir=tmp_path / "logs", **{**defaults, **settings}))
+        if publish:
+            pools[-1].publish(published(1))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+# the plain worker, without Ray
+
+
+def test_worker_seed_is_fixed_and_differs_by_worker_and_incarnation():
+    seeds = [worker_seed(SEED, *place) for place in [(0, 0), (0, 1), (1, 0)]]
+    assert seeds == [FIRST_SEED, SECOND_SEED, OTHER_SEED]
+    many = {worker_seed(0, worker_id, incarnation) for worker_id in range(50) for incarnation in range(20)}
+    assert len(many) == 1000
+    assert 0 <= min(many) and max(many) < 2**31
+
+
+def test_plain_worker_runs_in_this_process_and_logs_tracebacks(tmp_path):
+    def act(seed, count):
+        if count == 1:
+            raise ValueError("broken emulator")
+
+    worker = RolloutWorker(make_build(act), worker_id=3, incarnation=2, seed=SEED, log_dir=tmp_path / "new")
+    assert worker.rollout(published(5)).search_stats["version"] == 5
+    with pytest.raises(ValueError, match="broken emulator"):
+        worker.rollout(published(5))
+    log = (tmp_path / "new" / "worker-003.log").read_text()
+    assert "worker 3 starts: incarnation 2" in log and f"seed {worker_seed(SEED, 3, 2)}" in log
+    assert log.count("Traceback") == 1 and "ValueError: broken emulator" in log
+
+
+def test_failing_build_is_logged(tmp_path):
+    def build(seed):
+        raise LookupError("no such game")
+
+    with pytest.raises(LookupError):
+        RolloutWorker(build, worker_id=0, incarnation=0, seed=SEED, log_dir=tmp_path)
+    assert "LookupError: no such game" in (tmp_path / "worker-000.log").read_text()
+
+
+# order and bounds
+
+
+def test_requests_carry_the_newest_parameters_of_their_hand_over(make_pool):
+    pool = make_pool(make_build())
+    versions = [pool.next_rollout().search_stats["version"]]
+    pool.publish(published(2))
+    pool.publish(published(3))
+    versions += [pool.next_rollout().search_stats["version"] for _ in range(2)]
+    assert versions == [1, 1, 3]  # the second was requested at the first hand-over; version 2 reached nobody
+
+
+def test_in_flight_is_bounded_and_nothing_acts_unasked(make_pool, tmp_path):
+    tape = tmp_path / "tape"
+    tape.touch()
+
+    def act(seed, count):
+        with open(tape, "a") as file:
+            file.write("x")
+
+    pool = make_pool(make_build(act), max_in_flight=2)
+    time.sleep(0.3)
+    assert tape.read_text() == ""
+    pool.next_rollout()
+    wait_until(lambda: len(tape.read_text()) >= 3)
+    time.sleep(0.3)
+    assert tape.read_text() == "xxx"  # one handed over, two in flight
+    assert pool.num_dropped == 0
+
+
+def test_answers_are_handed_over_in_the_order_of_their_requests(make_pool):
+    pool = make_pool(make_build(), num_workers=2)
+    pool.next_rollout()
+    seeds = []
+    for _ in range(6):
+        wait_until_answered(pool)
+        seeds.append(pool.next_rollout().search_stats["seed"])
+    assert sorted(seeds[:2]) == sorted([FIRST_SEED, OTHER_SEED])
+    assert seeds == seeds[:2] * 3  # a busy caller starves no worker
+
+
+def test_arrays_are_read_only_and_references_are_dropped(make_pool):
+    def num_references():
+        return len(ray._private.worker.global_worker.core_worker.get_all_reference_counts())
+
+    pool = make_pool(make_build())
+    result = pool.next_rollout()
+    assert result.trajectory.observation.shape == (FRAME_BYTES,)
+    assert not result.trajectory.observation.flags.writeable
+    del result
+    wait_until_answered(pool)
+    before = num_references()
+    for version in range(2, 12):
+        pool.publish(published(version))
+        pool.next_rollout()
+        wait_until_answered(pool)
+    wait_until(lambda: num_references() <= before)
+
+
+# the worker's process
+
+
+def test_worker_pins_before_it_unpickles_and_keeps_jax_off_the_gpu(make_pool):
+    core = max(os.sched_getaffinity(0))
+
+    build_rollout = make_build()
+
+    class Builder:
+        def __init__(self):
+            self.seen = "a state, or __setstate__ is not called"
+
+        def __setstate__(self, state):
+            self.seen = {"jax": "jax" in sys.modules, "cores": os.sched_getaffinity(0)}
+
+        def __call__(self, seed):
+            rollout = build_rollout(seed)
+            run, seen = rollout.run, {**self.seen, "env": os.environ["JAX_PLATFORMS"]}
+            rollout.run = lambda published: run(published)._replace(search_stats=seen)
+            return rollout
+
+    stats = make_pool(Builder(), cores=(core,)).next_rollout().search_stats
+    assert stats == {"jax": False, "cores": {core}, "env": "cpu"}
+
+
+# failures
+
+
+def test_killed_worker_is_replaced_with_another_seed(make_pool, tmp_path):
+    def act(seed, count):
+        if seed == FIRST_SEED and count == 1:
+            time.sleep(600)
+
+    pool = make_pool(make_build(act), max_in_flight=2)
+    first = pool.next_rollout().search_stats
+    os.kill(first["pid"], signal.SIGKILL)
+    second = pool.next_rollout().search_stats
+    assert (first["seed"], second["seed"]) == (FIRST_SEED, SECOND_SEED)
+    assert second["pid"] != first["pid"]
+    assert pool.num_dropped == 2
+    log = (tmp_path / "logs" / "worker-000.log").read_text()
+    assert log.count("starts: incarnation 0") == 1 and log.count("starts: incarnation 1") == 1
+
+
+def test_raising_worker_is_logged_replaced_and_forgiven_after_a_rollout(make_pool, tmp_path, caplog):
+    def act(seed, count):
+        if count == 1:
+            raise ValueError("broken emulator")
+
+    pool = make_pool(make_build(act), max_restarts=1)
+    with caplog.at_level(logging.ERROR, logger="actors.pool"):
+        stats = [pool.next_rollout().search_stats for _ in range(3)]
+    assert [row["seed"] for row in stats] == [FIRST_SEED, SECOND_SEED, worker_seed(SEED, 0, 2)]
+    assert pool.num_dropped == 2  # twice in all, but never twice in a row
+    assert "worker 0 (incarnation 0) failed" in caplog.text and "in act\n    raise ValueError" in caplog.text
+    log = (tmp_path / "logs" / "worker-000.log").read_text()
+    assert log.count("Traceback") == 2 and "ValueError: broken emulator" in log
+    wait_until(lambda: not is_alive(stats[0]["pid"]))
+
+
+def test_unreachable_worker_is_asked_again_later(make_pool, monkeypatch):
+    pool = make_pool(make_build())
+    first = pool.next_rollout().search_stats
+    real_get, errors = ray.get, [exceptions.ActorUnavailableError("network", None)]
+    monkeypatch.setattr(ray, "get", lambda ref: real_get(ref) if not errors else (_ for _ in ()).throw(errors.pop()))
+    second = pool.next_rollout().search_stats
+    assert not errors
+    assert second["pid"] == first["pid"] and second["seed"] == FIRST_SEED
+    assert pool.num_dropped == 1
+
+
+def test_crash_loop_ends_with_the_last_cause(make_pool):
+    def build(seed):
+        raise LookupError(f"no such game {seed}")
+
+    pool = make_pool(build, max_restarts=1)
+    message = rf"(?s)incarnation 1\) failed 2 times in a row.*no such game {SECOND_SEED}"
+    with pytest.raises(ActorPoolError, match=message) as info:
+        pool.next_rollout()
+    assert isinstance(info.value.__cause__, exceptions.ActorDiedError)
+    assert pool.num_dropped == 2
+    with pytest.raises(ActorPoolError, match="closed"):
+        pool.next_rollout()
+
+
+def test_rests_double_up_to_a_minute(make_pool):
+    pool = make_pool(make_build(), restart_backoff_seconds=8.0)
+    rests = []
+    for _ in range(5):
+        pool._lose(pool._workers[0], TimeoutError("again"))
+        rests.append(pool._workers[0].due - time.monotonic())
+    assert rests == pytest.approx([8, 16, 32, 60, 60], abs=1.0)
+    with pytest.raises(ActorPoolError, match="6 times in a row, at last: again"):
+        pool._lose(pool._workers[0], TimeoutError("again"))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_hung_worker_meets_its_deadline_while_others_deliver(make_pool, num_workers):
+    def act(seed, count):
+        time.sleep(600 if seed == FIRST_SEED and count == 1 else 0.02)
+
+    pool = make_pool(make_build(act), num_workers=num_workers)
+    pids, seeds = {}, []
+
+    def hand_over():
+        stats = pool.next_rollout().search_stats
+        pids[stats["seed"]] = stats["pid"]
+        seeds.append(stats["seed"])
+
+    while len(pids) < num_workers:
+        hand_over()
+    hung = pool._workers[0]
+    assert 500 < hung.due - time.monotonic() <= 600  # the default; a start may take long on a busy machine, so
+    hung.due = time.monotonic() + 0.5  # it is cut short only now, when both processes run
+    while SECOND_SEED not in seeds:
+        hand_over()
+    assert seeds.count(FIRST_SEED) == 1
+    assert seeds.count(OTHER_SEED) >= 3 * (num_workers - 1)
+    assert pool.num_dropped == 1
+    wait_until(lambda: not is_alive(pids[FIRST_SEED]))
+
+
+def test_a_late_caller_is_not_a_hung_worker(make_pool):
+    pool = make_pool(make_build())
+    pids = [pool.next_rollout().search_stats["pid"]]
+    wait_until_answered(pool)
+    pool._workers[0].due = time.monotonic() - 1.0
+    pids += [pool.next_rollout().search_stats["pid"] for _ in range(2)]
+    assert pids == pids[:1] * 3
+    assert pool.num_dropped == 0
+
+
+# the end
+
+
+def test_close_leaves_no_process_and_wakes_a_blocked_caller(make_pool):
+    def act(seed, count):
+        if count == 1:
+            time.sleep(600)
+
+    pool = make_pool(make_build(act), num_workers=2)
+    pids = [pool.next_rollout().search_stats["pid"] for _ in range(2)]
+    assert len(set(pids)) == 2 and all(map(is_alive, pids))
+    raised = []
+
+    def block():
+        with pytest.raises(ActorPoolError, match="closed"):
+            pool.next_rollout()
+        raised.append(True)
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    time.sleep(0.3)
+    assert thread.is_alive()
+    pool.close()
+    pool.close()
+    thread.join(20)
+    assert raised == [True]
+    wait_until(lambda: not any(map(is_alive, pids)))
+    with pytest.raises(ActorPoolError, match="closed"):
+        pool.publish(published(2))
+
+
+def test_close_wakes_a_caller_whose_workers_never_found_a_cpu(make_pool):
+    pool = make_pool(make_build(), cpus_per_worker=64)
+    threading.Timer(0.5, pool.close).start()
+    with pytest.raises(ActorPoolError, match="closed"):
+        pool.next_rollout()
+
+
+def test_misuse_is_refused(make_pool, monkeypatch):
+    with pytest.raises(ActorPoolError, match="publish"):
+        make_pool(make_build(), publish=False).next_rollout()
+    for settings in ({"num_workers": 0}, {"max_in_flight": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            make_pool(make_build(), **settings)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ActorPoolError, match="ray.init"):
+        make_pool(make_build())

@@ -1,0 +1,191 @@
+"""The records of a run: rows on disk, curves without overlap or gap after a resume, a readable line."""
+
+import io
+import json
+import math
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from learner.metrics import (
+    DOCUMENTED_TAGS,
+    MeanAccumulator,
+    MetricWriter,
+    Progress,
+    ProgressState,
+    documented_tag,
+    format_progress,
+)
+
+
+def write_rows(writer, frames, offset=0.0):
+    for num_frames in frames:
+        scalars = {"loss/total": num_frames + offset, "episode/return": 1.0}
+        writer.write(num_frames, scalars, num_updates=num_frames // 10, wall_seconds=num_frames / 100)
+
+
+def write_run(run_dir, frames):
+    writer = MetricWriter(run_dir, resume_from_frames=None)
+    write_rows(writer, frames)
+    writer.close()
+
+
+def resume_run(run_dir, resume_from, frames):
+    writer = MetricWriter(run_dir, resume_from_frames=resume_from)
+    write_rows(writer, frames, offset=0.5)
+    writer.close()
+
+
+def refuse(constant):
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def read_rows(run_dir):
+    return [json.loads(line, parse_constant=refuse) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_curve(run_dir, tag="loss/total"):
+    accumulator = EventAccumulator(str(run_dir / "tensorboard"))
+    accumulator.Reload()
+    return [(event.step, event.value) for event in accumulator.Scalars(tag)]
+
+
+RESUMED = [(100, 100.0), (200, 200.0), (300, 300.5), (400, 400.5)]
+
+
+def test_a_row_is_on_disk_when_write_returns(tmp_path):
+    writer = MetricWriter(tmp_path, resume_from_frames=None)
+    writer.write(400, {"loss/total": 0.25}, num_updates=5, wall_seconds=1.5)
+    assert read_rows(tmp_path) == [{"num_frames": 400, "num_updates": 5, "wall_seconds": 1.5, "loss/total": 0.25}]
+    writer.close()
+    assert read_curve(tmp_path) == [(400, 0.25)]
+
+
+def test_what_json_cannot_say_is_null(tmp_path):
+    writer = MetricWriter(tmp_path, resume_from_frames=None)
+    writer.write(1, {"a": math.nan, "b": math.inf, "c": 2.0}, num_updates=0, wall_seconds=0.0)
+    writer.close()
+    [row] = read_rows(tmp_path)
+    assert (row["a"], row["b"], row["c"]) == (None, None, 2.0)
+    [(step, value)] = read_curve(tmp_path, "a")
+    assert step == 1 and math.isnan(value)
+
+
+def test_a_new_run_does_not_append_to_an_old_one(tmp_path):
+    write_run(tmp_path, [100])
+    with pytest.raises(FileExistsError):
+        MetricWriter(tmp_path, resume_from_frames=None)
+
+
+def test_a_resume_cuts_what_lies_beyond_the_checkpoint(tmp_path):
+    write_run(tmp_path, [100, 200, 300, 400])
+    resume_run(tmp_path, 200, [300, 400])
+    assert [(row["num_frames"], row["loss/total"]) for row in read_rows(tmp_path)] == RESUMED
+    assert read_curve(tmp_path) == RESUMED
+
+
+def test_two_resumes_in_a_row(tmp_path):
+    write_run(tmp_path, [100, 200, 300])
+    resume_run(tmp_path, 200, [250, 300, 350, 400, 500])
+    resume_run(tmp_path, 200, [300, 400])
+    assert read_curve(tmp_path) == RESUMED
+    assert [row["num_frames"] for row in read_rows(tmp_path)] == [100, 200, 300, 400]
+
+
+def test_a_resume_before_any_checkpointed_row_starts_over(tmp_path):
+    write_run(tmp_path, [100, 200])
+    resume_run(tmp_path, 0, [100])
+    assert read_curve(tmp_path) == [(100, 100.5)]
+    assert [row["loss/total"] for row in read_rows(tmp_path)] == [100.5]
+
+
+def test_a_half_written_last_line_goes(tmp_path):
+    write_run(tmp_path, [100, 200])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"num_frames": 150, "loss/to')
+    resume_run(tmp_path, 200, [300])
+    assert [row["num_frames"] for row in read_rows(tmp_path)] == [100, 200, 300]
+
+
+def test_events_lost_in_a_kill_come_back_from_the_rows(tmp_path):
+    write_run(tmp_path, [100, 200, 300])
+    [events] = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    events.write_bytes(content[: len(content) // 2])  # torn in the middle of a record
+    assert [step for step, _ in read_curve(tmp_path)] == [100]
+    resume_run(tmp_path, 200, [300, 400])
+    assert read_curve(tmp_path) == RESUMED
+
+
+def test_a_long_run_keeps_its_early_events_on_a_resume(tmp_path):
+    frames = list(range(10, 2510, 10))
+    write_run(tmp_path, frames)
+    resume_run(tmp_path, 2400, [2450])
+    assert [step for step, _ in read_curve(tmp_path)] == [*range(10, 2410, 10), 2450]
+
+
+def test_means_are_over_each_tags_own_observations():
+    means = MeanAccumulator()
+    means.add({"a": 1.0, "b": 10.0})
+    means.add({"a": 2.0})
+    means.add({"a": 6.0})
+    assert means.pop() == {"a": 3.0, "b": 10.0}
+    assert means.pop() == {}
+
+
+def test_the_documented_tags_are_the_promised_ones():
+    promised = {
+        "episode": "return length",
+        "loss": "total reward value policy past reward_k{k} value_k{k} policy_k{k} past_k{k} target_saturated",
+        "value_buffer": "filled age_mean rho_mean rho_clipped_fraction overlap explained_variance",
+        "search": "policy_entropy depth q_range unvisited_fraction root_value_minus_network_value",
+        "optimiser": "gradient_norm update_norm learning_rate",
+        "perf": "frames_per_second updates_per_second learner_wait_fraction sequences_dropped",
+        "lag": "params_version_mean params_version_max",
+    }
+    assert set(DOCUMENTED_TAGS) == {f"{group}/{name}" for group, names in promised.items() for name in names.split()}
+    assert all("\n" not in meaning and meaning for meaning in DOCUMENTED_TAGS.values())
+    assert documented_tag("loss/value_k12") == "loss/value_k{k}"
+    assert documented_tag("loss/total") == "loss/total"
+    assert documented_tag("loss/total_k1") is None
+
+
+STATE = ProgressState(
+    mean_return=12.345,
+    num_frames=1_200_000,
+    total_frames=5_000_000,
+    frames_per_second=3210.4,
+    updates_per_second=6.126,
+    lag=1.5,
+    fractions_done=(0.24, 0.5),
+)
+
+
+def test_the_line_says_everything():
+    assert format_progress(STATE, 3_725.0) == (
+        "return 12.35 | frames 1,200,000/5,000,000 | 3,210 frames/s | 6.13 updates/s | lag 1.5 | time left 1:02:05"
+    )
+    unknown = STATE._replace(mean_return=None, total_frames=None)
+    assert format_progress(unknown, None).startswith("return ? | frames 1,200,000 | ")
+    assert format_progress(unknown, None).endswith("| time left ?")
+
+
+def test_plain_lines_and_the_time_left_to_the_first_limit():
+    stream, times = io.StringIO(), iter([100.0, 100.0, 160.0])
+    progress = Progress(stream=stream, clock=lambda: next(times))
+    progress.update(STATE)
+    progress.update(STATE._replace(fractions_done=(0.25, 0.6)))  # 0.1 of the second limit in 60 s, 0.4 to go
+    progress.close()
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith("time left ?") and second.endswith("time left 0:04:00")
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_terminal_gets_one_line_rewritten_in_place():
+    stream = io.StringIO()
+    progress = Progress(interactive=True, stream=stream)
+    progress.update(STATE)
+    progress.update(STATE._replace(mean_return=99.0))
+    progress.close()
+    assert "return 99.00" in stream.getvalue() and "\x1b[" in stream.getvalue()
+    assert stream.getvalue().count("\n") <= 2
