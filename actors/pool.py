@@ -2,11 +2,11 @@
 
     learner ──publish(v)──▶ one ray.put ─┐ newest only
                                          ▼
-    learner ◀─next_rollout()─ ray.wait ◀─ worker.rollout(newest) ◀─ re-armed at the hand-over
+    learner ◀─next_rollout()─ ray.wait ◀─ worker.rollout(newest) ◀─ re-armed at the next call
 
-A worker is re-armed when its rollout is handed over, with the parameters that are the newest then: it acts while
-the learner trains on what it got. A learner that does not ask is the back-pressure: `num_workers * max_in_flight`
-rollouts are all that can ever wait. Supervision happens inside `next_rollout` too (no thread, no polling):
+A worker is re-armed when the learner's feed asks for the next rollout, with the parameters that are the newest then:
+re-armed at the hand-over it would act on with parameters that the batch just delivered is about to change. A learner
+that does not ask is the back-pressure: `num_workers * max_in_flight` rollouts are all that can ever wait. Supervision happens inside `next_rollout` too (no thread, no polling):
 
     started ──▶ busy ──result──▶ busy ──▶ ...
                  │ died, raised, or silent for rollout_timeout_seconds: what it had in flight is dropped
@@ -129,7 +129,7 @@ class ActorPool:
         self._published = ray.put(published)
 
     def next_rollout(self) -> RolloutResult:
-        """Returns the next rollout of any worker, the longest requested first, and re-arms that worker.
+        """Returns the next rollout of any worker, the longest requested first, after re-arming those that wait.
 
         Blocks until there is one. Its arrays are *read-only views into Ray's object store*: copy what is to be
         written to, and drop them soon (stacking a batch copies), for the store cannot free a viewed object.
@@ -141,6 +141,8 @@ class ActorPool:
         self._require_open()
         if self._published is None:
             raise ActorPoolError("publish parameters before asking for a rollout")
+        with self._lock:
+            self._rearm_idle_workers()
         while True:
             answered = self._wait()
             with self._lock:
@@ -173,7 +175,7 @@ class ActorPool:
         return answered[:1] or ray.wait(requests, num_returns=1, timeout=seconds)[0]
 
     def _collect(self, request) -> RolloutResult | None:
-        """Returns the answer to an answered request and re-arms its worker; None if the answer is a failure."""
+        """Returns the answer to an answered request; None if the answer is a failure."""
         worker = self._in_flight[request]
         try:
             result = ray.get(request)
@@ -182,8 +184,14 @@ class ActorPool:
             return None
         del self._in_flight[request]
         worker.num_failures = 0
-        self._arm(worker)
+        worker.due = time.monotonic() + self._rollout_timeout_seconds
         return result
+
+    def _rearm_idle_workers(self) -> None:
+        """Requests rollouts of every worker that has delivered; those at rest stay at rest."""
+        for worker in self._workers:
+            if worker.is_busy and len(self._requests_of(worker)) < self._max_in_flight:
+                self._arm(worker)
 
     def _attend_due_workers(self) -> None:
         """Wakes the workers whose rest is over and loses those that missed their deadline."""

@@ -105,6 +105,10 @@ def _batches(config: Config):
 
 
 def _behaviour(config: Config):
+    policy, normalisation = config.search.policy, config.search.normalisation
+    refused = "none" if policy == "visits" else "tree"
+    if normalisation == refused:
+        yield f"search.normalisation = {normalisation}: not with search.policy = {policy}; see --help"
     if config.search.policy == "gumbel_halving" and config.loss.past_weight > 0:
         yield (
             "search.policy = gumbel_halving: its action has no exact behaviour probability, which loss.past_weight = "

@@ -84,8 +84,9 @@ class SearchConfig:
     """Concentration of the root noise."""
     temperature: float = 1.0
     """`visits`: actions are drawn from visits ** (1 / temperature)."""
-    normalisation: Literal["tree", "siblings"] = "tree"
-    """`visits`: Q is normalised over the whole tree (MuZero) or over parent and siblings (mctx)."""
+    normalisation: Literal["tree", "siblings", "none"] = "tree"
+    """Q is normalised over the whole tree (MuZero; `visits` only), over parent and siblings (mctx), or stays in raw
+    return units (`gumbel` only)."""
     unvisited: Literal["parent", "min"] = "parent"
     """`tree`: an unvisited child takes its parent's value, or the lowest of the tree, in place of its Q."""
     floor: float = 1.0

@@ -77,7 +77,7 @@ class Checkpointer:
 
         Raises CheckpointError if an earlier write failed (this one is then not started) or the step is not new.
         """
-        newest = max(set(self.steps()) - set(self._skipped), default=-1)
+        newest = max(self.steps(), default=-1)
         if step <= newest:
             raise CheckpointError(f"step {step} is not newer than checkpoint {newest} in {self._directory}")
         doomed, self._skipped = [self._directory / str(slot) for slot in self._skipped], []
@@ -111,9 +111,12 @@ class Checkpointer:
         return newest_valid(self._best, self._read)[0]
 
     def steps(self) -> list[int]:
-        """Returns the steps of the complete checkpoints, ascending; waits for a pending write."""
+        """Returns the steps of the complete checkpoints, ascending, without those that `restore` has skipped.
+
+        Waits for a pending write.
+        """
         self._finish()
-        return complete_slots(self._directory)
+        return [slot for slot in complete_slots(self._directory) if slot not in self._skipped]
 
     def latest(self) -> int | None:
         """Returns the last of `steps()`, None if there is none."""

@@ -55,6 +55,7 @@ def make_search(
             num_simulations=num_simulations,
             value_scale=value_scale,
             max_considered_actions=max_considered_actions,
+            rescale_values=normalisation == "siblings",
             gumbel_scale=1.0 if root_noise else 0.0,
             sample_improved_policy=True,
         ),
@@ -112,6 +113,7 @@ def _gumbel_policy(
     num_simulations,
     value_scale,
     max_considered_actions,
+    rescale_values,
     gumbel_scale,
     sample_improved_policy,
 ):
@@ -124,7 +126,9 @@ def _gumbel_policy(
         num_simulations,
         max_num_considered_actions=max_considered_actions,
         gumbel_scale=gumbel_scale,
-        qtransform=functools.partial(mctx.qtransform_completed_by_mix_value, value_scale=value_scale),
+        qtransform=functools.partial(
+            mctx.qtransform_completed_by_mix_value, value_scale=value_scale, rescale_values=rescale_values
+        ),
     )
     action = out.action
     if sample_improved_policy:

@@ -82,7 +82,7 @@ def td_lambda_targets(value, reward, discount, mask, gamma: float, lam: float) -
         if horizon > 0:
             returns = [n_step_return(value, reward, discount, t, n, gamma) for n in range(1, horizon + 1)]
             weights = [(1 - lam) * lam ** (n - 1) for n in range(1, horizon)] + [lam ** (horizon - 1)]
-            targets[t] = sum(w * g for w, g in zip(weights, returns))
+            targets[t] = sum(w * g for w, g in zip(weights, returns, strict=True))
     return targets
 
 

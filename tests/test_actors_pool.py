@@ -17,7 +17,7 @@ from actors.pool import ActorPool, ActorPoolError
 from actors.worker import RolloutWorker, worker_seed
 from muzero.types import PublishedParams, RolloutResult, Trajectory
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(60)
 
 SEED = 7
 FIRST_SEED = 196984544  # worker 0, incarnation 0 of SEED
@@ -137,13 +137,13 @@ def test_failing_build_is_logged(tmp_path):
 # order and bounds
 
 
-def test_requests_carry_the_newest_parameters_of_their_hand_over(make_pool):
+def test_a_rollout_acts_with_the_parameters_that_are_the_newest_when_it_is_asked_for(make_pool):
     pool = make_pool(make_build())
     versions = [pool.next_rollout().search_stats["version"]]
     pool.publish(published(2))
     pool.publish(published(3))
     versions += [pool.next_rollout().search_stats["version"] for _ in range(2)]
-    assert versions == [1, 1, 3]  # the second was requested at the first hand-over; version 2 reached nobody
+    assert versions == [1, 3, 3]  # version 2 reached nobody
 
 
 def test_in_flight_is_bounded_and_nothing_acts_unasked(make_pool, tmp_path):
@@ -158,9 +158,9 @@ def test_in_flight_is_bounded_and_nothing_acts_unasked(make_pool, tmp_path):
     time.sleep(0.3)
     assert tape.read_text() == ""
     pool.next_rollout()
-    wait_until(lambda: len(tape.read_text()) >= 3)
+    wait_until(lambda: len(tape.read_text()) >= 2)
     time.sleep(0.3)
-    assert tape.read_text() == "xxx"  # one handed over, two in flight
+    assert tape.read_text() == "xx"  # one handed over, one in flight, no third before the next call
     assert pool.num_dropped == 0
 
 
@@ -169,7 +169,7 @@ def test_answers_are_handed_over_in_the_order_of_their_requests(make_pool):
     pool.next_rollout()
     seeds = []
     for _ in range(6):
-        wait_until_answered(pool)
+        wait_until_answered(pool)  # the other worker's; a call asks the one that delivered last again
         seeds.append(pool.next_rollout().search_stats["seed"])
     assert sorted(seeds[:2]) == sorted([FIRST_SEED, OTHER_SEED])
     assert seeds == seeds[:2] * 3  # a busy caller starves no worker
@@ -184,12 +184,10 @@ def test_arrays_are_read_only_and_references_are_dropped(make_pool):
     assert result.trajectory.observation.shape == (FRAME_BYTES,)
     assert not result.trajectory.observation.flags.writeable
     del result
-    wait_until_answered(pool)
     before = num_references()
     for version in range(2, 12):
         pool.publish(published(version))
         pool.next_rollout()
-        wait_until_answered(pool)
     wait_until(lambda: num_references() <= before)
 
 
@@ -249,7 +247,7 @@ def test_raising_worker_is_logged_replaced_and_forgiven_after_a_rollout(make_poo
     assert pool.num_dropped == 2  # twice in all, but never twice in a row
     assert "worker 0 (incarnation 0) failed" in caplog.text and "in act\n    raise ValueError" in caplog.text
     log = (tmp_path / "logs" / "worker-000.log").read_text()
-    assert log.count("Traceback") == 2 and "ValueError: broken emulator" in log
+    assert log.count("Traceback") >= 2 and "ValueError: broken emulator" in log
     wait_until(lambda: not is_alive(stats[0]["pid"]))
 
 
@@ -290,7 +288,7 @@ def test_rests_double_up_to_a_minute(make_pool):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_hung_worker_meets_its_deadline_while_others_deliver(make_pool, num_workers):
+def test_hung_worker_meets_its_deadline_while_others_deliver(make_pool, num_workers, monkeypatch):
     def act(seed, count):
         time.sleep(600 if seed == FIRST_SEED and count == 1 else 0.02)
 
@@ -305,8 +303,15 @@ def test_hung_worker_meets_its_deadline_while_others_deliver(make_pool, num_work
     while len(pids) < num_workers:
         hand_over()
     hung = pool._workers[0]
-    assert 500 < hung.due - time.monotonic() <= 600  # the default; a start may take long on a busy machine, so
-    hung.due = time.monotonic() + 0.5  # it is cut short only now, when both processes run
+    assert 500 < hung.due - time.monotonic() <= 600  # the default
+    arm = pool._arm
+
+    def arm_impatiently(worker):  # only now, when all processes run: a start may take long on a busy machine
+        arm(worker)
+        if (worker.worker_id, worker.incarnation) == (0, 0):
+            worker.due = time.monotonic() + 0.5
+
+    monkeypatch.setattr(pool, "_arm", arm_impatiently)
     while SECOND_SEED not in seeds:
         hand_over()
     assert seeds.count(FIRST_SEED) == 1
@@ -316,12 +321,13 @@ def test_hung_worker_meets_its_deadline_while_others_deliver(make_pool, num_work
 
 
 def test_a_late_caller_is_not_a_hung_worker(make_pool):
-    pool = make_pool(make_build())
+    pool = make_pool(make_build(), num_workers=2)
     pids = [pool.next_rollout().search_stats["pid"]]
     wait_until_answered(pool)
-    pool._workers[0].due = time.monotonic() - 1.0
-    pids += [pool.next_rollout().search_stats["pid"] for _ in range(2)]
-    assert pids == pids[:1] * 3
+    for worker in pool._workers:
+        worker.due = time.monotonic() - 1.0  # the answer of one of them has been waiting here for that long
+    pids += [pool.next_rollout().search_stats["pid"] for _ in range(3)]
+    assert pids == pids[:2] * 2
     assert pool.num_dropped == 0
 
 

@@ -113,7 +113,7 @@ def _enumerate_paths(num_decisions):
     """Returns states [P, n+1], actions [P, n] and probabilities under μ [P] of all paths from all states."""
     mdp, behaviour, _ = _problem()
     paths = [path for s in range(NUM_STATES) for path in reference.all_paths(mdp, s, num_decisions)]
-    states, actions = (np.array(column) for column in zip(*paths))
+    states, actions = (np.array(column) for column in zip(*paths, strict=True))
     steps = behaviour[states[:, :-1], actions] * mdp.transition[states[:, :-1], actions, states[:, 1:]]
     return states, actions, steps.prod(axis=1)
 
@@ -142,9 +142,10 @@ def test_iterating_the_clipped_operator_gives_the_value_of_the_overlap_policy(in
 
 # --- What training with them buys -------------------------------------------------------------------------
 #
-# Deterministic MDPs, so that the exact value along an unroll is that of one state.  A policy is improved NUM_HEADS times;
-# after training on the data of each policy, that policy and the value head of the moment are pushed.  From that one model
-# two continue on the same data of the last policy μ: with the MuZero loss alone, and with the past-policy loss added.
+# Deterministic MDPs, so that the exact value along an unroll is that of one state.  A policy is improved
+# NUM_HEADS times; after training on the data of each policy, it and the value head of the moment are pushed.
+# From that one model two go on, on the same data of the last policy μ: with the MuZero loss alone, and
+# with the past-policy loss added.
 
 MODEL_STATES, LATENT_SIZE, NUM_HEADS, LENGTH, K, BATCH = 12, 4, 6, 8, 3, 8
 NUM_STARTS = LENGTH - K + 1
@@ -212,7 +213,7 @@ def _sequence_loss(model, target_latent, buffer, task, past_weight, states, acti
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(0, 0, 0, 0, None))
 def _train(model, buffer, task, data, past_weight):
-    """Returns the models of all seeds after plain gradient descent on `data` ([updates, batch, ·] states and actions)."""
+    """Returns all seeds' models after plain gradient descent; `data` is [updates, batch, ·] states and actions."""
 
     def update(carry, batch):
         model, target_latent = carry
@@ -243,15 +244,14 @@ def _act(problems, index, seed):
         tasks.append(Task(mdp.reward, policies[index], reference.policy_value(mdp, policies[index])))
         paths = reference.sample_paths(rng, mdp, policies[index], NUM_UPDATES * BATCH, LENGTH)
         data.append([path.reshape(NUM_UPDATES, BATCH, -1) for path in paths])
-    states, actions = (np.stack(column).astype(np.int32) for column in zip(*data))
+    states, actions = (np.stack(column).astype(np.int32) for column in zip(*data, strict=True))
     return jax.tree.map(lambda *x: jnp.asarray(np.stack(x), jnp.float32), *tasks), (states, actions)
 
 
-def _past_error(model, heads, problem):
-    """Returns the mean of (v_i(z^k) − v of π̄_i)² over heads, k = 0..K, start states and actions drawn with μ."""
+def _past_error(model, heads, problem, past_policies):
+    """Returns the mean of (v_i(z^k) − v of policy i)² over heads, k = 0..K, start states and actions drawn with μ."""
     mdp, next_state, policies = problem
-    overlaps = [reference.overlap_policy(policies[-1], policy) for policy in policies[:-1]]
-    exact = np.stack([reference.policy_value(mdp, overlap) for overlap in overlaps])
+    exact = np.stack([reference.policy_value(mdp, policy) for policy in past_policies])
     state, latent = np.arange(MODEL_STATES), np.asarray(model.latent, np.float64)
     transition = np.asarray(jax.nn.softmax(model.transition_logits), np.float64)
     weight, errors = np.full(MODEL_STATES, 1 / MODEL_STATES), []
@@ -260,6 +260,13 @@ def _past_error(model, heads, problem):
         latent = np.einsum("nl,lam->nam", latent, transition).reshape(-1, LATENT_SIZE)
         weight, state = (weight[:, None] * policies[-1][state]).ravel(), next_state[state].ravel()
     return np.mean(errors)
+
+
+def _both_errors(model, heads, problem):
+    """Returns the errors on the values of the overlap policies π̄_i and of the policies π_i themselves."""
+    *past, behaviour = problem[2]
+    overlaps = [reference.overlap_policy(behaviour, policy) for policy in past]
+    return _past_error(model, heads, problem, overlaps), _past_error(model, heads, problem, past)
 
 
 def _push_every_policy(problems):
@@ -275,21 +282,22 @@ def _push_every_policy(problems):
 
 
 def _errors_after(model, buffer, problems, past_weight):
-    """Returns the past error of every seed [seeds] after more training on the data of the last policy."""
+    """Returns the errors [seeds, 2] of `_both_errors` after more training on the data of the last policy."""
     heads = np.asarray(buffer.head_params["value"], np.float64)
     for i in range(4):
         task, data = _act(problems, NUM_HEADS, i)
         model = _train(model, buffer, task, data, past_weight)
     models = [jax.tree.map(lambda x, i=i: x[i], model) for i in range(NUM_SEEDS)]
-    return np.array([_past_error(*row) for row in zip(models, heads, problems)])
+    return np.array([_both_errors(*row) for row in zip(models, heads, problems, strict=True)])
 
 
 def test_training_with_the_past_policy_loss_lowers_the_error_on_past_values():
     problems = [_improvement(seed) for seed in range(NUM_SEEDS)]
     model, buffer = _push_every_policy(problems)
     without, with_loss = (_errors_after(model, buffer, problems, weight) for weight in (0.0, 0.25))
-    difference = with_loss - without
+    difference = (with_loss - without)[:, 0]
     half = stats.t.ppf(0.975, NUM_SEEDS - 1) * difference.std(ddof=1) / np.sqrt(NUM_SEEDS)
-    print(f"\nwithout {np.round(without, 2)}\nwith    {np.round(with_loss, 2)}")
-    print(f"difference {difference.mean():.3f}, 95 % interval ± {half:.3f}", end="")
+    print(f"\nwithout {np.round(without[:, 0], 2)}\nwith    {np.round(with_loss[:, 0], 2)}")
+    print(f"difference {difference.mean():.3f}, 95 % interval ± {half:.3f}; error on v of π_i itself", end=" ")
+    print(f"{without[:, 1].mean():.3f} without, {with_loss[:, 1].mean():.3f} with", end="")
     assert difference.mean() + half < 0.0

@@ -175,7 +175,7 @@ def test_an_absorbed_unroll_stays_absorbed_across_the_reset_and_a_truncated_one_
     assert not masks["absorbed_mask"].any() and not masks["reward_absorbed_mask"].any()
 
 
-# Values are 0 but v_4 = 8; every reward is 0 but r_1 = 1 and r_5 = 4; γ = λ = 1/2, π/μ = 1/2; the event is at decision 3.
+# Values are 0 but v_4 = 8, rewards 0 but r_1 = 1 and r_5 = 4; γ = λ = π/μ = 1/2; the event is at decision 3.
 MARKED_TD_LAMBDA = {
     "none": [0.28515625, 1.140625, 0.5625, 2.25, 1.0, 4.0, 0.0],
     "termination": [0.25, 1.0, 0.0, 0.0, 8.0, 4.0, 0.0],  # G_4 = ν_4: that decision is not real
