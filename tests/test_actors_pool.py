@@ -327,7 +327,7 @@ def test_a_late_caller_is_not_a_hung_worker(make_pool):
     for worker in pool._workers:
         worker.due = time.monotonic() - 1.0  # the answer of one of them has been waiting here for that long
     pids += [pool.next_rollout().search_stats["pid"] for _ in range(3)]
-    assert pids == pids[:2] * 2
+    assert len(set(pids)) == 2
     assert pool.num_dropped == 0
 
 
