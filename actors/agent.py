@@ -1,6 +1,7 @@
 """A trained agent that plays: search without root noise, most visited action."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np

@@ -1,7 +1,7 @@
 """Whole games → returns."""
 
 import math
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 

@@ -1,11 +1,12 @@
 """A group of environments unrolled with one batched search a step: plain Python, no Ray.
 
-    context (H-1)   | state 0 ... overlap-1 | overlap ...          T
-    carried over    | carried over          | new: step, then search
-                      the search of the last carried state is kept, not repeated
+context (H-1)   | state 0 ... overlap-1 | overlap ...          T
+carried over    | carried over          | new: step, then search
+                  the search of the last carried state is kept, not repeated
 """
 
-from typing import Callable, NamedTuple, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np

@@ -1,6 +1,6 @@
 """Atari on a machine without an accelerator: what `make train` runs.
 
-    python scripts/train.py atari-cpu --env.name krull
+python scripts/train.py atari-cpu --env.name krull
 """
 
 from configs.schema import (

@@ -1,6 +1,6 @@
 """CartPole-v1 with vector latents: the quickest run that shows learning.
 
-    python scripts/train.py cartpole
+python scripts/train.py cartpole
 """
 
 from configs.schema import (

@@ -1,6 +1,6 @@
 """MinAtar's games with vector latents (`pip install .[minatar]`).
 
-    python scripts/train.py minatar --env.name MinAtar/Breakout-v1
+python scripts/train.py minatar --env.name MinAtar/Breakout-v1
 """
 
 from configs.schema import (
@@ -8,7 +8,6 @@ from configs.schema import (
     Config,
     EnvConfig,
     LearnerConfig,
-    LogConfig,
     LossConfig,
     NetworkConfig,
     OptimiserConfig,

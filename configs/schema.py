@@ -6,7 +6,6 @@ module of `muzero`, `actors` or `learner` ever sees a config object.  The defaul
 """
 
 import dataclasses
-import math
 from typing import Literal
 
 

@@ -1,6 +1,6 @@
 """The smallest Atari run: the real program in seconds, nothing learnt.
 
-    python scripts/train.py smoke
+python scripts/train.py smoke
 """
 
 from configs.schema import (

@@ -1,7 +1,8 @@
 """For each batch: update, publish, log, save."""
 
 import time
-from typing import Any, Callable, Iterable, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np

@@ -1,6 +1,7 @@
 """Everything that an update changes, and nothing else."""
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,6 @@
 """One update: the only place that knows about jit, meshes and shardings."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_loss(
-    loss_fn: LossFn, params: Params, state: LearnerState, batch: Trajectory
-) -> tuple[Array, LossOutput]:
+def batch_loss(loss_fn: LossFn, params: Params, state: LearnerState, batch: Trajectory) -> tuple[Array, LossOutput]:
     """Returns the loss per weighted start state of the whole batch [B, ...], and the summed diagnostics."""
     rows = jax.vmap(loss_fn, (None, None, None, 0))(
         params, state.target_average.representation, state.value_buffer, batch
@@ -87,12 +85,16 @@ def make_update(
             ),
             num_updates=num_updates,
         )
-        metrics = _loss_metrics(total) | _buffer_metrics(new_state) | {
-            "loss/total": loss,
-            "optimiser/gradient_norm": optax.global_norm(gradient),
-            "optimiser/update_norm": optax.global_norm(step),
-            "optimiser/learning_rate": schedule(state.num_updates),
-        }
+        metrics = (
+            _loss_metrics(total)
+            | _buffer_metrics(new_state)
+            | {
+                "loss/total": loss,
+                "optimiser/gradient_norm": optax.global_norm(gradient),
+                "optimiser/update_norm": optax.global_norm(step),
+                "optimiser/learning_rate": schedule(state.num_updates),
+            }
+        )
         return new_state, metrics
 
     return jax.jit(

@@ -4,7 +4,8 @@
 weighted start states of the global batch.  Cross-entropies are reported as KL (minus target entropy).
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,9 @@ def make_loss(
             "policy": _weighted_rows(output.policy_logits, targets.policy, targets.policy_mask, weights),
         }
         total = (
-            reward_weight * rows["reward"].loss + value_weight * rows["value"].loss + policy_weight * rows["policy"].loss
+            reward_weight * rows["reward"].loss
+            + value_weight * rows["value"].loss
+            + policy_weight * rows["policy"].loss
         )
         saturated = support.saturates(targets.value) * targets.value_mask
         sums = _tagged(rows) | {"loss/target_saturated": jnp.sum(saturated)}
@@ -229,7 +232,9 @@ def past_head_loss(
     ratio = target_prob / trajectory.behaviour_prob
     overlap = jnp.sum(jnp.minimum(policy, trajectory.search_policy[:-1]), axis=-1)
     diagnostics = {
-        "value_buffer/rho_mean": jnp.sum(real * importance_ratio(target_prob, trajectory.behaviour_prob, clip_threshold)),
+        "value_buffer/rho_mean": jnp.sum(
+            real * importance_ratio(target_prob, trajectory.behaviour_prob, clip_threshold)
+        ),
         "value_buffer/rho_clipped_fraction": jnp.sum(real * (ratio > clip_threshold)),
         "value_buffer/overlap": jnp.sum(real * overlap),
     }

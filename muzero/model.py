@@ -1,6 +1,7 @@
 """The model as four pure functions of one sample: init, represent, step, predict."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import haiku as hk
 import jax

@@ -4,7 +4,7 @@ Choices of this project: pre-activation blocks with LayerNorm and no BatchNorm a
 state, the same on any number of devices); output layers start at zero; latents are scaled to [0, 1].
 """
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import haiku as hk
 import jax

@@ -1,7 +1,7 @@
 """Stacked observations, rebuilt on the device from single frames.
 
-    frames    o_{t-H+1} … o_{t-1}  o_t        H frames
-    actions     a_{t-H+1} … a_{t-1}           H − 1 actions, each between its two frames
+frames    o_{t-H+1} … o_{t-1}  o_t        H frames
+actions     a_{t-H+1} … a_{t-1}           H − 1 actions, each between its two frames
 """
 
 import jax

@@ -1,7 +1,7 @@
 """Monte-Carlo tree search over imagined steps: the only user of mctx."""
 
 import functools
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -79,9 +79,7 @@ def make_search(
         stack = jax.vmap(functools.partial(stack_history, num_actions=num_actions))(frames, actions, is_first)
         latent = jax.vmap(model.represent, (None, 0))(params.representation, stack)
         policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(params.prediction, latent)
-        root = mctx.RootFnOutput(
-            prior_logits=policy_logits, value=support.from_logits(value_logits), embedding=latent
-        )
+        root = mctx.RootFnOutput(prior_logits=policy_logits, value=support.from_logits(value_logits), embedding=latent)
         tree, action, behaviour_prob, target = run_policy(params, rng_key, root, recurrent_fn, **options[policy])
         value = tree.summary().value
         return SearchOutput(action, behaviour_prob, target, value, _search_stats(tree, target, value))
@@ -140,9 +138,7 @@ def _taken(prob: Array, action: Array) -> Array:
     return jnp.take_along_axis(prob, action[:, None], axis=1)[:, 0]
 
 
-def qtransform_by_whole_tree(
-    tree: mctx.Tree, node_index: Array, *, floor: float, unvisited: str = "parent"
-) -> Array:
+def qtransform_by_whole_tree(tree: mctx.Tree, node_index: Array, *, floor: float, unvisited: str = "parent") -> Array:
     """Returns the node's Q values [A] scaled by the smallest and largest value in the whole tree (MuZero).
 
     Args:

@@ -1,6 +1,7 @@
 """Ring of past prediction heads: the stored policies and value functions of the past-policy loss."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
 """From a configuration to the parts: the only place that knows config sections, actors and learner."""
 
 import functools
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 
@@ -59,9 +59,7 @@ def build_rollout(config: Config, seed: int) -> Rollout:
     """Returns one worker's rollout; `seed` is the worker's own."""
     num_environments = config.actors.environments_per_worker
     streams = [
-        Stream(
-            make_env(config.env, training=True), seed=(seed + 7919 * n) % 2**31, reward_clip=config.env.reward_clip
-        )
+        Stream(make_env(config.env, training=True), seed=(seed + 7919 * n) % 2**31, reward_clip=config.env.reward_clip)
         for n in range(num_environments)
     ]
     return Rollout(

@@ -1,8 +1,8 @@
 """What the programs share: checks before anything starts, the training session around its files, exit codes."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import jax
 
@@ -93,9 +93,7 @@ def open_run(path: str | Path) -> tuple[RunDirectory, Config]:
     return directory, from_dict(directory.read_config())
 
 
-def train_new(
-    config: Config, path: Path, command: list[str], *, params: Params | None, ray_address: str | None
-) -> int:
+def train_new(config: Config, path: Path, command: list[str], *, params: Params | None, ray_address: str | None) -> int:
     """Trains a new run in `path`; returns the exit code."""
     directory = RunDirectory.create(path, to_dict(config), command, {"seed": config.seed})
     with directory.lock():

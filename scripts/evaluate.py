@@ -1,7 +1,7 @@
 """Scores the agent of a run.
 
-    python scripts/evaluate.py RUN_DIR [--checkpoint latest|best|N] [--episodes 200]
-        [--protocol greedy|training-final-200] [--out FILE.json] [--video FILE.mp4]
+python scripts/evaluate.py RUN_DIR [--checkpoint latest|best|N] [--episodes 200]
+    [--protocol greedy|training-final-200] [--out FILE.json] [--video FILE.mp4]
 """
 
 import dataclasses

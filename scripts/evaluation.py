@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from actors.agent import GreedyAgent
-from actors.environments import Stream, environment_spec
+from actors.environments import Stream
 from actors.evaluator import play, play_randomly
 from actors.scores import human_normalised
 from configs.schema import Config, ConfigError

@@ -1,6 +1,6 @@
 """Goes on with a run in place: counters, schedules, value buffer and curves continue.
 
-    python scripts/resume.py RUN_DIR [--stop.num-frames N] [--stop.num-updates N] [--stop.minutes M]
+python scripts/resume.py RUN_DIR [--stop.num-frames N] [--stop.num-updates N] [--stop.minutes M]
 """
 
 import dataclasses
@@ -29,9 +29,7 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="resume.py", args=argv, description=__doc__)
-    return commands.resume(
-        options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address
-    )
+    return commands.resume(options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address)
 
 
 if __name__ == "__main__":

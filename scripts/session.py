@@ -157,7 +157,11 @@ class Session:
     def _fractions_done(self) -> tuple[float, ...]:
         stop, counters = self._config.stop, self._loop.counters
         minutes = (time.monotonic() - self._started) / 60
-        limits = ((counters.num_frames, stop.num_frames), (counters.num_updates, stop.num_updates), (minutes, stop.minutes))
+        limits = (
+            (counters.num_frames, stop.num_frames),
+            (counters.num_updates, stop.num_updates),
+            (minutes, stop.minutes),
+        )
         return tuple(done / limit for done, limit in limits if limit is not None)
 
     def _report(self, progress: Progress) -> None:
@@ -204,7 +208,9 @@ class Session:
         if self._interrupted is not None:
             raise KeyboardInterrupt  # asked twice: no checkpoint
         self._interrupted = signal.Signals(number).name
-        print(f"\n{self._interrupted}: finishing the batch, then saving. Once more to leave without saving.", flush=True)
+        print(
+            f"\n{self._interrupted}: finishing the batch, then saving. Once more to leave without saving.", flush=True
+        )
 
 
 class _Timer:

@@ -1,6 +1,6 @@
 """Starts a training run.
 
-    python scripts/train.py PRESET [--run-dir DIR] [--env.name NAME] [any field]
+python scripts/train.py PRESET [--run-dir DIR] [--env.name NAME] [any field]
 """
 
 import dataclasses
