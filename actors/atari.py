@@ -68,8 +68,8 @@ class AtariGame(gymnasium.Env):
     """One game with the paper's preprocessing; rewards are the raw score.
 
     `info` holds `lives`, `episode_frames` (the emulator's own count, no-ops and in a few games the
-    presses of the start buttons included) and `life_lost` (always False unless `signal_life_loss`).  A lost life ends nothing here:
-    what it means for learning is the reader's business, the game goes on.
+    presses of the start buttons included) and `life_lost` (always False unless `signal_life_loss`).  A lost
+    life ends nothing here: what it means for learning is the reader's business, the game goes on.
     """
 
     def __init__(

@@ -118,7 +118,7 @@ class Rollout:
         """Returns fresh arrays that begin with the context and the overlap of `old`."""
         shift, kept = self._length - self._overlap, self._history - 1 + self._overlap
         new = self._empty_tape()
-        for source, target in zip(old, new):
+        for source, target in zip(old, new, strict=True):
             target[:, :kept] = source[:, shift : shift + kept]
         return new
 
@@ -152,7 +152,8 @@ class Rollout:
         out = jax.device_get(
             self._search(self._published.params, key, tape.observation[:, window], actions, tape.is_first[:, window])
         )
-        # A final observation is searched for its value only; a constant action would be the only one to learn absorption.
+        # A final observation is searched for its value only. A constant action there would be the only one to
+        # learn absorption.
         uniform = self._np_rng.integers(self._num_actions, size=len(self._streams))
         tape.action[:, index] = np.where(self._at_final, uniform, out.action)
         tape.behaviour_prob[:, index] = np.where(self._at_final, 1.0 / self._num_actions, out.behaviour_prob)

@@ -4,7 +4,8 @@
 
 Deviations: none that are known. Where the paper is silent the choices are those of `configs/schema.py`
 (MuZero's residual network without BatchNorm, support ± 300, H = 32, temperature 1, whole-tree Q normalisation).
-Run time: the paper spent about 35,000 TPU-v3 device hours on 57 games × 3 seeds × 2 arms and the tuning; untested on hardware.
+Run time: the paper spent about 35,000 TPU-v3 device hours on 57 games × 3 seeds × 2 arms and the tuning; here it is
+untested on hardware.
 Expected score: table 3 of the paper (median human-normalised 5.03 over 57 games after 500 M frames).
 """
 

@@ -74,7 +74,8 @@ class SearchConfig:
     """Monte-Carlo tree search (mctx)."""
 
     policy: Literal["visits", "gumbel", "gumbel_halving"] = "visits"
-    """`visits`: MuZero, acts by root visits; `gumbel`: acts by the improved policy; `gumbel_halving`: Gumbel's own choice."""
+    """`visits`: MuZero, acts by root visits; `gumbel`: acts by the improved policy; `gumbel_halving`: Gumbel's own
+    choice."""
     num_simulations: int = 25
     """Simulations per decision."""
     dirichlet_fraction: float = 0.3

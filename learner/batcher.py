@@ -89,9 +89,10 @@ class BatchFeed:
         return rollouts
 
     def _prepare(self, rollouts: list[RolloutResult]) -> Batch:
-        whole = jax.tree.map(lambda *rows: np.concatenate(rows), *[r.trajectory for r in rollouts])
+        whole = jax.tree.map(lambda *parts: np.concatenate(parts), *[r.trajectory for r in rollouts])
+        take = lambda rows: jax.tree.map(lambda x: x[rows], whole)
         return Batch(
-            minibatches=[self._put(jax.tree.map(lambda x: x[rows], whole)) for rows in self._pieces()],
+            minibatches=[self._put(take(rows)) for rows in self._pieces()],
             params_version=whole.params_version,
             episodes=[episode for r in rollouts for episode in r.episodes],
             search_stats={

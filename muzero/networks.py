@@ -74,8 +74,8 @@ def space_to_depth(x: Array, block: int) -> Array:
 def light_encoder(x: Array, num_channels: int) -> Array:
     """Returns a cheap embedding of an image stack [h, w, ·]: the stem for a CPU.
 
-    Frames over 40 pixels are reduced 16 times: a linear map of every 8×8 patch, a 3×3 convolution and a linear map of every
-    2×2 block (the gradient of a matrix product is half as dear on a CPU as that of a strided convolution).
+    Frames over 40 pixels are reduced 16 times: a linear map of every 8×8 patch, a 3×3 convolution and a linear
+    map of every 2×2 block (on a CPU the gradient of a matrix product costs half that of a strided convolution).
     Small grids keep their resolution: MinAtar's single pixels matter.
     """
     if max(x.shape[:2]) <= 40:

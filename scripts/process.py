@@ -4,9 +4,9 @@ import ctypes
 import os
 import sys
 
-# XLA's CPU client allocates its temporaries with malloc. By default glibc returns each of them to the kernel at once and
-# faults it in again at the next update: measured 27 % of an update of the `minatar` preset. Keeping the heap costs memory
-# once and no page faults after that.
+# XLA's CPU client allocates its temporaries with malloc. By default glibc returns each of them to the kernel at once
+# and faults it in again at the next update: a quarter of an update of the `minatar` preset. Keeping the heap costs
+# memory once and no page faults after that.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _KEEP_BYTES = 2**31 - 1  # mallopt takes an int
 WORKER_ENV_VARS = {

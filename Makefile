@@ -1,0 +1,23 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install train test lint
+
+install: $(VENV)/.installed
+
+# The stamp names what was installed, so that a changed pin or dependency installs again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minatar,test,video]'
+	touch $@
+
+train: install
+	$(BIN)/python scripts/train.py atari-cpu
+
+test: install
+	$(BIN)/python -m pytest -q
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
