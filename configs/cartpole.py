@@ -27,7 +27,9 @@ CONFIG = Config(
     value_buffer=ValueBufferConfig(size=8, push_interval=50),
     optimiser=OptimiserConfig(learning_rate=1e-3, schedule_num_updates=10_000, max_gradient_norm=10.0),
     actors=ActorsConfig(num_workers=1, environments_per_worker=32, sequence_length=30, sequence_overlap=10),
-    learner=LearnerConfig(batch_size=32, num_passes=4, num_minibatches=4, num_devices=1, publish_interval=16),
+    learner=LearnerConfig(
+        batch_size=32, num_passes=4, num_minibatches=4, num_devices=1, collect_ahead=False, publish_interval=16
+    ),
     log=LogConfig(checkpoint_interval_minutes=1.0),
     stop=StopConfig(num_frames=400_000),
 )

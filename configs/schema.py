@@ -173,6 +173,8 @@ class LearnerConfig:
 
     batch_size: int = 96
     """Sequences collected for one batch (B)."""
+    collect_ahead: bool = True
+    """Collect the next batch while the device works on this one (policy lag: one batch); False: lockstep."""
     num_passes: int = 1
     """Times a collected batch is gone through."""
     num_minibatches: int = 1

@@ -1,4 +1,4 @@
-"""Rollouts → batches on the device, prepared by one host thread while the device works on the last one."""
+"""Rollouts → batches on the device, prepared by one host thread."""
 
 import queue
 import threading
@@ -25,13 +25,16 @@ class Batch(NamedTuple):
 class BatchFeed:
     """Collects rollouts in a thread and hands over batches, at most one ahead of the learner.
 
-    The thread starts on a batch when the learner takes the one before it, so that the policy lag is
-    bounded by one batch whatever the speeds.  An exception of the thread is raised by `next`.
+    Ahead, the thread starts on a batch when the learner takes the one before it: device and actors work at the same
+    time, and the policy lag is bounded by one batch whatever the speeds.  In lockstep it starts when the learner
+    asks: actors rest while it trains, and act with the parameters of the last update.  An exception of the thread is
+    raised by `next`.
 
     Args:
       next_rollout: blocks until some worker has delivered.
       put: moves one minibatch to the devices (`jax.device_put` with the batch's sharding).
       batch_size: B; every rollout brings `N` sequences with `B % N == 0`.
+      collect_ahead: False for lockstep.
       num_passes, num_minibatches: how often and in how many pieces a batch is gone through.
       seed: seed of the order of sequences in later passes; a single piece keeps the order of arrival.
     """
@@ -42,6 +45,7 @@ class BatchFeed:
         put: Callable[[Trajectory], Trajectory],
         *,
         batch_size: int,
+        collect_ahead: bool,
         num_passes: int,
         num_minibatches: int,
         seed: int,
@@ -50,7 +54,8 @@ class BatchFeed:
         self._batch_size, self._num_passes, self._num_minibatches = batch_size, num_passes, num_minibatches
         self._rng = np.random.default_rng(seed)
         self._queue: queue.Queue = queue.Queue()
-        self._wanted = threading.Semaphore(1)
+        self._collect_ahead = collect_ahead
+        self._wanted = threading.Semaphore(1 if collect_ahead else 0)
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="batch-feed", daemon=True)
         self._thread.start()
@@ -60,10 +65,13 @@ class BatchFeed:
 
     def __next__(self) -> Batch:
         """Returns the next batch, waiting for it. Raises what stopped the collecting thread."""
+        if not self._collect_ahead:
+            self._wanted.release()
         item = self._queue.get()
         if isinstance(item, BaseException):
             raise item
-        self._wanted.release()
+        if self._collect_ahead:
+            self._wanted.release()
         return item
 
     def close(self) -> None:

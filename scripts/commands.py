@@ -1,6 +1,7 @@
 """What the programs share: checks before anything starts, the training session around its files, exit codes."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,8 @@ DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 def run(main: Callable[[list[str]], int]) -> int:
     """Returns the exit code of `main(sys.argv[1:])`: 2 and one clear line for what the user can put right."""
     process.keep_heap()
+    # Ray starts its processes with fork and exec at once, which is safe beside JAX's threads.
+    warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
     try:
         return main(sys.argv[1:])
     except (ConfigError, RunDirectoryError, CheckpointError) as error:

@@ -46,6 +46,7 @@ class Session:
         counters = self._loop.counters
         resumed_at = counters.num_frames if start.resume else None
         self._metrics = MetricWriter(directory.path, resume_from_frames=resumed_at)
+        self._row_updates = counters.num_updates
         self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
         self._recent_returns: collections.deque[float] = collections.deque(maxlen=100)
         self._best = evaluation.best_so_far(directory)
@@ -55,8 +56,10 @@ class Session:
 
     def run(self) -> Counters:
         """Trains; returns the counters at the end."""
-        handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         _start_ray(self._config, self._ray_address)
+        for number in handlers:  # after Ray, which takes SIGTERM for itself and would leave without saving
+            signal.signal(number, self._interrupt)
         pool = self._make_pool()
         try:
             self._publish_to(pool)
@@ -122,6 +125,7 @@ class Session:
             pool.next_rollout,
             lambda minibatch: jax.device_put(minibatch, sharding),
             batch_size=learner.batch_size,
+            collect_ahead=learner.collect_ahead,
             num_passes=learner.num_passes,
             num_minibatches=learner.num_minibatches,
             seed=self._config.seed + self._loop.counters.num_batches,
@@ -142,7 +146,8 @@ class Session:
         finally:
             feed.close()
             progress.close()
-        self._report(progress)
+        if self._loop.counters.num_updates > self._row_updates:  # else it would repeat the last row
+            self._report(progress)
         self._save()
         if self._interrupted is None and log.evaluation_interval_minutes is not None:
             self._evaluate()
@@ -166,6 +171,7 @@ class Session:
 
     def _report(self, progress: Progress) -> None:
         counters, scalars = self._loop.report()
+        self._row_updates = counters.num_updates
         scalars["perf/sequences_dropped"] = self._pool.num_dropped * self._config.actors.environments_per_worker
         self._metrics.write(
             counters.num_frames, scalars, num_updates=counters.num_updates, wall_seconds=counters.seconds

@@ -154,6 +154,158 @@ def scalar_of(logits: np.ndarray, min_value: float, max_value: float, epsilon: f
     return unsquash(mean, epsilon)
 
 
+# --- Observations ---------------------------------------------------------------------------------------
+
+
+def stacked_observation(frames, actions, is_first, num_actions: int) -> np.ndarray:
+    """Returns the stack of the last state, by walking back from it until a reset has been passed.
+
+    frames [H, ..., c], actions [H-1], is_first [H] as stored; frames of type uint8 are divided by 255.
+    """
+    length, divisor = len(frames), 255.0 if frames.dtype == np.uint8 else 1.0
+    planes = [np.zeros(frames.shape[1:], np.float64) for _ in range(length)]
+    action_planes = [np.zeros((*frames.shape[1:-1], 1), np.float64) for _ in range(length - 1)]
+    for s in reversed(range(length)):
+        planes[s] += frames[s] / divisor
+        if s < length - 1:
+            action_planes[s] += (actions[s] + 1) / num_actions
+        if is_first[s]:
+            break
+    return np.concatenate([*planes, *action_planes], axis=-1)
+
+
+def stacked_trajectory(trajectory, num_actions: int) -> np.ndarray:
+    """Returns the stacks of all states [T+1, ...] of one sequence with its context."""
+    context = len(trajectory.history_is_first)
+    frames = np.concatenate([trajectory.history_observation, trajectory.observation])
+    actions = np.concatenate([trajectory.history_action, trajectory.action])
+    is_first = np.concatenate([trajectory.history_is_first, trajectory.is_first])
+    rows = []
+    for t in range(len(trajectory.is_first)):
+        last = t + context
+        window = (frames[t : last + 1], actions[t:last], is_first[t : last + 1])
+        rows.append(stacked_observation(*window, num_actions))
+    return np.stack(rows)
+
+
+# --- The loss of one sequence -----------------------------------------------------------------------------
+
+
+class Term(NamedTuple):
+    """One cross-entropy of the loss of one sequence."""
+
+    name: str  # "reward", "value", "policy" or "past"
+    k: int
+    weight: float  # 1 for k = 0, 1/K later
+    share: float  # 1, or 1/M for one of M heads
+    cross_entropy: float
+    kl: float
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns log softmax of one row."""
+    shifted = np.asarray(logits, np.float64) - np.max(logits)
+    return shifted - math.log(sum(math.exp(x) for x in shifted))
+
+
+def make_term(name: str, k: int, num_unroll_steps: int, share: float, target, logits) -> Term:
+    """Returns the cross-entropy of `target` [n] and softmax(`logits` [n]), and its excess over the target's entropy."""
+    entropy = -sum(p * math.log(p) for p in target if p > 0)
+    cross = -float(np.dot(target, log_softmax(logits)))
+    return Term(name, k, 1.0 if k == 0 else 1.0 / num_unroll_steps, share, cross, cross - entropy)
+
+
+def past_targets(head, state_latents, trajectory, support, gamma: float, lam: float, clip: float):
+    """Returns (vs, v, π) of one stored head: [T+1], [T+1], [T+1, A]; `head(latent)` gives its two logits."""
+    logits = [head(latent) for latent in state_latents]
+    policy = np.exp([log_softmax(row) for row, _ in logits])
+    value = np.array([scalar_of(row, support.min_value, support.max_value, support.epsilon) for _, row in logits])
+    num_decisions = len(trajectory.action)
+    sequence = Sequence(
+        is_first=trajectory.is_first,
+        mask=1.0 - trajectory.is_first[1:],
+        discount=trajectory.discount,
+        reward=trajectory.reward,
+        behaviour_prob=trajectory.behaviour_prob,
+        target_prob=policy[np.arange(num_decisions), trajectory.action],
+        value=value,
+        events=[],
+    )
+    return vtrace_targets(sequence, gamma, lam, clip), value, policy
+
+
+def sequence_terms(net, past_heads, trajectory, stacks, support, *, num_starts: int, num_unroll_steps: int, gamma, lam):
+    """Yields every term of the loss of one sequence (spec/algorithm.md, Loss), walking each unroll.
+
+    Args:
+      net: functions represent, step and predict of one sample.
+      past_heads: [(head, vs [T+1])], the stored heads with their V-trace targets.
+      stacks: [T+1, ...] stacked observations.
+    """
+    real = 1.0 - trajectory.is_first[1:]
+    returns = td_lambda_targets(trajectory.search_value, trajectory.reward, trajectory.discount, real, gamma, lam)
+    categorical = lambda x: two_hot(x, *support)
+    for t in range(num_starts):
+        if not real[t]:
+            continue
+        latent, absorbed = net.represent(stacks[t]), False
+        for k in range(num_unroll_steps + 1):
+            if k > 0:
+                decision = t + k - 1
+                if not absorbed and not real[decision]:
+                    break
+                latent, logits = net.step(latent, trajectory.action[decision])
+                reward = 0.0 if absorbed else trajectory.reward[decision]
+                yield make_term("reward", k, num_unroll_steps, 1.0, categorical(reward), logits)
+                absorbed = absorbed or trajectory.discount[decision] == 0
+            policy_logits, value_logits = net.predict(latent)
+            value = 0.0 if absorbed else returns[t + k]
+            yield make_term("value", k, num_unroll_steps, 1.0, categorical(value), value_logits)
+            if not absorbed:
+                yield make_term("policy", k, num_unroll_steps, 1.0, trajectory.search_policy[t + k], policy_logits)
+            for head, targets in past_heads:
+                value = 0.0 if absorbed else targets[t + k]
+                share = 1.0 / len(past_heads)
+                yield make_term("past", k, num_unroll_steps, share, categorical(value), head(latent)[1])
+
+
+# --- Search trees -----------------------------------------------------------------------------------------
+
+
+class SearchTree:
+    """One tree of mctx, read by walking its children; every value is recomputed from the raw ones."""
+
+    def __init__(self, tree, row: int):
+        read = lambda name: np.asarray(getattr(tree, name))[row]
+        self._children, self.visits = read("children_index"), read("children_visits")
+        self._reward, self._discount = read("children_rewards"), read("children_discounts")
+        self._raw = read("raw_values").astype(np.float64)
+
+    def value(self, node: int) -> float:
+        """Returns the mean of the node's own value and of everything backed up through its edges."""
+        edges = [a for a, visits in enumerate(self.visits[node]) if visits > 0]
+        total = self._raw[node] + sum(self.visits[node][a] * self.q(node, a) for a in edges)
+        return total / (1 + sum(self.visits[node][a] for a in edges))
+
+    def q(self, node: int, action: int) -> float:
+        """Returns reward + discount · value of the child."""
+        child = self._children[node][action]
+        return self._reward[node][action] + self._discount[node][action] * self.value(child)
+
+    def nodes(self, node: int = 0, depth: int = 0):
+        """Yields (node, depth) of the node and everything below it."""
+        yield node, depth
+        for child in self._children[node]:
+            if child >= 0:
+                yield from self.nodes(child, depth + 1)
+
+    def q_range(self) -> tuple[float, float]:
+        """Returns (lowest, highest) of every visited edge's Q and the root value."""
+        edges = [(n, a) for n, _ in self.nodes() for a in range(len(self.visits[n])) if self.visits[n][a] > 0]
+        values = [self.value(0), *[self.q(n, a) for n, a in edges]]
+        return min(values), max(values)
+
+
 # --- Value buffer ---------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,233 @@
+"""Networks and model: the paper's size, shapes, ranges, zero heads, and the alignment and gradient of an unroll."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from muzero import networks
+from muzero.model import Model, halve_gradient, make_model, unroll
+from muzero.types import Params
+
+PAPER = dict(
+    stack_shape=(96, 96, 63),  # 32 grey frames and 31 actions
+    num_actions=18,
+    num_bins=601,
+    latent="planes",
+    encoder="muzero",
+    num_channels=256,
+    num_blocks=16,
+    head_channels=16,
+    latent_size=128,
+    hidden_size=128,
+)
+SMALL = PAPER | dict(
+    stack_shape=(32, 32, 5), num_actions=3, num_bins=7, num_channels=8, num_blocks=1, latent_size=6, hidden_size=5
+)
+
+
+def _count(tree):
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def _init_shapes(settings):
+    return jax.eval_shape(make_model(**settings).init, jax.random.key(0))
+
+
+def _random(tree, seed=0, scale=1.0):
+    """Returns `tree` with every leaf normal: heads start at zero otherwise."""
+    leaves, structure = jax.tree.flatten(tree)
+    rng = np.random.default_rng(seed)
+    return structure.unflatten([jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32) for x in leaves])
+
+
+def _float(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+# --- Size and shapes --------------------------------------------------------------------------------------
+
+
+def test_the_papers_network_has_its_size():
+    params = _init_shapes(PAPER)
+    block = 2 * (3 * 3 * 256 * 256) + 2 * 2 * 256
+    stem = 3 * 3 * 63 * 128 + 2 * (2 * 3 * 3 * 128 * 128 + 2 * 2 * 128) + 3 * 3 * 128 * 256
+    head = lambda size: 256 * 16 + 2 * 16 + 6 * 6 * 16 * size + size
+    assert _count(params.representation) == stem + (3 + 3 + 16) * block == 26_933_120
+    assert _count(params.dynamics) == 3 * 3 * (256 + 18) * 256 + 16 * block + head(601) == 19_872_953
+    assert _count(params.prediction) == head(601) + head(18) == 365_419
+    assert _count(params) == 47_171_492
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+
+
+def test_the_papers_network_maps_96_pixels_to_6_by_6_planes():
+    model, params = make_model(**PAPER), _init_shapes(PAPER)
+    latent = jax.eval_shape(model.represent, params.representation, _float(96, 96, 63))
+    assert latent.shape == (6, 6, 256)
+    action = jax.ShapeDtypeStruct((), jnp.int32)
+    next_latent, reward_logits = jax.eval_shape(model.step, params.dynamics, latent, action)
+    assert next_latent.shape == (6, 6, 256) and reward_logits.shape == (601,)
+    policy_logits, value_logits = jax.eval_shape(model.predict, params.prediction, latent)
+    assert policy_logits.shape == (18,) and value_logits.shape == (601,)
+
+
+@pytest.mark.parametrize(
+    "stack_shape, latent, encoder, expected",
+    [
+        ((32, 32, 5), "planes", "muzero", (2, 2, 8)),
+        ((80, 80, 7), "planes", "light", (5, 5, 8)),
+        ((84, 84, 7), "planes", "light", (6, 6, 8)),  # padded, as 84 is no multiple of 16
+        ((10, 10, 4), "planes", "light", (10, 10, 8)),  # small grids keep their pixels
+        ((80, 80, 7), "vector", "light", (6,)),
+        ((32, 32, 5), "vector", "muzero", (6,)),
+        ((4,), "vector", "light", (6,)),
+        ((4,), "planes", "muzero", (6,)),  # nothing to convolve: falls back
+    ],
+)
+def test_latents_follow_the_observation(stack_shape, latent, encoder, expected):
+    settings = SMALL | dict(stack_shape=stack_shape, latent=latent, encoder=encoder)
+    model, params = make_model(**settings), _init_shapes(settings)
+    root = jax.eval_shape(model.represent, params.representation, _float(*stack_shape))
+    next_latent, reward_logits = jax.eval_shape(
+        model.step, params.dynamics, root, jax.ShapeDtypeStruct((), jnp.int32)
+    )
+    policy_logits, value_logits = jax.eval_shape(model.predict, params.prediction, root)
+    assert root.shape == next_latent.shape == expected
+    assert (policy_logits.shape, value_logits.shape, reward_logits.shape) == ((3,), (7,), (7,))
+
+
+# --- Values -----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _small(kind):
+    """Returns (model, its initial parameters, jitted outputs of a stack and an action)."""
+    settings = SMALL if kind == "planes" else SMALL | dict(stack_shape=(4,))
+    model = make_model(**settings)
+
+    @jax.jit
+    def outputs(params, stack, action):
+        root = model.represent(params.representation, stack)
+        next_latent, reward_logits = model.step(params.dynamics, root, action)
+        return root, next_latent, reward_logits, *model.predict(params.prediction, next_latent)
+
+    return settings, jax.jit(model.init)(jax.random.key(0)), outputs
+
+
+@pytest.mark.parametrize("kind", ["planes", "vector"])
+def test_latents_fill_the_unit_interval_and_heads_start_at_exactly_zero(kind):
+    settings, params, outputs = _small(kind)
+    stacks = 100.0 * np.random.default_rng(0).normal(size=(4, *settings["stack_shape"])).astype(np.float32)
+    for action, stack in enumerate(stacks):
+        root, next_latent, *logits = outputs(params, stack, action % 3)
+        for latent in (root, next_latent):
+            assert float(latent.min()) == 0.0 and float(latent.max()) == pytest.approx(1.0, abs=1e-6)
+        assert not np.array_equal(root, next_latent)
+        assert [np.count_nonzero(x) for x in logits] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["planes", "vector"])
+def test_outputs_depend_on_stack_and_action_once_trained(kind):
+    settings, params, outputs = _small(kind)
+    params = _random(params)
+    stacks = np.random.default_rng(1).random((2, *settings["stack_shape"])).astype(np.float32)
+    first, other_stack, other_action = (outputs(params, stacks[i], a) for i, a in [(0, 0), (1, 0), (0, 1)])
+    assert all(not np.allclose(x, y) for x, y in zip(first, other_stack, strict=True))
+    assert np.array_equal(first[0], other_action[0])  # the root knows no action
+    assert all(not np.allclose(x, y) for x, y in zip(first[1:], other_action[1:], strict=True))
+
+
+def test_scaling_of_latents_is_literal():
+    assert networks.scale_latent(jnp.array([[2.0, 4.0], [3.0, 6.0]])).tolist() == [[0.0, 0.5], [0.25, 1.0]]
+    assert networks.scale_latent(jnp.full(3, 7.0)).tolist() == [0.0, 0.0, 0.0]
+    narrow = networks.scale_latent(jnp.array([0.0, 1e-6]))  # below the floor 1e-5: not stretched to 1
+    np.testing.assert_allclose(narrow, [0.0, 0.1], rtol=1e-5)
+    gradient = jax.grad(lambda x: networks.scale_latent(x).sum())(jnp.full(3, 7.0))
+    assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("kind", ["planes", "vector"])
+def test_policy_and_value_heads_share_no_parameter(kind):
+    settings = SMALL if kind == "planes" else SMALL | dict(stack_shape=(4,))
+    model, params = make_model(**settings), _random(_init_shapes(settings).prediction)
+    latent = jnp.asarray(np.random.default_rng(0).random((2, 2, 8) if kind == "planes" else 6), jnp.float32)
+    touched = []
+    for head in (0, 1):
+        gradient = jax.grad(lambda p, i=head: jnp.sum(jnp.sin(model.predict(p, latent)[i])))(params)
+        touched.append([bool(np.any(leaf != 0)) for leaf in jax.tree.leaves(gradient)])
+    assert sum(touched[0]) > 2 and [not used for used in touched[0]] == touched[1]
+
+
+# --- Unroll -----------------------------------------------------------------------------------------------
+
+
+def test_an_unroll_is_aligned_with_its_actions():
+    """Latents are decimal numbers that spell the actions taken; logits say which latent they come from."""
+    marker = Model(
+        init=None,
+        represent=lambda params, stack: stack[:1],
+        step=lambda params, latent, action: (10 * latent + action, jnp.stack([latent[0], action.astype(jnp.float32)])),
+        predict=lambda params, latent: (latent + 0.5, latent + 0.25),
+    )
+    output = unroll(marker, Params(None, None, None), jnp.array([7.0, 99.0]), jnp.array([1, 2, 3]))
+    assert output.latent[:, 0].tolist() == [7.0, 71.0, 712.0, 7123.0]
+    assert output.reward_logits.tolist() == [[7.0, 1.0], [71.0, 2.0], [712.0, 3.0]]  # [k - 1]: from z^{k-1} by a_{t+k-1}
+    assert output.policy_logits[:, 0].tolist() == [7.5, 71.5, 712.5, 7123.5]
+    assert output.value_logits[:, 0].tolist() == [7.25, 71.25, 712.25, 7123.25]
+
+
+def test_half_of_the_gradient_passes():
+    value, gradient = jax.value_and_grad(halve_gradient)(3.0)
+    assert float(value) == 3.0 and float(gradient) == 0.5
+
+
+def _linear_model():
+    """latent' = w · latent + action, reward = latent', value = latent."""
+    step = lambda w, latent, action: (w * latent + action, w * latent + action)
+    return Model(None, lambda scale, stack: scale * stack, step, lambda _, latent: (latent, latent))
+
+
+def test_gradient_of_a_linear_unroll_is_literal():
+    """z⁰ = 2·1, zᵏ = 3 zᵏ⁻¹ + k: 2, 7, 23, 72; every dynamics step halves what flows back through it."""
+    actions = jnp.array([1.0, 2.0, 3.0])
+
+    def predictions(params):
+        return unroll(_linear_model(), params, jnp.array([1.0]), actions)
+
+    params = Params(jnp.array(2.0), jnp.array(3.0), None)
+    assert predictions(params).value_logits[:, 0].tolist() == [2.0, 7.0, 23.0, 72.0]
+    jacobian = jax.jacobian(lambda p: predictions(p)._asdict())(params)
+    into_root = lambda name: jacobian[name].representation[:, 0].tolist()
+    assert into_root("value_logits") == [1.0, 3 / 2, 9 / 4, 27 / 8]
+    assert into_root("policy_logits") == [1.0, 3 / 2, 9 / 4, 27 / 8]
+    assert into_root("reward_logits") == [3 / 2, 9 / 4, 27 / 8]
+    # The parameters of the last step are reached in full, those of the step before it through one half.
+    into_dynamics = jacobian["value_logits"].dynamics[:, 0].tolist()
+    assert into_dynamics == [0.0, 2.0, 7 + 3 / 2 * 2, 23 + 3 / 2 * (7 + 3 / 2 * 2)]
+
+
+def _plain_unroll(model, params, stack, actions):
+    """Returns the latents of an unroll in a Python loop that halves nothing."""
+    latents = [model.represent(params.representation, stack)]
+    for action in actions:
+        latents.append(model.step(params.dynamics, latents[-1], action)[0])
+    return latents
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3])
+def test_the_representation_gets_two_to_the_minus_k_of_the_gradient(k):
+    params = tiny.MODEL.init(jax.random.key(1))
+    stack = np.random.default_rng(2).normal(size=tiny.STACK_SIZE).astype(np.float32)
+    actions = np.array([2, 0, 1], np.int32)
+
+    def gradient(latents_of):
+        fn = lambda rep: jnp.sum(jnp.sin(latents_of(tiny.MODEL, params._replace(representation=rep), stack, actions)[k]))
+        return jax.grad(fn)(params.representation)["w"]
+
+    plain = gradient(_plain_unroll)
+    assert np.abs(plain).max() > 1e-2
+    halved = gradient(lambda *args: unroll(*args).latent)
+    np.testing.assert_allclose(halved, {0: 1.0, 1: 0.5, 2: 0.25, 3: 0.125}[k] * plain, rtol=1e-4, atol=1e-7)

@@ -1,0 +1,125 @@
+"""A network small enough for NumPy, as JAX model and as float64 oracle, and random trajectories for it."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import reference
+
+from muzero import value_buffer
+from muzero.model import Model
+from muzero.support import Support
+from muzero.types import Params, Trajectory
+
+NUM_ACTIONS, HISTORY, OBSERVATION_SIZE, LATENT_SIZE = 3, 3, 2, 3
+STACK_SIZE = HISTORY * OBSERVATION_SIZE + HISTORY - 1
+NUM_DECISIONS, NUM_STARTS, NUM_UNROLL_STEPS = 12, 8, 3
+SUPPORT = Support(min_value=-4.0, max_value=4.0, num_bins=11, epsilon=0.01)
+
+LOSS_SETTINGS = dict(
+    num_actions=NUM_ACTIONS,
+    num_starts=NUM_STARTS,
+    num_unroll_steps=NUM_UNROLL_STEPS,
+    discount_factor=0.97,
+    td_lambda=0.8,
+    reward_weight=1.3,
+    value_weight=0.25,
+    policy_weight=0.7,
+    past_weight=0.6,
+    past_clip=1.0,
+    past_latents="target",
+    chunk_size=2,
+)
+
+
+class Net(NamedTuple):
+    """The network of one set of parameters, of one sample."""
+
+    represent: callable
+    step: callable
+    predict: callable
+
+
+def functions(xp) -> Net:
+    """Returns (represent, step, predict) in NumPy or JAX; their first argument is the network's parameters."""
+
+    def represent(params, stack):
+        return xp.tanh(stack @ params["w"])
+
+    def step(params, latent, action):
+        next_latent = xp.tanh(latent @ params["u"] + params["a"][action])
+        return next_latent, next_latent @ params["r"]
+
+    def predict(params, latent):
+        return latent @ params["p"], latent @ params["v"]
+
+    return Net(represent, step, predict)
+
+
+def init_params(rng_key) -> Params:
+    """Returns random parameters, none of them near zero in effect."""
+    keys = iter(jax.random.split(rng_key, 6))
+    normal = lambda *shape: jax.random.normal(next(keys), shape)
+    return Params(
+        representation={"w": 0.5 * normal(STACK_SIZE, LATENT_SIZE)},
+        dynamics={
+            "u": normal(LATENT_SIZE, LATENT_SIZE),
+            "a": normal(NUM_ACTIONS, LATENT_SIZE),
+            "r": normal(LATENT_SIZE, SUPPORT.num_bins),
+        },
+        prediction={"p": normal(LATENT_SIZE, NUM_ACTIONS), "v": normal(LATENT_SIZE, SUPPORT.num_bins)},
+    )
+
+
+MODEL = Model(init_params, *functions(jnp))
+
+
+def numpy_net(params: Params) -> Net:
+    """Returns the float64 twin of the model with these parameters."""
+    represent, step, predict = functions(np)
+    float64 = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    return Net(
+        lambda stack: represent(float64.representation, stack),
+        lambda latent, action: step(float64.dynamics, latent, action),
+        lambda latent: predict(float64.prediction, latent),
+    )
+
+
+def trajectory(seed: int, event_prob: float = 0.1) -> Trajectory:
+    """Returns a random sequence of one environment with terminations, truncations, life losses and resets."""
+    rng = np.random.default_rng(seed)
+    seq = reference.random_sequence(rng, NUM_DECISIONS, event_prob)
+    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    return Trajectory(
+        observation=normal(NUM_DECISIONS + 1, OBSERVATION_SIZE),
+        is_first=seq.is_first,
+        search_policy=rng.dirichlet([0.7] * NUM_ACTIONS, NUM_DECISIONS + 1).astype(np.float32),
+        search_value=seq.value.astype(np.float32),
+        params_version=np.zeros(NUM_DECISIONS + 1, np.int32),
+        action=rng.integers(NUM_ACTIONS, size=NUM_DECISIONS).astype(np.int32),
+        reward=seq.reward.astype(np.float32),
+        discount=seq.discount.astype(np.float32),
+        behaviour_prob=seq.behaviour_prob.astype(np.float32),
+        history_observation=normal(HISTORY - 1, OBSERVATION_SIZE),
+        history_action=rng.integers(NUM_ACTIONS, size=HISTORY - 1).astype(np.int32),
+        history_is_first=rng.random(HISTORY - 1) < 0.2,
+    )
+
+
+def batch(seeds, event_prob: float = 0.1) -> Trajectory:
+    """Returns the trajectories of `seeds` stacked to [B, ...]."""
+    return jax.tree.map(lambda *rows: np.stack(rows), *[trajectory(seed, event_prob) for seed in seeds])
+
+
+def heads(num_heads: int) -> list:
+    """Returns that many unlike prediction heads."""
+    return [init_params(jax.random.key(100 + i)).prediction for i in range(num_heads)]
+
+
+def buffer_of(head_list: list, size: int) -> value_buffer.ValueBuffer:
+    """Returns a value buffer of `size` slots after these pushes."""
+    buffer = value_buffer.init(init_params(jax.random.key(0)).prediction, size)
+    for i, head in enumerate(head_list):
+        buffer = value_buffer.push(buffer, head, i + 1)
+    return buffer
