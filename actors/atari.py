@@ -153,6 +153,10 @@ class AtariGame(gymnasium.Env):
         truncated = not terminated and self._ale.game_truncated()
         return self._observe(), reward, terminated, truncated, self._info()
 
+    def get_action_meanings(self) -> list[str]:
+        """Returns the names of the game's actions, in order (Gymnasium's name for it)."""
+        return [action.name for action in self._actions]
+
     def render(self) -> np.ndarray:
         """Returns the emulator's newest screen, [210, 160, 3] uint8 RGB.
 

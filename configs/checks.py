@@ -1,5 +1,7 @@
 """What can be refused before anything starts; every message names the field, its value and what is allowed."""
 
+import math
+
 from configs.schema import Config, ConfigError
 
 
@@ -36,7 +38,7 @@ _POSITIVE = (
 ).split()
 _NOT_NEGATIVE = (
     "env.max_noops network.num_blocks loss.reward_weight loss.value_weight loss.policy_weight loss.past_weight "
-    "optimiser.final_learning_rate optimiser.weight_decay seed"
+    "optimiser.final_learning_rate optimiser.weight_decay"
 ).split()
 _FRACTIONS = "env.sticky_action_prob search.dirichlet_fraction loss.discount_factor loss.td_lambda".split()
 _RATES = "learner.search_average_rate learner.target_average_rate".split()
@@ -60,6 +62,7 @@ def _ranges(config: Config):
         (_NOT_NEGATIVE, lambda x: x >= 0, "must not be negative"),
         (_FRACTIONS, lambda x: 0 <= x <= 1, "must lie in [0, 1]"),
         (_RATES, lambda x: 0 < x <= 1, "must lie in (0, 1]"),
+        (["seed"], lambda x: 0 <= x < 2**32, "must lie in [0, 2**32)"),  # JAX forgets the bits beyond
         (_POSITIVE_OR_NONE, lambda x: x is None or x > 0, "must be above 0, or None"),
     )
     for paths, allowed, words in rules:
@@ -81,8 +84,12 @@ def _lengths(config: Config):
             f"actors.sequence_overlap = {actors.sequence_overlap}: must be at least "
             f"loss.num_unroll_steps = {steps}, or the last start states lack targets"
         )
-    if not config.support.min_value < config.support.max_value or config.support.num_bins < 2:
-        yield f"support = {config.support}: needs min_value < max_value and at least 2 bins"
+    support = config.support
+    if not -math.inf < support.min_value < support.max_value < math.inf or support.num_bins < 2:
+        yield (
+            f"support.min_value = {support.min_value}, support.max_value = {support.max_value}, "
+            f"support.num_bins = {support.num_bins}: needs finite min_value < max_value and at least 2 bins"
+        )
     if config.env.max_pool_frames > config.env.action_repeat:
         yield (
             f"env.max_pool_frames = {config.env.max_pool_frames}: must be at most "

@@ -64,11 +64,12 @@ class BatchFeed:
         return self
 
     def __next__(self) -> Batch:
-        """Returns the next batch, waiting for it. Raises what stopped the collecting thread."""
+        """Returns the next batch, waiting for it. Raises what stopped the thread: StopIteration if it was `close`."""
         if not self._collect_ahead:
             self._wanted.release()
         item = self._queue.get()
         if isinstance(item, BaseException):
+            self._queue.put(item)  # no batch will follow: whoever asks again must not wait for ever
             raise item
         if self._collect_ahead:
             self._wanted.release()
@@ -83,8 +84,6 @@ class BatchFeed:
         try:
             while True:
                 self._wanted.acquire()
-                if self._closed:
-                    return
                 self._queue.put(self._prepare(self._collect()))
         except BaseException as error:  # handed to the learner, which raises it
             self._queue.put(error)
@@ -92,6 +91,8 @@ class BatchFeed:
     def _collect(self) -> list[RolloutResult]:
         rollouts, num_sequences = [], 0
         while num_sequences < self._batch_size:
+            if self._closed:
+                raise StopIteration
             rollouts.append(self._next_rollout())
             num_sequences += rollouts[-1].trajectory.action.shape[0]
         return rollouts

@@ -1,9 +1,10 @@
 """One sequence → its summed loss: MuZero's unroll and the past-policy loss of *Proper Value Equivalence*.
 
-`make_loss` returns a function of one sequence; the learner vmaps it, sums and divides by the number of
+`make_loss` fixes everything but parameters and data; the learner vmaps the result, sums and divides by the number of
 weighted start states of the global batch.  Cross-entropies are reported as KL (minus target entropy).
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -92,90 +93,104 @@ def make_targets(
     )
 
 
-def make_loss(
-    model: Model,
-    support: Support,
-    *,
-    num_actions: int,
-    num_starts: int,
-    num_unroll_steps: int,
-    discount_factor: float,
-    td_lambda: float,
-    reward_weight: float,
-    value_weight: float,
-    policy_weight: float,
-    past_weight: float,
-    past_clip: float,
-    past_latents: str,
-    chunk_size: int,
-) -> LossFn:
+class LossSettings(NamedTuple):
+    """S, chunk size and the fields of `LossConfig`."""
+
+    num_actions: int
+    num_starts: int  # S, start states of a sequence: its states less the overlap
+    chunk_size: int  # past heads evaluated at a time
+    num_unroll_steps: int
+    discount_factor: float
+    td_lambda: float
+    reward_weight: float
+    value_weight: float
+    policy_weight: float
+    past_weight: float
+    past_clip: float
+    past_latents: str
+
+
+def make_loss(model: Model, support: Support, **settings) -> LossFn:
     """Returns `loss(params, target_representation, value_buffer, trajectory) -> LossOutput` for one sequence.
 
-    With `past_weight` 0 the past heads are not evaluated at all: plain MuZero.
+    `settings` are the fields of `LossSettings`. With `past_weight` 0 the past heads are not evaluated at all:
+    plain MuZero.
+    """
+    return functools.partial(sequence_loss, model, support, LossSettings(**settings))
+
+
+def sequence_loss(
+    model: Model,
+    support: Support,
+    settings: LossSettings,
+    params: Params,
+    target_representation: Tree,
+    buffer: ValueBuffer,
+    trajectory: Trajectory,
+) -> LossOutput:
+    """Returns the loss of one sequence, summed over its start states, and diagnostics.
 
     Args:
-      num_starts: S, start states of a sequence: its states less the overlap.
-      chunk_size: past heads evaluated at a time.
-      others: the fields of `LossConfig`.
+      model, support, settings: fixed by `make_loss`.
+      params: what the gradient is taken of.
+      target_representation: the target average's representation, for the latents of the real states.
+      buffer: the stored heads.
+      trajectory: one sequence.
     """
+    targets = make_targets(
+        trajectory,
+        num_starts=settings.num_starts,
+        num_unroll_steps=settings.num_unroll_steps,
+        discount_factor=settings.discount_factor,
+        td_lambda=settings.td_lambda,
+    )
+    stacks = stack_trajectory(trajectory, settings.num_actions, trajectory.is_first.shape[0])
+    actions = windows(trajectory.action, settings.num_starts, settings.num_unroll_steps)
+    output = jax.vmap(functools.partial(unroll, model, params))(stacks[: settings.num_starts], actions)
+    total, sums, counts = base_loss(support, settings, output, targets)
+    if settings.past_weight > 0:
+        representation = target_representation if settings.past_latents == "target" else params.representation
+        state_latents = jax.lax.stop_gradient(jax.vmap(model.represent, (None, 0))(representation, stacks))
 
-    def base_loss(output: ModelOutput, targets: Targets) -> tuple[Array, dict, dict]:
-        weights = step_weights(num_unroll_steps)
-        reward_probs, value_probs = support.to_probs(targets.reward), support.to_probs(targets.value)
-        rows = {
-            "reward": _weighted_rows(output.reward_logits, reward_probs, targets.reward_mask, weights[1:]),
-            "value": _weighted_rows(output.value_logits, value_probs, targets.value_mask, weights),
-            "policy": _weighted_rows(output.policy_logits, targets.policy, targets.policy_mask, weights),
-        }
-        total = (
-            reward_weight * rows["reward"].loss
-            + value_weight * rows["value"].loss
-            + policy_weight * rows["policy"].loss
-        )
-        saturated = support.saturates(targets.value) * targets.value_mask
-        sums = _tagged(rows) | {"loss/target_saturated": jnp.sum(saturated)}
-        counts = _counts(rows) | {"loss/target_saturated": jnp.sum(targets.value_mask)}
-        return total, sums, counts
-
-    def past_loss(buffer: ValueBuffer, latents: Array, state_latents: Array, trajectory: Trajectory, targets: Targets):
         def one_head(head_params):
             return past_head_loss(
-                model,
-                support,
-                head_params,
-                latents,
-                jax.lax.stop_gradient(state_latents),
-                trajectory,
-                targets,
-                discount_factor=discount_factor,
-                td_lambda=td_lambda,
-                clip_threshold=past_clip,
+                model, support, settings, head_params, output.latent, state_latents, trajectory, targets
             )
 
-        return value_buffer.mean_over_heads(one_head, buffer, chunk_size)
+        past = value_buffer.mean_over_heads(one_head, buffer, settings.chunk_size)
+        total += settings.past_weight * past.loss
+        overlaps, num_states = overlap_by_age(model, buffer, state_latents, trajectory)
+        sums = sums | past.sums | overlaps
+        counts = counts | past.counts | dict.fromkeys(overlaps, num_states)
+    return LossOutput(total, jnp.sum(targets.value_mask[:, 0]), sums, counts)
 
-    def loss(params: Params, target_representation: Tree, buffer: ValueBuffer, trajectory: Trajectory) -> LossOutput:
-        targets = make_targets(
-            trajectory,
-            num_starts=num_starts,
-            num_unroll_steps=num_unroll_steps,
-            discount_factor=discount_factor,
-            td_lambda=td_lambda,
-        )
-        num_states = trajectory.is_first.shape[0]
-        stacks = stack_trajectory(trajectory, num_actions, num_states)
-        actions = windows(trajectory.action, num_starts, num_unroll_steps)
-        output = jax.vmap(lambda stack, action: unroll(model, params, stack, action))(stacks[:num_starts], actions)
-        total, sums, counts = base_loss(output, targets)
-        if past_weight > 0:
-            representation = target_representation if past_latents == "target" else params.representation
-            state_latents = jax.vmap(model.represent, (None, 0))(representation, stacks)
-            past = past_loss(buffer, output.latent, state_latents, trajectory, targets)
-            total += past_weight * past.loss
-            sums, counts = sums | past.sums, counts | past.counts
-        return LossOutput(total, jnp.sum(targets.value_mask[:, 0]), sums, counts)
 
-    return loss
+def base_loss(
+    support: Support, settings: LossSettings, output: ModelOutput, targets: Targets
+) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+    """Returns MuZero's loss summed over start states, diagnostics as sums, and their divisors.
+
+    Args:
+      support, settings: as in `sequence_loss`.
+      output: predictions of every start state, each field with a leading S.
+      targets: of the same start states.
+    """
+    weights = step_weights(settings.num_unroll_steps)
+    reward_probs, value_probs = support.to_probs(targets.reward), support.to_probs(targets.value)
+    rows = {
+        "reward": _weighted_rows(output.reward_logits, reward_probs, targets.reward_mask, weights[1:]),
+        "value": _weighted_rows(output.value_logits, value_probs, targets.value_mask, weights),
+        "policy": _weighted_rows(output.policy_logits, targets.policy, targets.policy_mask, weights),
+    }
+    total = (
+        settings.reward_weight * rows["reward"].loss
+        + settings.value_weight * rows["value"].loss
+        + settings.policy_weight * rows["policy"].loss
+    )
+    saturated = jnp.sum(support.saturates(targets.value) * targets.value_mask)
+    sums = _tagged(rows) | {"loss/target_saturated": saturated}
+    counts = _counts(rows) | {"loss/target_saturated": jnp.sum(targets.value_mask)}
+    return total, sums, counts
 
 
 class PastOutput(NamedTuple):
@@ -189,25 +204,22 @@ class PastOutput(NamedTuple):
 def past_head_loss(
     model: Model,
     support: Support,
+    settings: LossSettings,
     head_params: Tree,
     latents: Array,
     state_latents: Array,
     trajectory: Trajectory,
     targets: Targets,
-    *,
-    discount_factor: float,
-    td_lambda: float,
-    clip_threshold: float,
 ) -> PastOutput:
     """Returns Σ_t Σ_k w_k CE(vs^i_{t+k}, v_i(zᵏ)) of one stored head (Grimm et al., section 5 and appendix A.4).
 
     Args:
+      model, support, settings: as in `sequence_loss`.
       head_params: the stored head; its owner stops the gradient.
       latents: [S, K+1, ...] imagined latents of the online network: the gradient flows into these.
       state_latents: [T+1, ...] latents of the real states, no gradient.
       trajectory: one sequence.
       targets: its masks.
-      discount_factor, td_lambda, clip_threshold: γ, λ and the V-trace clip.
     """
     real = 1.0 - trajectory.is_first[1:].astype(jnp.float32)
     policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(head_params, state_latents)
@@ -221,21 +233,21 @@ def past_head_loss(
         trajectory.reward,
         trajectory.discount,
         real,
-        discount_factor=discount_factor,
-        td_lambda=td_lambda,
-        clip_threshold=clip_threshold,
+        discount_factor=settings.discount_factor,
+        td_lambda=settings.td_lambda,
+        clip_threshold=settings.past_clip,
     )
     num_starts, length = targets.value_mask.shape
     probs = support.to_probs(windows(vs, num_starts, length) * (1.0 - targets.absorbed_mask))
     _, logits = jax.vmap(jax.vmap(model.predict, (None, 0)), (None, 0))(head_params, latents)
     rows = {"past": _weighted_rows(logits, probs, targets.value_mask, step_weights(length - 1))}
     ratio = target_prob / trajectory.behaviour_prob
-    overlap = jnp.sum(jnp.minimum(policy, trajectory.search_policy[:-1]), axis=-1)
+    overlap = policy_overlap(policy, trajectory)
     diagnostics = {
         "value_buffer/rho_mean": jnp.sum(
-            real * importance_ratio(target_prob, trajectory.behaviour_prob, clip_threshold)
+            real * importance_ratio(target_prob, trajectory.behaviour_prob, settings.past_clip)
         ),
-        "value_buffer/rho_clipped_fraction": jnp.sum(real * (ratio > clip_threshold)),
+        "value_buffer/rho_clipped_fraction": jnp.sum(real * (ratio > settings.past_clip)),
         "value_buffer/overlap": jnp.sum(real * overlap),
     }
     moments = {
@@ -248,6 +260,23 @@ def past_head_loss(
         _tagged(rows) | diagnostics | moments,
         _counts(rows) | {tag: jnp.sum(real) for tag in diagnostics | moments},
     )
+
+
+def policy_overlap(policy: Array, trajectory: Trajectory) -> Array:
+    """Returns Σ_a min(μ, π) [T] of a policy [T, A] and the one that acted: how much V-trace can correct."""
+    return jnp.sum(jnp.minimum(policy, trajectory.search_policy[:-1]), axis=-1)
+
+
+def overlap_by_age(
+    model: Model, buffer: ValueBuffer, state_latents: Array, trajectory: Trajectory
+) -> tuple[dict[str, Array], Array]:
+    """Returns the overlaps of the newest and the oldest head summed over real decisions, and their number."""
+    real = (1.0 - trajectory.is_first[1:]) * (value_buffer.num_filled(buffer) > 0)
+    sums = {}
+    for age, head_params in zip(("newest", "oldest"), value_buffer.newest_and_oldest(buffer), strict=True):
+        logits, _ = jax.vmap(model.predict, (None, 0))(head_params, state_latents[:-1])
+        sums[f"value_buffer/overlap_{age}"] = jnp.sum(real * policy_overlap(jax.nn.softmax(logits), trajectory))
+    return sums, jnp.sum(real)
 
 
 class _Rows(NamedTuple):

@@ -21,17 +21,8 @@ def make_search(
     *,
     num_actions: int,
     discount_factor: float,
-    policy: str,
-    num_simulations: int,
-    dirichlet_fraction: float,
-    dirichlet_alpha: float,
-    temperature: float,
-    normalisation: str,
-    unvisited: str,
-    floor: float,
-    value_scale: float,
-    max_considered_actions: int,
     root_noise: bool = True,
+    **settings,
 ) -> SearchFn:
     """Returns `search(params, rng_key, frames [N,H,...], actions [N,H-1], is_first [N,H]) -> SearchOutput`.
 
@@ -40,28 +31,24 @@ def make_search(
       num_actions: A.
       discount_factor: γ.
       root_noise: False for evaluation: no Dirichlet or Gumbel noise at the root.
-      others: the fields of `SearchConfig`.
+      settings: the fields of `SearchConfig`.
     """
-    run_policy = _visits_policy if policy == "visits" else _gumbel_policy
-    options = {
-        "visits": dict(
-            num_simulations=num_simulations,
-            dirichlet_fraction=float(dirichlet_fraction) if root_noise else 0.0,  # mctx refuses an int
-            dirichlet_alpha=dirichlet_alpha,
-            temperature=temperature,
-            qtransform=_tree_or_siblings(normalisation, unvisited, floor),
-        ),
-        "gumbel": dict(
-            num_simulations=num_simulations,
-            value_scale=value_scale,
-            max_considered_actions=max_considered_actions,
-            rescale_values=normalisation == "siblings",
-            gumbel_scale=1.0 if root_noise else 0.0,
-            sample_improved_policy=True,
-        ),
-    }
-    options["gumbel_halving"] = options["gumbel"] | dict(sample_improved_policy=False)
+    run_policy = _make_policy(root_noise, **settings)
+    recurrent_fn = _make_recurrent_fn(model, support, discount_factor)
 
+    def search(params, rng_key, frames, actions, is_first):
+        stack = jax.vmap(functools.partial(stack_history, num_actions=num_actions))(frames, actions, is_first)
+        latent = jax.vmap(model.represent, (None, 0))(params.representation, stack)
+        policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(params.prediction, latent)
+        root = mctx.RootFnOutput(prior_logits=policy_logits, value=support.from_logits(value_logits), embedding=latent)
+        tree, action, behaviour_prob, target = run_policy(params, rng_key, root, recurrent_fn)
+        value = tree.summary().value
+        return SearchOutput(action, behaviour_prob, target, value, _search_stats(tree, target, value))
+
+    return search
+
+
+def _make_recurrent_fn(model: Model, support: Support, discount_factor: float) -> Callable:
     def recurrent_fn(params, rng_key, action, latent):
         del rng_key
         latent, reward_logits = jax.vmap(model.step, (None, 0, 0))(params.dynamics, latent, action)
@@ -75,16 +62,44 @@ def make_search(
         )
         return output, latent
 
-    def search(params, rng_key, frames, actions, is_first):
-        stack = jax.vmap(functools.partial(stack_history, num_actions=num_actions))(frames, actions, is_first)
-        latent = jax.vmap(model.represent, (None, 0))(params.representation, stack)
-        policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(params.prediction, latent)
-        root = mctx.RootFnOutput(prior_logits=policy_logits, value=support.from_logits(value_logits), embedding=latent)
-        tree, action, behaviour_prob, target = run_policy(params, rng_key, root, recurrent_fn, **options[policy])
-        value = tree.summary().value
-        return SearchOutput(action, behaviour_prob, target, value, _search_stats(tree, target, value))
+    return recurrent_fn
 
-    return search
+
+def _make_policy(
+    root_noise: bool,
+    *,
+    policy: str,
+    num_simulations: int,
+    dirichlet_fraction: float,
+    dirichlet_alpha: float,
+    temperature: float,
+    normalisation: str,
+    unvisited: str,
+    floor: float,
+    value_scale: float,
+    max_considered_actions: int,
+) -> Callable:
+    if policy == "visits":
+        return functools.partial(
+            _visits_policy,
+            temperature=temperature,
+            num_simulations=num_simulations,
+            dirichlet_fraction=float(dirichlet_fraction) if root_noise else 0.0,  # mctx refuses an int
+            dirichlet_alpha=dirichlet_alpha,
+            qtransform=_tree_or_siblings(normalisation, unvisited, floor),
+        )
+    return functools.partial(
+        _gumbel_policy,
+        sample_improved_policy=policy == "gumbel",
+        num_simulations=num_simulations,
+        max_num_considered_actions=max_considered_actions,
+        gumbel_scale=1.0 if root_noise else 0.0,
+        qtransform=functools.partial(
+            mctx.qtransform_completed_by_mix_value,
+            value_scale=value_scale,
+            rescale_values=normalisation == "siblings",
+        ),
+    )
 
 
 def behaviour_distribution(action_weights: Array, temperature: float) -> Array:
@@ -102,32 +117,9 @@ def _visits_policy(params, rng_key, root, recurrent_fn, *, temperature, **option
     return out.search_tree, out.action, _taken(prob, out.action), out.action_weights
 
 
-def _gumbel_policy(
-    params,
-    rng_key,
-    root,
-    recurrent_fn,
-    *,
-    num_simulations,
-    value_scale,
-    max_considered_actions,
-    rescale_values,
-    gumbel_scale,
-    sample_improved_policy,
-):
+def _gumbel_policy(params, rng_key, root, recurrent_fn, *, sample_improved_policy, **options):
     rng_key, sample_key = jax.random.split(rng_key)
-    out = mctx.gumbel_muzero_policy(
-        params,
-        rng_key,
-        root,
-        recurrent_fn,
-        num_simulations,
-        max_num_considered_actions=max_considered_actions,
-        gumbel_scale=gumbel_scale,
-        qtransform=functools.partial(
-            mctx.qtransform_completed_by_mix_value, value_scale=value_scale, rescale_values=rescale_values
-        ),
-    )
+    out = mctx.gumbel_muzero_policy(params, rng_key, root, recurrent_fn, **options)
     action = out.action
     if sample_improved_policy:
         action = jax.random.categorical(sample_key, jnp.log(out.action_weights))

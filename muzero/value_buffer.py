@@ -47,6 +47,15 @@ def num_filled(buffer: ValueBuffer) -> Array:
     return jnp.minimum(buffer.num_pushed, buffer.push_update.shape[0])
 
 
+def newest_and_oldest(buffer: ValueBuffer) -> tuple[Tree, Tree]:
+    """Returns the head pushed last and the one that the next push may replace; meaningless while empty."""
+    size = buffer.push_update.shape[0]
+    newest = (buffer.num_pushed - 1) % size
+    oldest = jnp.where(buffer.num_pushed > size, buffer.num_pushed % size, 0)
+    slot = lambda index: jax.tree.map(lambda ring: ring[index], buffer.head_params)
+    return slot(newest), slot(oldest)
+
+
 def filled_mask(buffer: ValueBuffer) -> Array:
     """Returns [M] float32, 1 where a slot holds a head."""
     return (buffer.push_update >= 0).astype(jnp.float32)

@@ -1,23 +1,25 @@
 """What the programs share: checks before anything starts, the training session around its files, exit codes."""
 
+import dataclasses
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium
 import jax
 
 from actors.environments import EnvironmentSpec, environment_spec
-from configs.checks import check_devices
+from configs.checks import check, check_devices
 from configs.schema import Config, ConfigError, StopConfig
-from configs.serialise import differences, from_dict, to_dict
+from configs.serialise import differences, from_dict, section, to_dict
 from learner import run_directory
 from learner.checkpoint import CheckpointError
 from learner.run_directory import RunDirectory, RunDirectoryError
 from muzero.types import Params
-from scripts import evaluation, process
+from scripts import cluster, evaluation, process
 from scripts.assemble import make_env
-from scripts.session import Session, Start, with_stop
+from scripts.session import Session, Start
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -32,13 +34,16 @@ def run(main: Callable[[list[str]], int]) -> int:
     except (ConfigError, RunDirectoryError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def check_environment(config: Config) -> EnvironmentSpec:
     """Returns the environment's spec. Raises `ConfigError` for an unknown or unsupported one."""
     try:
         env = make_env(config.env, training=True)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, gymnasium.error.Error) as error:
         raise ConfigError(f"env.name = {config.env.name}: {error}") from error
     spec = environment_spec(env)
     env.close()
@@ -98,7 +103,11 @@ def open_run(path: str | Path) -> tuple[RunDirectory, Config]:
 
 def train_new(config: Config, path: Path, command: list[str], *, params: Params | None, ray_address: str | None) -> int:
     """Trains a new run in `path`; returns the exit code."""
-    directory = RunDirectory.create(path, to_dict(config), command, {"seed": config.seed})
+    cluster.check_address(ray_address)
+    try:
+        directory = RunDirectory.create(path, to_dict(config), command, {"seed": config.seed})
+    except OSError as error:
+        raise ConfigError(f"--run-dir {path}: {error}") from error
     with directory.lock():
         return _train(config, directory, Start(params=params), ray_address)
 
@@ -106,10 +115,19 @@ def train_new(config: Config, path: Path, command: list[str], *, params: Params 
 def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str | None) -> int:
     """Goes on with the run in `path` until its limits, or those of `stop`; returns the exit code."""
     directory, config = open_run(path)
+    config = with_stop(config, stop)
+    check(config)
     check_machine(config)
+    cluster.check_address(ray_address)
     with directory.lock():
         directory.record_resume(command, {"seed": config.seed})
-        return _train(with_stop(config, stop), directory, Start(resume=True), ray_address)
+        return _train(config, directory, Start(resume=True), ray_address)
+
+
+def with_stop(config: Config, stop: StopConfig) -> Config:
+    """Returns `config` with the limits of `stop` that are set in place of its own."""
+    given = {name: value for name, value in section(stop).items() if value is not None}
+    return dataclasses.replace(config, stop=dataclasses.replace(config.stop, **given))
 
 
 def _train(config: Config, directory: RunDirectory, start: Start, ray_address: str | None) -> int:

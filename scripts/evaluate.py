@@ -42,6 +42,8 @@ def main(argv: list[str]) -> int:
     from scripts import evaluation, video
 
     directory, config = commands.open_run(options.run_dir)
+    if options.video is not None:
+        video.check(config, options.video)
     if options.protocol == "greedy":
         params, step = evaluation.load_params(directory, commands.checkpoint_name(options.checkpoint))
         result = evaluation.evaluate_params(

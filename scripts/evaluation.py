@@ -19,7 +19,7 @@ from muzero.search import make_search
 from muzero.types import Params
 from scripts.assemble import build_model, env_spec, make_env
 
-# Seeds of fresh games: training draws below 2**31, evaluation above, selection of the best apart from both.
+# Seeds of fresh games: training draws below 2**31, evaluation in 2**30 above, selection of the best above those.
 _EVALUATION_SEEDS, _SELECTION_SEEDS = 2**31, 3 * 2**30
 _MAX_PARALLEL_GAMES = 25
 
@@ -38,7 +38,12 @@ def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> GreedyA
 
 
 def load_params(directory: RunDirectory, checkpoint: int | str) -> tuple[Params, int]:
-    """Returns the search average of a checkpoint and its number of updates."""
+    """Returns the search average of a checkpoint and its number of updates. Raises `ConfigError` if none is the best."""
+    if checkpoint == "best" and best_so_far(directory) is None:
+        raise ConfigError(
+            f"checkpoint = best: {directory.path} has none, since nothing was evaluated while it trained "
+            "(log.evaluation_interval_minutes); use latest or a number of updates"
+        )
     stored = restore_params(directory.checkpoints, checkpoint, fields=["search_average"])
     return Params(**stored.state["search_average"]), stored.step
 
@@ -115,7 +120,7 @@ def summarise(config: Config, returns: list[float], *, protocol: str, checkpoint
 
 def evaluation_seed(seed: int) -> int:
     """Returns the first seed of the games that a run is scored on."""
-    return _EVALUATION_SEEDS + seed * 1000
+    return _EVALUATION_SEEDS + (seed * 1000) % (_SELECTION_SEEDS - _EVALUATION_SEEDS - _MAX_PARALLEL_GAMES)
 
 
 def selection_seed(seed: int, num_updates: int) -> int:
@@ -138,6 +143,7 @@ def score_final_episodes(config: Config, directory: RunDirectory, count: int) ->
 def write_result(directory: RunDirectory, result: dict, *, name: str, out: Path | None = None) -> Path:
     """Writes a result to `out`, or to `evaluations/<name>.json`, and returns the path."""
     path = out or directory.evaluations / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(result, indent=2) + "\n")
     return path
 

@@ -1,9 +1,9 @@
 """One session of a run, new or resumed: actors on one side, the learner on the other, files below."""
 
 import collections
-import dataclasses
 import logging
 import signal
+import threading
 import time
 from typing import NamedTuple
 
@@ -11,9 +11,8 @@ import jax
 import numpy as np
 import ray
 
-from actors.pool import ActorPool
-from configs.schema import Config, StopConfig
-from configs.serialise import section
+from actors.pool import ActorPool, ActorPoolError
+from configs.schema import Config
 from learner.batcher import Batch, BatchFeed
 from learner.checkpoint import Checkpointer
 from learner.episodes import EpisodeLog
@@ -25,8 +24,9 @@ from learner.update import batch_sharding, replicated
 from muzero.types import Params, PublishedParams
 from scripts import evaluation, process
 from scripts.assemble import build_learner, env_spec, rollout_builder
+from scripts.cluster import start_ray
 
-_OBJECT_STORE_BYTES = 2**30  # of an embedded Ray: a few batches and two versions of small parameters
+_GRACE_SECONDS = 10.0  # for the batch under way after Ctrl-C or SIGTERM; cluster managers kill after 30 s
 
 
 class Start(NamedTuple):
@@ -57,12 +57,14 @@ class Session:
     def run(self) -> Counters:
         """Trains; returns the counters at the end."""
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        _start_ray(self._config, self._ray_address)
+        self._save()  # a run that is killed before its first checkpoint can be resumed
+        actors = self._config.actors
+        start_ray(self._ray_address, num_workers=actors.num_workers, cpus_per_worker=actors.cpus_per_worker)
+        self._pool = pool = self._make_pool()
         for number in handlers:  # after Ray, which takes SIGTERM for itself and would leave without saving
             signal.signal(number, self._interrupt)
-        pool = self._make_pool()
         try:
-            self._publish_to(pool)
+            self._loop.publish()
             self._train(pool)
         finally:
             pool.close()
@@ -115,13 +117,9 @@ class Session:
             env_vars=process.WORKER_ENV_VARS,
         )
 
-    def _publish_to(self, pool: ActorPool) -> None:
-        self._pool = pool
-        self._loop.publish()
-
-    def _train(self, pool: ActorPool) -> None:
+    def _make_feed(self, pool: ActorPool) -> BatchFeed:
         learner, sharding = self._config.learner, batch_sharding(self._mesh)
-        feed = BatchFeed(
+        return BatchFeed(
             pool.next_rollout,
             lambda minibatch: jax.device_put(minibatch, sharding),
             batch_size=learner.batch_size,
@@ -130,7 +128,9 @@ class Session:
             num_minibatches=learner.num_minibatches,
             seed=self._config.seed + self._loop.counters.num_batches,
         )
-        progress = Progress()
+
+    def _train(self, pool: ActorPool) -> None:
+        feed, progress = self._make_feed(pool), Progress()
         log = self._config.log
         due_row, due_checkpoint = _Timer(log.interval_seconds), _Timer(60 * log.checkpoint_interval_minutes)
         due_evaluation = _Timer(60 * (log.evaluation_interval_minutes or float("inf")))
@@ -143,6 +143,10 @@ class Session:
                     self._save()
                 if due_evaluation.rings():
                     self._evaluate()
+        except ActorPoolError:  # the actors are gone, the learner is whole
+            self._save()
+            if self._interrupted is None:
+                raise
         finally:
             feed.close()
             progress.close()
@@ -214,6 +218,10 @@ class Session:
         if self._interrupted is not None:
             raise KeyboardInterrupt  # asked twice: no checkpoint
         self._interrupted = signal.Signals(number).name
+        # The same signal may have reached Ray's processes, and then the batch never ends.
+        deadline = threading.Timer(_GRACE_SECONDS, self._pool.close)
+        deadline.daemon = True
+        deadline.start()
         print(
             f"\n{self._interrupted}: finishing the batch, then saving. Once more to leave without saving.", flush=True
         )
@@ -236,25 +244,3 @@ class _Timer:
 def _with_params(state: LearnerState, params: Params, mesh) -> LearnerState:
     place = lambda: jax.device_put(params, replicated(mesh))
     return state._replace(params=place(), search_average=place(), target_average=place())
-
-
-def _start_ray(config: Config, address: str | None) -> None:
-    if address is not None:
-        ray.init(address=address, log_to_driver=False)
-        return
-    actors = config.actors
-    # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only place actors.
-    ray.init(
-        address="local",
-        num_cpus=max(1, round(actors.num_workers * actors.cpus_per_worker + 0.5)),
-        object_store_memory=_OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-
-
-def with_stop(config: Config, stop: StopConfig) -> Config:
-    """Returns `config` with the limits of `stop` that are set in place of its own."""
-    given = {name: value for name, value in section(stop).items() if value is not None}
-    return dataclasses.replace(config, stop=dataclasses.replace(config.stop, **given)) if given else config

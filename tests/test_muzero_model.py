@@ -29,6 +29,14 @@ SMALL = PAPER | dict(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Everything here runs once or twice: compiling costs far more than it could save."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def _count(tree):
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
@@ -91,9 +99,7 @@ def test_latents_follow_the_observation(stack_shape, latent, encoder, expected):
     settings = SMALL | dict(stack_shape=stack_shape, latent=latent, encoder=encoder)
     model, params = make_model(**settings), _init_shapes(settings)
     root = jax.eval_shape(model.represent, params.representation, _float(*stack_shape))
-    next_latent, reward_logits = jax.eval_shape(
-        model.step, params.dynamics, root, jax.ShapeDtypeStruct((), jnp.int32)
-    )
+    next_latent, reward_logits = jax.eval_shape(model.step, params.dynamics, root, jax.ShapeDtypeStruct((), jnp.int32))
     policy_logits, value_logits = jax.eval_shape(model.predict, params.prediction, root)
     assert root.shape == next_latent.shape == expected
     assert (policy_logits.shape, value_logits.shape, reward_logits.shape) == ((3,), (7,), (7,))
@@ -102,10 +108,15 @@ def test_latents_follow_the_observation(stack_shape, latent, encoder, expected):
 # --- Values -----------------------------------------------------------------------------------------------
 
 
+def _small_settings(kind):
+    shape = {"planes": (6, 6, 3), "vector": (4,)}[kind]
+    return SMALL | dict(stack_shape=shape, encoder="light")
+
+
 @functools.cache
 def _small(kind):
-    """Returns (model, its initial parameters, jitted outputs of a stack and an action)."""
-    settings = SMALL if kind == "planes" else SMALL | dict(stack_shape=(4,))
+    """Returns (settings, initial parameters, jitted outputs of a stack and an action)."""
+    settings = _small_settings(kind)
     model = make_model(**settings)
 
     @jax.jit
@@ -145,18 +156,18 @@ def test_scaling_of_latents_is_literal():
     assert networks.scale_latent(jnp.full(3, 7.0)).tolist() == [0.0, 0.0, 0.0]
     narrow = networks.scale_latent(jnp.array([0.0, 1e-6]))  # below the floor 1e-5: not stretched to 1
     np.testing.assert_allclose(narrow, [0.0, 0.1], rtol=1e-5)
-    gradient = jax.grad(lambda x: networks.scale_latent(x).sum())(jnp.full(3, 7.0))
+    gradient = jax.jit(jax.grad(lambda x: networks.scale_latent(x).sum()))(jnp.full(3, 7.0))
     assert np.all(np.isfinite(gradient))
 
 
 @pytest.mark.parametrize("kind", ["planes", "vector"])
 def test_policy_and_value_heads_share_no_parameter(kind):
-    settings = SMALL if kind == "planes" else SMALL | dict(stack_shape=(4,))
+    settings = _small_settings(kind)
     model, params = make_model(**settings), _random(_init_shapes(settings).prediction)
-    latent = jnp.asarray(np.random.default_rng(0).random((2, 2, 8) if kind == "planes" else 6), jnp.float32)
+    latent = jnp.asarray(np.random.default_rng(0).random((6, 6, 8) if kind == "planes" else 6), jnp.float32)
+    sums = lambda p: [jnp.sum(jnp.sin(logits)) for logits in model.predict(p, latent)]
     touched = []
-    for head in (0, 1):
-        gradient = jax.grad(lambda p, i=head: jnp.sum(jnp.sin(model.predict(p, latent)[i])))(params)
+    for gradient in jax.jit(jax.jacrev(sums))(params):
         touched.append([bool(np.any(leaf != 0)) for leaf in jax.tree.leaves(gradient)])
     assert sum(touched[0]) > 2 and [not used for used in touched[0]] == touched[1]
 
@@ -174,7 +185,7 @@ def test_an_unroll_is_aligned_with_its_actions():
     )
     output = unroll(marker, Params(None, None, None), jnp.array([7.0, 99.0]), jnp.array([1, 2, 3]))
     assert output.latent[:, 0].tolist() == [7.0, 71.0, 712.0, 7123.0]
-    assert output.reward_logits.tolist() == [[7.0, 1.0], [71.0, 2.0], [712.0, 3.0]]  # [k - 1]: from z^{k-1} by a_{t+k-1}
+    assert output.reward_logits.tolist() == [[7.0, 1.0], [71.0, 2.0], [712.0, 3.0]]
     assert output.policy_logits[:, 0].tolist() == [7.5, 71.5, 712.5, 7123.5]
     assert output.value_logits[:, 0].tolist() == [7.25, 71.25, 712.25, 7123.25]
 
@@ -199,7 +210,7 @@ def test_gradient_of_a_linear_unroll_is_literal():
 
     params = Params(jnp.array(2.0), jnp.array(3.0), None)
     assert predictions(params).value_logits[:, 0].tolist() == [2.0, 7.0, 23.0, 72.0]
-    jacobian = jax.jacobian(lambda p: predictions(p)._asdict())(params)
+    jacobian = jax.jit(jax.jacobian(lambda p: predictions(p)._asdict()))(params)
     into_root = lambda name: jacobian[name].representation[:, 0].tolist()
     assert into_root("value_logits") == [1.0, 3 / 2, 9 / 4, 27 / 8]
     assert into_root("policy_logits") == [1.0, 3 / 2, 9 / 4, 27 / 8]
@@ -217,17 +228,19 @@ def _plain_unroll(model, params, stack, actions):
     return latents
 
 
-@pytest.mark.parametrize("k", [0, 1, 2, 3])
-def test_the_representation_gets_two_to_the_minus_k_of_the_gradient(k):
+def test_the_representation_gets_two_to_the_minus_k_of_the_gradient():
     params = tiny.MODEL.init(jax.random.key(1))
     stack = np.random.default_rng(2).normal(size=tiny.STACK_SIZE).astype(np.float32)
     actions = np.array([2, 0, 1], np.int32)
 
-    def gradient(latents_of):
-        fn = lambda rep: jnp.sum(jnp.sin(latents_of(tiny.MODEL, params._replace(representation=rep), stack, actions)[k]))
-        return jax.grad(fn)(params.representation)["w"]
+    def gradients(latents_of):
+        model = lambda rep: latents_of(tiny.MODEL, params._replace(representation=rep), stack, actions)
+        return jax.jit(jax.jacrev(lambda rep: [jnp.sum(jnp.sin(latent)) for latent in model(rep)]))(
+            params.representation
+        )
 
-    plain = gradient(_plain_unroll)
-    assert np.abs(plain).max() > 1e-2
-    halved = gradient(lambda *args: unroll(*args).latent)
-    np.testing.assert_allclose(halved, {0: 1.0, 1: 0.5, 2: 0.25, 3: 0.125}[k] * plain, rtol=1e-4, atol=1e-7)
+    plain, halved = gradients(_plain_unroll), gradients(lambda *args: unroll(*args).latent)
+    assert len(plain) == len(halved) == 4
+    for k, factor in enumerate([1.0, 0.5, 0.25, 0.125]):
+        assert np.abs(plain[k]["w"]).max() > 1e-2
+        np.testing.assert_allclose(halved[k]["w"], factor * plain[k]["w"], rtol=1e-4, atol=1e-7)

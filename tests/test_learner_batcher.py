@@ -1,0 +1,225 @@
+"""Batches: the tape of rollouts asked for and batches taken, the order of minibatches, errors and the end."""
+
+import queue
+import threading
+
+import numpy as np
+import pytest
+import tiny
+
+from learner.batcher import BatchFeed
+from muzero.types import Episode, RolloutResult, Trajectory
+
+SEQUENCES = 2  # of a rollout
+PATIENCE = 10.0  # seconds for what has to happen
+SILENCE = 0.05  # seconds in which nothing must happen
+
+
+def _rollout(number):
+    """Returns a rollout whose sequences carry their number in every field: 2 n and 2 n + 1."""
+    marks = 2 * number + np.arange(SEQUENCES)
+    one = tiny.trajectory(0)
+    trajectory = Trajectory(*[np.zeros((SEQUENCES, *x.shape)) + marks.reshape(-1, *[1] * x.ndim) for x in one])
+    episodes = [Episode(10.0 * number + i, number, 4 * number) for i in range(number % 3)]
+    return RolloutResult(trajectory, episodes, {"depth": float(number)}, num_steps=number, num_frames=100 * number)
+
+
+class Workers:
+    """Rollouts 0, 1, 2, … that wait until they are let through; `tape` lists what was asked for and put."""
+
+    def __init__(self, allowed=None, error_at=None):
+        self.tape, self._error_at = [], error_at
+        self._asked, self._put, self._allowed = (threading.Semaphore(n) for n in (0, 0, allowed or 0))
+        self._free = allowed is None
+
+    def next_rollout(self):
+        number = self.tape.count("ask")
+        self.tape.append("ask")
+        self._asked.release()
+        if not self._free:
+            self._allowed.acquire()
+        if number == self._error_at:
+            raise OSError(f"rollout {number} failed")
+        return _rollout(number)
+
+    def put(self, minibatch):
+        self.tape.append(_marks(minibatch))
+        self._put.release()
+        return minibatch
+
+    def allow(self, count):
+        self._allowed.release(count)
+
+    def wait_for_put(self):
+        """Waits for one more minibatch."""
+        assert self._put.acquire(timeout=PATIENCE)
+
+    def wait_for_asks(self, count):
+        """Waits for `count` more questions and asserts that no other follows by itself."""
+        assert all(self._asked.acquire(timeout=PATIENCE) for _ in range(count))
+        assert not self._asked.acquire(timeout=SILENCE)
+
+
+def _feed(workers, **changes):
+    settings = dict(batch_size=4, collect_ahead=True, num_passes=1, num_minibatches=1, seed=0)
+    return BatchFeed(workers.next_rollout, workers.put, **settings | changes)
+
+
+def _marks(minibatch):
+    """Returns the numbers of the sequences; asserts that every field of a sequence carries the same one."""
+    marks = [int(row.flat[0]) for row in minibatch.action]
+    for field in minibatch:
+        assert all(np.all(row == mark) for row, mark in zip(field, marks, strict=True))
+    return marks
+
+
+def _take(feed):
+    """Returns next(feed), or raises what it raises; a feed that does not answer fails the test."""
+    answers = queue.Queue()
+
+    def ask():
+        try:
+            answers.put((next(feed), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=ask, daemon=True).start()
+    batch, error = answers.get(timeout=PATIENCE)
+    if error is not None:
+        raise error
+    return batch
+
+
+# --- What a batch holds -----------------------------------------------------------------------------------
+
+
+def test_a_batch_holds_the_rollouts_of_its_collection():
+    feed = _feed(Workers(), batch_size=6)
+    first, second = _take(feed), _take(feed)
+    feed.close()
+    assert [_marks(m) for m in first.minibatches] == [[0, 1, 2, 3, 4, 5]]
+    assert [_marks(m) for m in second.minibatches] == [[6, 7, 8, 9, 10, 11]]
+    assert (first.num_steps, first.num_frames) == (0 + 1 + 2, 300)
+    assert (second.num_steps, second.num_frames) == (3 + 4 + 5, 1200)
+    assert first.search_stats == {"depth": 1.0} and second.search_stats == {"depth": 4.0}
+    assert [e.episode_return for e in first.episodes] == [10.0, 20.0, 21.0]  # one of rollout 1, two of rollout 2
+    assert [e.episode_return for e in second.episodes] == [40.0, 50.0, 51.0]
+    assert first.params_version.shape == (6, tiny.NUM_DECISIONS + 1)
+    assert second.params_version[:, 0].tolist() == [6, 7, 8, 9, 10, 11]
+
+
+def test_passes_over_a_whole_batch_keep_the_order_of_arrival():
+    workers = Workers()
+    batch = _take(_feed(workers, num_passes=3))
+    assert [_marks(m) for m in batch.minibatches] == [[0, 1, 2, 3]] * 3
+
+
+@pytest.mark.parametrize("num_passes, num_minibatches, size", [(1, 4, 2), (3, 2, 4), (2, 8, 1)])
+def test_every_pass_takes_every_sequence_once(num_passes, num_minibatches, size):
+    batch = _take(_feed(Workers(), batch_size=8, num_passes=num_passes, num_minibatches=num_minibatches))
+    marks = [_marks(m) for m in batch.minibatches]
+    assert [len(row) for row in marks] == [size] * (num_passes * num_minibatches)
+    for i in range(num_passes):
+        one_pass = sum(marks[i * num_minibatches : (i + 1) * num_minibatches], [])
+        assert sorted(one_pass) == list(range(8)) and one_pass != list(range(8))
+    assert len({str(marks[i * num_minibatches : (i + 1) * num_minibatches]) for i in range(num_passes)}) == num_passes
+
+
+def test_the_order_follows_the_seed():
+    orders = lambda seed: [_marks(m) for m in _take(_feed(Workers(), num_minibatches=2, seed=seed)).minibatches]
+    assert orders(1) == orders(1)
+    assert len({str(orders(seed)) for seed in range(6)}) > 1
+
+
+# --- When it asks -----------------------------------------------------------------------------------------
+
+
+def test_at_most_one_batch_is_collected_ahead():
+    workers = Workers(allowed=100)
+    feed = _feed(workers)
+    workers.wait_for_put()
+    workers.wait_for_asks(2)  # the first batch, before anybody wants it, and no more
+    assert workers.tape == ["ask", "ask", [0, 1, 2, 3]]
+    for i in range(1, 4):
+        _take(feed)
+        workers.wait_for_put()
+        workers.wait_for_asks(2)
+        assert workers.tape == sum((["ask", "ask", [4 * j + k for k in range(4)]] for j in range(i + 1)), [])
+    feed.close()
+
+
+def test_in_lockstep_nothing_is_asked_before_it_is_wanted():
+    workers = Workers(allowed=100)
+    feed = _feed(workers, collect_ahead=False, num_passes=2)
+    workers.wait_for_asks(0)
+    assert workers.tape == []
+    for i in range(1, 4):
+        assert _marks(_take(feed).minibatches[0])[0] == 4 * (i - 1)
+        workers.wait_for_asks(2)
+        assert len(workers.tape) == 4 * i and workers.tape[-4:-2] == ["ask", "ask"]
+    feed.close()
+
+
+def test_the_learner_waits_for_the_last_rollout_of_its_batch():
+    workers = Workers(allowed=0)
+    feed, taken = _feed(workers), queue.Queue()
+    threading.Thread(target=lambda: taken.put(next(feed)), daemon=True).start()
+    workers.wait_for_asks(1)
+    workers.allow(1)
+    workers.wait_for_asks(1)  # half a batch: asked for the rest, nothing delivered
+    assert taken.empty()
+    workers.allow(1)
+    assert _marks(taken.get(timeout=PATIENCE).minibatches[0]) == [0, 1, 2, 3]
+    feed.close()
+
+
+# --- Errors and the end -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("collect_ahead", [True, False])
+def test_an_error_of_a_rollout_is_raised_after_the_batches_before_it_and_for_ever(collect_ahead):
+    feed = _feed(Workers(error_at=3), collect_ahead=collect_ahead)
+    assert _marks(_take(feed).minibatches[0]) == [0, 1, 2, 3]
+    for _ in range(3):
+        with pytest.raises(OSError, match="rollout 3 failed"):
+            _take(feed)
+
+
+def test_an_error_of_the_device_is_raised():
+    workers = Workers()
+    workers.put = lambda minibatch: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        _take(_feed(workers))
+
+
+def test_close_stops_the_thread_while_it_rests():
+    workers = Workers(allowed=100)
+    feed = _feed(workers)
+    workers.wait_for_asks(2)
+    feed.close()
+    feed._thread.join(PATIENCE)
+    assert not feed._thread.is_alive() and workers.tape.count("ask") == 2
+
+
+def test_close_stops_after_the_rollout_under_way():
+    workers = Workers(allowed=0)
+    feed = _feed(workers, batch_size=6)
+    workers.wait_for_asks(1)
+    feed.close()  # does not wait for it
+    assert feed._thread.is_alive()
+    workers.allow(100)
+    feed._thread.join(PATIENCE)
+    assert not feed._thread.is_alive() and workers.tape == ["ask"]
+
+
+@pytest.mark.parametrize("collect_ahead", [True, False])
+def test_a_closed_feed_ends_and_does_not_hang(collect_ahead):
+    workers = Workers(allowed=100)
+    feed = _feed(workers, collect_ahead=collect_ahead)
+    _take(feed)
+    feed.close()
+    for _ in range(2):
+        with pytest.raises(StopIteration):
+            while True:  # a batch that was already there may still come
+                _take(feed)
+    assert workers.tape.count("ask") <= 4

@@ -1,0 +1,268 @@
+"""One update: literal averages, pushes and learning rates, donation, one compilation, any number of devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from learner.metrics import documented_tag
+from learner.state import init_state, make_optimiser
+from learner.update import batch_loss, batch_sharding, make_mesh, make_update, moving_average, replicated
+from muzero.losses import LossOutput, make_loss
+from muzero.types import Params
+
+RATES = dict(search_average_rate=0.1, target_average_rate=0.5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Everything here runs a few times: compiling costs far more than it could save."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+# --- A learner in two numbers: representation and prediction grow by the learning rate at every update ----
+
+
+def counting_loss(params, target_representation, buffer, trajectory):
+    """Minus the parameters: their gradient is −1. Reports what is read of the target average."""
+    read = {"loss/value": target_representation * trajectory.reward[0]}
+    loss = -(params.representation + params.prediction) * trajectory.reward[0]
+    return LossOutput(loss, jnp.ones(()), read, {"loss/value": jnp.ones(())})
+
+
+def counting_params(rng_key):
+    return Params(representation=jnp.zeros(()), dynamics=jnp.zeros(()), prediction=jnp.full((), 100.0))
+
+
+def counting_learner(push_interval=2, learning_rate=1.0, buffer_size=3, **changes):
+    """Returns (state, update) of gradient descent with steps of exactly `learning_rate`."""
+    optimiser, mesh = optax.sgd(learning_rate), make_mesh(1)
+    state = init_state(counting_params, optimiser, value_buffer_size=buffer_size, rng_key=jax.random.key(0))
+    schedule = optax.constant_schedule(learning_rate)
+    update = make_update(counting_loss, optimiser, schedule, mesh, push_interval=push_interval, **RATES | changes)
+    return jax.device_put(state, replicated(mesh)), update
+
+
+def _ones(num_sequences=2):
+    """Returns a batch whose rewards are 1."""
+    batch = tiny.batch(range(num_sequences))
+    return batch._replace(reward=np.ones_like(batch.reward))
+
+
+def test_two_averages_with_two_rates_and_who_reads_which():
+    """θ = 1, 2, 3, 4 after the updates; θ' ← θ' + rate (θ − θ') from 0, rates 0.1 for the search, 0.5 for the target."""
+    state, update = counting_learner()
+    rows = []
+    for _ in range(4):
+        state, metrics = update(state, _ones())
+        averages = (state.params, state.search_average, state.target_average)
+        rows.append([float(x.representation) for x in averages] + [float(metrics["loss/value"])])
+    expected = [
+        # θ, search average, target average; the loss reads the target average of before the update
+        [1.0, 0.1, 0.5, 0.0],
+        [2.0, 0.29, 1.25, 0.5],
+        [3.0, 0.561, 2.125, 1.25],
+        [4.0, 0.9049, 3.0625, 2.125],
+    ]
+    np.testing.assert_allclose(rows, expected, rtol=1e-6)
+    # Pushed after updates 2 and 4: the target average's head, which starts at 100.
+    np.testing.assert_allclose(state.value_buffer.head_params, [101.25, 103.0625, 0.0])
+    assert state.value_buffer.push_update.tolist() == [2, 4, -1]
+
+
+def test_averages_start_at_the_parameters():
+    optimiser, _ = make_optimiser(
+        learning_rate=1.0, final_learning_rate=0.0, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.0
+    )
+    state = init_state(tiny.init_params, optimiser, value_buffer_size=2, rng_key=jax.random.key(4))
+    for average in (state.search_average, state.target_average):
+        jax.tree.map(np.testing.assert_array_equal, average, state.params)
+    assert int(state.num_updates) == 0 and state.value_buffer.push_update.tolist() == [-1, -1]
+    leaves = jax.tree.leaves(state)
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)  # donated buffers are not shared
+
+
+def test_moving_average_is_literal():
+    assert float(moving_average(jnp.array(2.0), jnp.array(10.0), 0.25)) == 4.0
+
+
+@pytest.mark.parametrize("push_interval, num_updates, expected", [(3, 7, [3, 6, -1]), (2, 9, [8, 4, 6])])
+def test_heads_are_pushed_at_multiples_of_the_interval_and_never_at_zero(push_interval, num_updates, expected):
+    state, update = counting_learner(push_interval=push_interval)
+    history = [state.value_buffer.push_update.tolist()]
+    for _ in range(num_updates):
+        state, metrics = update(state, _ones())
+        history.append(state.value_buffer.push_update.tolist())
+    assert history[: push_interval + 1] == [[-1, -1, -1]] * push_interval + [[push_interval, -1, -1]]
+    assert history[-1] == expected
+    assert float(metrics["value_buffer/filled"]) == sum(x >= 0 for x in expected)
+    ages = [num_updates - x for x in expected if x >= 0]
+    assert float(metrics["value_buffer/age_mean"]) == pytest.approx(np.mean(ages))
+
+
+def test_the_papers_interval_pushes_after_updates_50_and_100():
+    state, update = counting_learner(push_interval=50)
+    batch = jax.device_put(_ones(), batch_sharding(make_mesh(1)))
+    pushed = []
+    for _ in range(101):
+        state, metrics = update(state, batch)
+        pushed.append(float(metrics["value_buffer/filled"]))
+    assert pushed == [0.0] * 49 + [1.0] * 50 + [2.0] * 2
+    assert state.value_buffer.push_update.tolist() == [50, 100, -1]
+
+
+def test_the_step_follows_the_linear_schedule():
+    """Adam's step for a constant gradient is the learning rate itself."""
+    optimiser, schedule = make_optimiser(
+        learning_rate=1e-2, final_learning_rate=2e-3, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.0
+    )
+    state = init_state(counting_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
+    update = make_update(counting_loss, optimiser, schedule, make_mesh(1), push_interval=2, **RATES)
+    values, rates = [0.0], []
+    for _ in range(6):
+        state, metrics = update(state, _ones())
+        values.append(float(state.params.representation))
+        rates.append(float(metrics["optimiser/learning_rate"]))
+    np.testing.assert_allclose(rates, [1e-2, 8e-3, 6e-3, 4e-3, 2e-3, 2e-3], rtol=1e-5)
+    np.testing.assert_allclose(np.diff(values), rates, rtol=1e-3)
+    assert float(metrics["optimiser/update_norm"]) == pytest.approx(2e-3 * 2**0.5, rel=1e-3)
+    assert float(state.params.dynamics) == 0.0  # no gradient, no decay
+
+
+@pytest.mark.parametrize("limit, expected", [(None, [3.0, 4.0]), (1.0, [0.6, 0.8]), (10.0, [3.0, 4.0])])
+def test_gradients_are_clipped_to_their_global_norm_if_asked(limit, expected):
+    settings = dict(learning_rate=1e-3, final_learning_rate=0.0, schedule_num_updates=10, weight_decay=0.0)
+    optimiser, _ = make_optimiser(max_gradient_norm=limit, **settings)
+    params = {"a": jnp.zeros(()), "b": jnp.zeros(())}
+    _, state = optimiser.update({"a": jnp.array(3.0), "b": jnp.array(4.0)}, optimiser.init(params), params)
+    moments = optax.tree.get(state, "mu")  # Adam's first moment: a tenth of the first gradient
+    np.testing.assert_allclose([10 * moments["a"], 10 * moments["b"]], expected, rtol=1e-5)
+
+
+# --- The real loss ----------------------------------------------------------------------------------------
+
+
+def keep_gradient():
+    """An optimiser that moves nothing and keeps the gradient as its state."""
+    return optax.GradientTransformation(
+        init=lambda params: jax.tree.map(jnp.zeros_like, params),
+        update=lambda gradient, state, params: (jax.tree.map(jnp.zeros_like, gradient), gradient),
+    )
+
+
+def tiny_learner(num_devices, num_heads=2):
+    """Returns (state, update, mesh) of the tiny network with some stored heads."""
+    mesh, optimiser = make_mesh(num_devices), keep_gradient()
+    loss_fn = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
+    state = init_state(tiny.MODEL.init, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
+    state = state._replace(value_buffer=tiny.buffer_of(tiny.heads(num_heads), 3))
+    update = make_update(loss_fn, optimiser, optax.constant_schedule(0.0), mesh, push_interval=3, **RATES)
+    return jax.device_put(state, replicated(mesh)), update, mesh
+
+
+def uneven_batch():
+    """Returns 8 sequences: the first two, one shard of four, have one start state each."""
+    batch = tiny.batch(range(8), event_prob=0.05)
+    is_first = batch.is_first.copy()
+    is_first[:2, 1 : tiny.NUM_STARTS] = True
+    is_first[:2, tiny.NUM_STARTS :] = False
+    return batch._replace(is_first=is_first)
+
+
+def test_the_state_is_donated_and_nothing_is_compiled_twice():
+    state, update, mesh = tiny_learner(1, num_heads=0)
+    structure = jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    for i in range(4):
+        old = jax.tree.leaves(state)
+        state, metrics = update(state, jax.device_put(tiny.batch([i, i + 1]), batch_sharding(mesh)))
+        assert all(leaf.is_deleted() for leaf in old)
+        assert update._cache_size() == 1
+        assert float(metrics["value_buffer/filled"]) == (1.0 if i >= 2 else 0.0)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == structure
+    assert all(np.isfinite(x) for x in jax.device_get(metrics).values())
+    undocumented = [tag for tag in metrics if documented_tag(tag) is None]
+    assert undocumented == [] and all(x.shape == () for x in metrics.values())
+
+
+def test_metrics_are_means_over_the_whole_batch():
+    state, update, _ = tiny_learner(1)
+    loss_fn = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
+    loss, total = jax.jit(lambda s, b: batch_loss(loss_fn, s.params, s, b))(state, uneven_batch())
+    _, metrics = update(state, uneven_batch())
+    starts = float(total.num_starts)
+    assert starts == float(np.sum(~uneven_batch().is_first[:, 1 : tiny.NUM_STARTS + 1]))
+    assert float(metrics["loss/total"]) == pytest.approx(float(loss), rel=1e-5)
+    assert float(metrics["loss/value_k0"]) == pytest.approx(float(total.sums["loss/value_k0"]) / starts, rel=1e-5)
+    mean, square, error = (
+        float(total.sums[f"value_buffer/{name}"] / total.weights[f"value_buffer/{name}"])
+        for name in ("target_mean", "target_square", "error_square")
+    )
+    assert float(metrics["value_buffer/explained_variance"]) == pytest.approx(1 - error / (square - mean**2), rel=1e-3)
+
+
+def test_a_batch_without_a_start_state_changes_nothing():
+    state, update, _ = tiny_learner(1)
+    batch = tiny.batch(range(8))
+    batch = batch._replace(is_first=np.ones_like(batch.is_first))
+    state, metrics = update(state, batch)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(state.optimiser_state))
+    assert float(metrics["loss/total"]) == 0.0 and all(np.isfinite(x) for x in jax.device_get(metrics).values())
+
+
+# --- Devices ----------------------------------------------------------------------------------------------
+
+
+def _distance(tree, other):
+    """Returns the largest difference of any entry, relative to the largest entry of its leaf."""
+    pairs = zip(jax.tree.leaves(jax.device_get(tree)), jax.tree.leaves(jax.device_get(other)), strict=True)
+    return max(float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-6)) for x, y in pairs)
+
+
+def compare_devices():
+    """Prints what one and four devices make of the same batch; runs in a process with four devices."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    results = {}
+    for num_devices in (1, 4):
+        state, update, mesh = tiny_learner(num_devices)
+        batch = jax.device_put(uneven_batch(), batch_sharding(mesh))
+        shards = len({shard.device for shard in batch.action.addressable_shards})
+        state, metrics = update(state, batch)
+        results[num_devices] = (state.optimiser_state, metrics, shards)
+    state, _, _ = tiny_learner(1)
+    loss_fn = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
+    shard_gradient = jax.jit(jax.grad(lambda p, b: batch_loss(loss_fn, p, state, b)[0]))
+    shards = [jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], uneven_batch()) for i in range(4)]
+    rows = [shard_gradient(state.params, shard) for shard in shards]
+    mean_of_means = jax.tree.map(lambda *leaves: sum(leaves) / 4, *rows)
+    report = {
+        "devices": jax.local_device_count(),
+        "shards": [results[1][2], results[4][2]],
+        "gradient": _distance(results[4][0], results[1][0]),
+        "metrics": _distance(results[4][1], results[1][1]),
+        "per_shard_means": _distance(mean_of_means, results[1][0]),
+    }
+    print(json.dumps(report))
+
+
+def test_four_devices_make_the_gradient_of_one():
+    here = Path(__file__).parent
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
+    env["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent)])
+    code = "import test_learner_update; test_learner_update.compare_devices()"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["devices"] == 4 and report["shards"] == [1, 4]
+    assert report["gradient"] < 1e-5 and report["metrics"] < 1e-5
+    assert report["per_shard_means"] > 1e-3  # what averaging per device would have made of it
+    print(report)
