@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import rlax
 
-from muzero.types import Array
+from muzero.types import Array, Trajectory
 
 
 def td_lambda_targets(
@@ -136,4 +136,50 @@ def unroll_masks(is_first: Array, discount: Array, *, num_starts: int, num_unrol
         absorbed_mask=jnp.concatenate([first[1][:, None], absorbed], axis=1),
         reward_alive_mask=reward_alive,
         reward_absorbed_mask=reward_absorbed,
+    )
+
+
+def windows(x: Array, num_starts: int, length: int) -> Array:
+    """Returns [S, length, ...] with row t = x[t : t + length]."""
+    return x[jnp.arange(num_starts)[:, None] + jnp.arange(length)]
+
+
+class Targets(NamedTuple):
+    """Scalar targets of every unroll of one sequence; S start states, K imagined steps."""
+
+    reward: Array  # [S, K]
+    reward_mask: Array  # [S, K]
+    value: Array  # [S, K+1]
+    value_mask: Array  # [S, K+1]
+    policy: Array  # [S, K+1, A]
+    policy_mask: Array  # [S, K+1]
+    absorbed_mask: Array  # [S, K+1]
+
+
+def make_targets(
+    trajectory: Trajectory, *, num_starts: int, num_unroll_steps: int, discount_factor: float, td_lambda: float
+) -> Targets:
+    """Returns the targets of all unrolls of one sequence, zero after a termination."""
+    real = 1.0 - trajectory.is_first[1:].astype(jnp.float32)
+    returns = td_lambda_targets(
+        trajectory.search_value,
+        trajectory.reward,
+        trajectory.discount,
+        real,
+        discount_factor=discount_factor,
+        td_lambda=td_lambda,
+    )
+    masks = unroll_masks(
+        trajectory.is_first, trajectory.discount, num_starts=num_starts, num_unroll_steps=num_unroll_steps
+    )
+    start = masks.start_mask[:, None]
+    length = num_unroll_steps + 1
+    return Targets(
+        reward=windows(trajectory.reward, num_starts, num_unroll_steps) * masks.reward_alive_mask,
+        reward_mask=(masks.reward_alive_mask + masks.reward_absorbed_mask) * start,
+        value=windows(returns, num_starts, length) * masks.alive_mask,
+        value_mask=(masks.alive_mask + masks.absorbed_mask) * start,
+        policy=windows(trajectory.search_policy, num_starts, length),
+        policy_mask=masks.alive_mask * start,
+        absorbed_mask=masks.absorbed_mask,
     )

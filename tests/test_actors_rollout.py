@@ -322,7 +322,8 @@ def test_same_seed_repeats_every_number_and_another_seed_does_not():
     once, again, other = play(4), play(4), play(5)
     for left, right in zip(jax.tree.leaves(once), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(left, right)
-    assert (once[0].action != other[0].action).any()
+    assert (once[0].search_value != other[0].search_value).all()
+    assert (once[0].action != other[0].action)[once[0].is_first[:, 1:]].any()  # drawn where no search decides
     values = np.concatenate([once[0].search_value.ravel(), once[1].search_value[:, OVERLAP:].ravel()])
     assert len(set(values.tolist())) == len(values)  # every search of every environment has its own key
 

@@ -1,13 +1,17 @@
-"""A network small enough for NumPy, as JAX model and as float64 oracle, and random trajectories for it."""
+"""A network small enough for NumPy, as JAX model and float64 oracle; random trajectories; a learner that counts."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import reference
 
+from learner.state import init_state
+from learner.update import make_mesh, make_update, replicated
 from muzero import value_buffer
+from muzero.losses import LossOutput
 from muzero.model import Model
 from muzero.support import Support
 from muzero.types import Params, Trajectory
@@ -123,3 +127,35 @@ def buffer_of(head_list: list, size: int) -> value_buffer.ValueBuffer:
     for i, head in enumerate(head_list):
         buffer = value_buffer.push(buffer, head, i + 1)
     return buffer
+
+
+# --- A learner in two numbers: representation and prediction grow by the learning rate at every update ----
+
+RATES = dict(search_average_rate=0.1, target_average_rate=0.5)
+
+
+def counting_loss(params, target_representation, buffer, trajectory):
+    """Returns minus the parameters, whose gradient is −1; reports what is read of the target average."""
+    read = {"loss/value": target_representation * trajectory.reward[0]}
+    loss = -(params.representation + params.prediction) * trajectory.reward[0]
+    return LossOutput(loss, jnp.ones(()), read, {"loss/value": jnp.ones(())})
+
+
+def counting_params(rng_key) -> Params:
+    """Returns the parameters before the first update."""
+    return Params(representation=jnp.zeros(()), dynamics=jnp.zeros(()), prediction=jnp.full((), 100.0))
+
+
+def counting_learner(push_interval: int = 2):
+    """Returns (state, update): gradient descent with steps of exactly 1, averages with RATES, 3 slots for heads."""
+    optimiser, mesh = optax.sgd(1.0), make_mesh(1)
+    state = init_state(counting_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
+    schedule = optax.constant_schedule(1.0)
+    update = make_update(counting_loss, optimiser, schedule, mesh, push_interval=push_interval, **RATES)
+    return jax.device_put(state, replicated(mesh)), update
+
+
+def batch_of_ones() -> Trajectory:
+    """Returns two sequences whose rewards are 1, for `counting_loss`."""
+    rows = batch(range(2))
+    return rows._replace(reward=np.ones_like(rows.reward))
