@@ -2,14 +2,15 @@
 
     python scripts/train.py atari-cpu --env.name krull
 
-Run time: stops after 10 minutes; give `--stop.minutes 45` for more. Expected score: see the README; its settings are those
-of `minatar` carried over, not yet tuned on Atari.
+Run time: stops after 10 minutes; give `--stop.minutes 45` for more. Expected score: see the README; its settings
+are those of `minatar` carried over, not yet tuned on Atari.
 
 Deviations from the paper, with reasons:
 * grey frames of 64×64, four of them, an encoder of patches, vector latents: the emulator and the search have to share
   two cores with the learner;
 * rewards clipped to ± 1, 61 bins to ± 15 on h(x): one value scale for every game;
-* 16 simulations, root noise 0.2; γ 0.97, λ 0.95, value weight 1, Q floor 0.05: short horizons are what a short run can learn;
+* 16 simulations, root noise 0.2; γ 0.97, λ 0.95, value weight 1, Q floor 0.05: short horizons are what
+  a short run can learn;
 * 8 updates per 640 new steps, learning rate 5e-4, gradients clipped: a CPU's batches are small;
 * 4 past heads: they reach back over 10 % of a 10-minute run.
 """

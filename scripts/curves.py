@@ -20,7 +20,8 @@ from learner.run_directory import RunDirectory
 from scripts import commands
 
 _CURVE_FIELDS = ("environment", "seed", "num_frames", "num_updates", "wall_seconds", "episode/return")
-_SCORE_FIELDS = ("environment", "seed", "protocol", "checkpoint", "episodes", "mean", "standard_error", "human_normalised")
+_RESULT_FIELDS = ("protocol", "checkpoint", "mean", "standard_error", "human_normalised")
+_SCORE_FIELDS = ("environment", "seed", "episodes", *_RESULT_FIELDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ def score_rows(directory: RunDirectory, config: Config) -> list[dict]:
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.evaluations.glob("*.json"))]
     return [
         {"environment": config.env.name, "seed": config.seed, "episodes": len(result["returns"])}
-        | {key: result[key] for key in ("protocol", "checkpoint", "mean", "standard_error", "human_normalised")}
+        | {key: result[key] for key in _RESULT_FIELDS}
         for result in results
     ]
 
