@@ -1,6 +1,11 @@
-"""The smallest Atari run: the real program in seconds, nothing learnt.
+"""The smallest Atari run: the real program, from start to score, for tests and for a first look.
 
-python scripts/train.py smoke
+    python scripts/train.py smoke
+
+Run time: about 30 s of one core, most of it compilation. Expected score: that of the random policy; nothing is learnt.
+
+Deviations from the paper: everything is tiny (48x48 frames, vector latents, 4 simulations, 2 environments, 8 updates),
+and games are cut after 60 emulator frames, so that some end: an agent that has learnt nothing may never fire the ball.
 """
 
 from configs.schema import (
@@ -19,7 +24,7 @@ from configs.schema import (
 )
 
 CONFIG = Config(
-    env=EnvConfig(name="breakout", frame_size=48, max_noops=5),
+    env=EnvConfig(name="breakout", frame_size=48, max_noops=5, max_episode_frames=60),
     network=NetworkConfig(
         latent="vector", encoder="light", history_length=2, num_channels=8, latent_size=16, hidden_size=16
     ),

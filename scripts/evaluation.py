@@ -38,7 +38,7 @@ def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> GreedyA
 
 
 def load_params(directory: RunDirectory, checkpoint: int | str) -> tuple[Params, int]:
-    """Returns the search average of a checkpoint and its number of updates. Raises `ConfigError` if none is the best."""
+    """Returns the search average of a checkpoint and its number of updates; `ConfigError` if there is no best."""
     if checkpoint == "best" and best_so_far(directory) is None:
         raise ConfigError(
             f"checkpoint = best: {directory.path} has none, since nothing was evaluated while it trained "

@@ -1,11 +1,11 @@
 """One greedy game as a video: the game's own picture, and beside it what the search thought of it.
 
-    ┌─────────────────┬───────────────┐
-    │                 │ name          │
-    │  colour frame   │ return  value │
-    │  of the state   │ value curve   │
-    │                 │ visits        │
-    └─────────────────┴───────────────┘
+┌─────────────────┬───────────────┐
+│                 │ name          │
+│  colour frame   │ return  value │
+│  of the state   │ value curve   │
+│                 │ visits        │
+└─────────────────┴───────────────┘
 """
 
 from collections.abc import Iterator

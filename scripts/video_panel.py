@@ -46,7 +46,7 @@ class Panel:
         canvas.text(f"decision {num_decisions:,}", WIDTH - _MARGIN, 44, 0.5, _FAINT, align="right")
         half = (WIDTH - 2 * _MARGIN - 12) // 2
         _draw_number(canvas, _MARGIN, half, "return so far", f"{episode_return:,.10g}", _TEXT)
-        _draw_number(canvas, _MARGIN + half + 12, half, "search value", f"{decision.value:,.2f}", _VALUE)
+        _draw_number(canvas, _MARGIN + half + 12, half, "search value", _short(float(decision.value)), _VALUE)
         _draw_curve(canvas, np.array(self._values), self._value_unit)
         self._draw_visits(canvas, decision)
         return canvas.finished()
@@ -61,11 +61,11 @@ class Panel:
         for row, action in enumerate(shown):
             top, prob = _ROW_TOP + row * height, float(decision.policy[action])
             bottom, base = top + height - max(3, 0.22 * height), top + 0.5 * height + 3
-            chosen = action == decision.action
-            canvas.text(self._actions[action], _MARGIN, base, size, _CHOSEN if chosen else _TEXT)
+            name, bar, number = (_CHOSEN,) * 3 if action == decision.action else (_TEXT, _BAR, _FAINT)
+            canvas.text(self._actions[action], _MARGIN, base, size, name)
             canvas.box(left, top, right, bottom, _TRACK)
-            canvas.box(left, top, left + prob * (right - left), bottom, _CHOSEN if chosen else _BAR)
-            canvas.text(f"{100 * prob:.0f} %", WIDTH - _MARGIN, base, size, _CHOSEN if chosen else _FAINT, align="right")
+            canvas.box(left, top, left + prob * (right - left), bottom, bar)
+            canvas.text(f"{100 * prob:.0f} %", WIDTH - _MARGIN, base, size, number, align="right")
 
 
 def _draw_number(canvas: "_Canvas", left: float, width: float, name: str, number: str, colour: tuple) -> None:
@@ -80,14 +80,19 @@ def _draw_curve(canvas: "_Canvas", values: np.ndarray, unit: str) -> None:
     canvas.box(left, top, right, bottom, _CARD)
     canvas.text(f"search value ({unit})", left + 14, top + 22, 0.42, _FAINT)
     low, high = float(values.min()), float(values.max())
-    middle, reach = (low + high) / 2, max((high - low) / 2, 1e-3 * abs(low), 1e-3)
+    middle, reach = (low + high) / 2, max((high - low) / 2, 1e-2 * abs(low), 1e-2)
     x = right - 62 - (right - left - 80) * np.arange(len(values))[::-1] / (_CURVE_LENGTH - 1)
     y = bottom - 16 - 100 * (values - (middle - reach)) / (2 * reach)
     canvas.area(x, y, bottom - 10, _VALUE_AREA)
     canvas.line(x, y, _VALUE)
     canvas.dot(x[-1], y[-1], _VALUE)
     for height, value in ((bottom - 12, middle - reach), (bottom - 112, middle + reach)):
-        canvas.text(f"{value:,.3g}", right - 10, height, 0.42, _FAINT, align="right")
+        canvas.text(_short(value), right - 10, height, 0.42, _FAINT, align="right")
+
+
+def _short(value: float) -> str:
+    """Returns `value` in a few characters, never as -0.00."""
+    return f"{round(value, 2) + 0.0:,.2f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 class _Canvas:

@@ -19,7 +19,7 @@ SPEC = EnvironmentSpec(observation_shape=(1,), observation_dtype="float32", num_
 
 
 class Numbered(gymnasium.Env):
-    """State s, counted over all games from `start`, is observed as [s]; a game lasts `lengths[g]` decisions of reward 5."""
+    """State s (over all games, from `start`) is observed as [s]; game g lasts `lengths[g]` decisions of reward 5."""
 
     observation_space = spaces.Box(0.0, np.inf, (1,), np.float32)
     action_space = spaces.Discrete(NUM_ACTIONS)

@@ -1,4 +1,4 @@
-"""The unroll of a group of environments: every state of the games carries its own number, so an index that moved shows."""
+"""The unroll of a group of environments: every state of the games carries its number, so an index that moved shows."""
 
 import gymnasium
 import jax
@@ -24,7 +24,7 @@ TERMINATED, TRUNCATED = (0.0, True, False, False), (0.0, False, True, False)
 
 
 class Numbered(gymnasium.Env):
-    """State s, counted over all games from 0, is observed as [s, 100 * name]; game g replays games[g], then the last."""
+    """State s, counted over all games from 0, is observed as [s, 100 * name]; game g replays games[g] or the last."""
 
     observation_space = spaces.Box(0.0, np.inf, (2,), np.float32)
     action_space = spaces.Discrete(NUM_ACTIONS)

@@ -146,6 +146,7 @@ def _expected_past(biases, trajectory, support):
     return kl / len(biases), np.mean(overlaps)
 
 
+@pytest.mark.timeout(900)  # on a busy machine
 def test_one_update_of_the_papers_network_with_all_heads():
     """About a minute on one core, 3 GB; nothing smaller has the paper's shapes."""
     config, trajectory = _shortest(PAPER), _sequence()

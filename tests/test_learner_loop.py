@@ -12,7 +12,6 @@ from learner.metrics import documented_tag
 from learner.state import LearnerState
 from muzero.types import Episode, Params
 
-
 START = Counters()
 
 

@@ -18,7 +18,6 @@ from learner.metrics import documented_tag
 from learner.state import init_state, make_optimiser
 from learner.update import batch_sharding, make_mesh, make_update, moving_average, replicated
 from muzero.losses import LossOutput, make_loss
-from muzero.types import Params
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,195 @@
+"""The plan of the house, read from the sources: who may import whom, what is documented, what no file may name."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from configs import presets
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("muzero", "actors", "learner", "configs", "scripts")
+FORBIDDEN = {  # scripts → {configs, actors, learner} → muzero, and what each room must live without
+    "muzero": {
+        "actors", "learner", "configs", "scripts", "ray", "gymnasium", "ale_py", "tensorboard", "tensorboardX", "time",
+        "threading", "queue", "os", "io", "pathlib", "shutil", "tempfile", "json", "csv", "pickle", "multiprocessing",
+        "subprocess", "socket", "logging", "orbax", "tyro", "rich", "imageio", "cv2",
+    },
+    "actors": {"learner", "configs", "scripts", "optax", "haiku", "rlax", "tensorboardX", "orbax", "tyro"},
+    "learner": {"actors", "configs", "scripts", "gymnasium", "ale_py", "cv2", "ray", "tyro", "mctx"},
+    "configs": {"jax", "haiku", "optax", "ray", "gymnasium", "muzero", "actors", "learner", "scripts"},
+    "scripts": set(),
+}  # fmt: skip
+SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+TEXTS = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".sh", ".cfg", ".ini", ".csv"}
+PRIVATE = {".git", ".venv", "runs", "build", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
+
+relative = lambda path: path.relative_to(ROOT).as_posix()
+
+
+def parse(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(tree):
+    """Yields (line, whole dotted module) of every import, wherever it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+
+
+def offences(room, source):
+    """Returns `line: module` of what a module of `room` may not import."""
+    return [
+        f"{line}: {name}"
+        for line, name in imports(ast.parse(source))
+        if name.split(".")[0] in FORBIDDEN[room] | {""}  # "" is a relative import
+    ]
+
+
+def test_the_rooms_are_there():
+    assert len(SOURCES) > 35
+    assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_module_imports_only_what_its_room_may(path):
+    assert offences(path.relative_to(ROOT).parts[0], path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "room, source",
+    [
+        ("muzero", "import time"),
+        ("muzero", "def f():\n    from ray.util import x"),
+        ("actors", "from learner.metrics import Progress"),
+        ("learner", "import actors.pool as p"),
+        ("configs", "import jax.numpy as jnp"),
+        ("learner", "from . import state"),
+    ],
+)
+def test_the_rule_would_see_an_offence(room, source):
+    assert len(offences(room, source)) == 1
+
+
+@pytest.mark.parametrize("package, user", [("mctx", "muzero/search.py"), ("orbax", "learner/checkpoint_files.py")])
+def test_one_module_knows_a_package(package, user):
+    found = {path: {name.split(".")[0] for _, name in imports(parse(path))} for path in SOURCES}
+    assert [relative(path) for path, packages in found.items() if package in packages] == [user]
+
+
+def test_only_the_update_knows_shardings_and_only_three_places_compile():
+    """`learner/update.py` is the learner's jit; the two users of the search compile it for themselves."""
+    users = lambda call: [relative(path) for path in SOURCES if call in ast.unparse(parse(path))]
+    assert users("NamedSharding(") == ["learner/update.py"]
+    assert users("jax.jit(") == ["actors/agent.py", "actors/rollout.py", "learner/update.py"]
+
+
+def test_all_packages_come_from_this_folder():
+    """Five generic names: an installed stranger called `configs` must not win."""
+    for name in ROOMS:
+        assert Path(importlib.import_module(name).__file__).resolve().parents[1] == ROOT
+
+
+def test_the_packages_that_are_installed_are_the_rooms():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert sorted(settings["tool"]["setuptools"]["packages"]["find"]["include"]) == sorted(f"{room}*" for room in ROOMS)
+
+
+def test_every_preset_file_is_offered_under_its_name():
+    files = {path.stem for path in (ROOT / "configs").glob("*.py")}
+    others = {"__init__", "schema", "checks", "serialise", "presets"}
+    assert files - others == {name.replace("-", "_") for name in presets.PRESETS}
+    assert all(presets.DESCRIPTIONS[name].strip() for name in presets.PRESETS)
+
+
+def public_definitions(tree, prefix=""):
+    """Yields (qualified name, node) of public functions, classes and methods; a nested function is no interface."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield f"{prefix}{node.name}", node
+            if isinstance(node, ast.ClassDef):
+                yield from public_definitions(node, f"{prefix}{node.name}.")
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.name != "__init__.py"], ids=relative)
+def test_everything_public_has_a_docstring(path):
+    tree = parse(path)
+    assert ast.get_docstring(tree), "the module"
+    assert [name for name, node in public_definitions(tree) if not ast.get_docstring(node)] == []
+
+
+def texts():
+    for path in sorted(ROOT.rglob("*")):
+        private = PRIVATE & set(path.relative_to(ROOT).parts) or any(part.endswith(".egg-info") for part in path.parts)
+        if not private and path.is_file() and (path.suffix in TEXTS or path.name in {"Makefile", "Dockerfile"}):
+            yield path
+
+
+# Split, so that this file does not offend.
+MACHINE = re.compile(
+    "--(extra-)?" + "index-url|--find-" + r"links|(?<![\w.])/wor" + r"k/|(?<![\w.])/ho" + r"me/\w|(?<![\w.])/ro"
+    r"ot/|/opt/" + "wheels|pypi" + r"\.org|files\." + "pythonhosted|PIP_" + "INDEX"
+)
+
+
+def test_no_file_names_a_package_index_or_a_path_of_this_machine():
+    found = [
+        f"{relative(path)}:{number}: {line.strip()[:80]}"
+        for path in texts()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if MACHINE.search(line)
+    ]
+    assert len(list(texts())) > 60
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line", ["pip install --index-" + "url x", "cd /wor" + "k/main", "'/ho" + "me/me'", "https://pypi." + "org/simple"]
+)
+def test_the_pattern_would_see_an_offence(line):
+    assert MACHINE.search(line)
+    assert not MACHINE.search("runs/home/work.py /shared/runs")
+
+
+def functions(tree):
+    """Yields (name, lines without the docstring, functions it is nested in) of every function."""
+
+    def visit(node, depth):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                doc = child.body[0] if ast.get_docstring(child) else None
+                length = child.end_lineno - child.lineno + 1 - (doc.end_lineno - doc.lineno + 1 if doc else 0)
+                yield child.name, length, depth
+                yield from visit(child, depth + 1)
+            else:
+                yield from visit(child, depth)
+
+    yield from visit(tree, 0)
+
+
+def test_functions_are_short_and_flat():
+    found = [(f"{relative(path)} {name}", *sizes) for path in SOURCES for name, *sizes in functions(parse(path))]
+    lengths = sorted(length for _, length, _ in found)
+    assert lengths[len(lengths) // 2] <= 12
+    assert lengths[int(0.9 * len(lengths))] <= 40
+    assert [name for name, length, depth in found if length > 60 or depth > 2] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_file_can_be_read_in_one_sitting(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 260
+
+
+def test_importing_muzero_types_pulls_in_nothing_heavy():
+    heavy = ("jax", "ray", "rlax", "haiku", "gymnasium")
+    code = f"import sys, muzero.types; print([name for name in {heavy} if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
