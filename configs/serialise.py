@@ -20,7 +20,10 @@ def _build(cls: type, values: dict, prefix: str):
     names = {field.name for field in dataclasses.fields(cls)}
     unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
     if unknown or missing:
-        raise ConfigError(f"stored configuration {prefix or 'top level'}: unknown {unknown}, missing {missing}")
+        raise ConfigError(
+            f"stored configuration {prefix or 'top level'}: unknown {unknown}, missing {missing}; it was written by "
+            "another version of this code (the commit is in the run's provenance.json)"
+        )
     types = typing.get_type_hints(cls)
     built = {
         name: _build(types[name], value, f"{prefix}{name}.") if dataclasses.is_dataclass(types[name]) else value

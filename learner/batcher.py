@@ -36,7 +36,7 @@ class BatchFeed:
       batch_size: B; every rollout brings `N` sequences with `B % N == 0`.
       collect_ahead: False for lockstep.
       num_passes, num_minibatches: how often and in how many pieces a batch is gone through.
-      seed: seed of the order of sequences in later passes; a single piece keeps the order of arrival.
+      seed: seed of the order of sequences, drawn anew for every pass; a single piece keeps the order of arrival.
     """
 
     def __init__(

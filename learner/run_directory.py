@@ -24,8 +24,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 _CODE_ROOT = Path(__file__).resolve().parents[1]
 _FOLDERS = ("tensorboard", "checkpoints", "evaluations", "logs")
 
@@ -120,6 +118,12 @@ class RunDirectory:
         """Appends the provenance of a resume; arguments as in `create`. Call it while holding the lock."""
         self._append_provenance({"event": "resume", **provenance(command, seeds)})
 
+    def record_devices(self, devices: Sequence[str]) -> None:
+        """Adds the devices of the learner to the last provenance record, which is made before JAX has any."""
+        *earlier, last = json.loads(self.provenance_file.read_text(encoding="utf-8"))
+        records = [*earlier, last | {"jax_devices": list(devices)}]
+        write_atomically(self.provenance_file, json.dumps(records, indent=2) + "\n")
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the exclusive right to train here; the operating system takes it back when the process dies.
@@ -171,10 +175,7 @@ class RunDirectory:
 
 
 def provenance(command: Sequence[str], seeds: Any) -> dict:
-    """Returns what is needed to repeat a run: code, command, packages, machine, seeds, UTC time (JSON values).
-
-    Initialises jax's devices: on several hosts call it after `jax.distributed.initialize`.
-    """
+    """Returns what is needed to repeat a run: code, command, packages, machine, seeds, UTC time (JSON values)."""
     return {
         "start_time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": list(command),
@@ -183,7 +184,6 @@ def provenance(command: Sequence[str], seeds: Any) -> dict:
         "python": platform.python_version(),
         "packages": _package_versions(),
         "machine": _machine(),
-        "jax_devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
     }
 
 

@@ -21,6 +21,11 @@ def check_address(address: str | None) -> None:
         raise ConfigError(f"--ray-address {address}: no Ray cluster answers there ({error})") from error
 
 
+def stop_ray() -> None:
+    """Leaves the cluster; an embedded Ray ends with all its processes."""
+    ray.shutdown()
+
+
 def start_ray(address: str | None, *, num_workers: int, cpus_per_worker: float) -> None:
     """Joins the cluster at `address`, or starts an embedded Ray with room for the workers.
 

@@ -1,8 +1,8 @@
 """What the programs share: checks before anything starts, the training session around its files, exit codes."""
 
 import dataclasses
+import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import differences, from_dict, section, to_dict
 from learner import run_directory
 from learner.checkpoint import CheckpointError
+from learner.checkpoint_files import complete_slots
 from learner.run_directory import RunDirectory, RunDirectoryError
 from muzero.types import Params
 from scripts import cluster, evaluation, process
@@ -27,8 +28,6 @@ DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 def run(main: Callable[[list[str]], int]) -> int:
     """Returns the exit code of `main(sys.argv[1:])`: 2 and one clear line for what the user can put right."""
     process.keep_heap()
-    # Ray starts its processes with fork and exec at once, which is safe beside JAX's threads.
-    warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
     try:
         return main(sys.argv[1:])
     except (ConfigError, RunDirectoryError, CheckpointError) as error:
@@ -52,7 +51,13 @@ def check_environment(config: Config) -> EnvironmentSpec:
 
 def check_machine(config: Config) -> None:
     """Raises `ConfigError` if the devices of this process do not fit the batch."""
-    check_devices(config, jax.local_device_count())
+    check_devices(config, 1 if config.learner.num_devices == 1 else _count_devices())
+
+
+def _count_devices() -> int:
+    """Returns the local devices as a child process sees them: Ray has to be started before JAX has threads here."""
+    command = [sys.executable, "-c", "import jax; print(jax.local_device_count())"]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def default_path(preset: str, config: Config) -> Path:
@@ -60,8 +65,11 @@ def default_path(preset: str, config: Config) -> Path:
     return run_directory.default_path(preset, config.env.name, config.seed)
 
 
-def initial_params(config: Config, spec: EnvironmentSpec, init_from: str | None) -> Params | None:
-    """Returns the weights of `RUN_DIR` or `RUN_DIR@N`. Raises `ConfigError` if they are of another kind of agent."""
+def initial_params(config: Config, spec: EnvironmentSpec, init_from: str | None) -> Callable[[], Params] | None:
+    """Returns what loads the weights of `RUN_DIR` or `RUN_DIR@N`, once Ray runs.
+
+    Raises `ConfigError` if they are of another kind of agent, `CheckpointError` if there is no such checkpoint.
+    """
     if init_from is None:
         return None
     path, _, number = init_from.partition("@")
@@ -76,7 +84,11 @@ def initial_params(config: Config, spec: EnvironmentSpec, init_from: str | None)
     changed = differences(agent(stored), agent(config))
     if changed:
         raise ConfigError(f"--init-from {init_from}: another network: {'; '.join(changed)}")
-    return evaluation.load_params(directory, checkpoint_name(number or "latest"))[0]
+    which = checkpoint_name(number or "latest")
+    stored_steps = complete_slots(directory.checkpoints / "best" if which == "best" else directory.checkpoints)
+    if not stored_steps or (isinstance(which, int) and which not in stored_steps):
+        raise CheckpointError(f"--init-from {init_from}: no such checkpoint; there are {stored_steps}")
+    return lambda: evaluation.load_params(directory, which)[0]
 
 
 def checkpoint_name(text: str) -> int | str:
@@ -101,7 +113,14 @@ def open_run(path: str | Path) -> tuple[RunDirectory, Config]:
     return directory, from_dict(directory.read_config())
 
 
-def train_new(config: Config, path: Path, command: list[str], *, params: Params | None, ray_address: str | None) -> int:
+def train_new(
+    config: Config,
+    path: Path,
+    command: list[str],
+    *,
+    load_params: Callable[[], Params] | None,
+    ray_address: str | None,
+) -> int:
     """Trains a new run in `path`; returns the exit code."""
     cluster.check_address(ray_address)
     try:
@@ -109,7 +128,7 @@ def train_new(config: Config, path: Path, command: list[str], *, params: Params 
     except OSError as error:
         raise ConfigError(f"--run-dir {path}: {error}") from error
     with directory.lock():
-        return _train(config, directory, Start(params=params), ray_address)
+        return _train(config, directory, Start(load_params=load_params), ray_address)
 
 
 def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str | None) -> int:
@@ -132,8 +151,16 @@ def with_stop(config: Config, stop: StopConfig) -> Config:
 
 def _train(config: Config, directory: RunDirectory, start: Start, ray_address: str | None) -> int:
     print(f"run directory: {directory.path}", flush=True)
-    session = Session(config, directory, start, ray_address)
-    counters = session.run()
+    actors = config.actors
+    # Before JAX or anything else has threads in this process: Ray forks, and a fork beside a lock that a thread
+    # holds hangs for ever (seen here).
+    cluster.start_ray(ray_address, num_workers=actors.num_workers, cpus_per_worker=actors.cpus_per_worker)
+    try:
+        directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
+        session = Session(config, directory, start)
+        counters = session.run()
+    finally:
+        cluster.stop_ray()
     print(f"saved after {counters.num_updates:,} updates, {counters.num_frames:,} frames")
     if session.interrupted is not None:
         print(f"interrupted; go on with: python scripts/resume.py {directory.path}")

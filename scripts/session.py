@@ -5,11 +5,11 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import ray
 
 from actors.pool import ActorPool, ActorPoolError
 from configs.schema import Config
@@ -24,7 +24,6 @@ from learner.update import batch_sharding, replicated
 from muzero.types import Params, PublishedParams
 from scripts import evaluation, process
 from scripts.assemble import build_learner, env_spec, rollout_builder
-from scripts.cluster import start_ray
 
 _GRACE_SECONDS = 10.0  # for the batch under way after Ctrl-C or SIGTERM; cluster managers kill after 30 s
 
@@ -33,13 +32,13 @@ class Start(NamedTuple):
     """Where a session begins: at a new state, at stored weights, or at a checkpoint of the same run."""
 
     resume: bool = False
-    params: Params | None = None  # --init-from
+    load_params: Callable[[], Params] | None = None  # --init-from
 
 
 class Session:
     """Trains until a limit of `config.stop`, Ctrl-C or SIGTERM; always leaves a checkpoint of what it did."""
 
-    def __init__(self, config: Config, directory: RunDirectory, start: Start, ray_address: str | None):
+    def __init__(self, config: Config, directory: RunDirectory, start: Start):
         self._config, self._directory = config, directory
         self._spec = env_spec(config.env)
         self._loop, self._checkpointer, self._mesh = self._make_loop(start)
@@ -52,14 +51,11 @@ class Session:
         self._best = evaluation.best_so_far(directory)
         self._started = time.monotonic()
         self._interrupted: str | None = None
-        self._ray_address = ray_address
 
     def run(self) -> Counters:
         """Trains; returns the counters at the end."""
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self._save()  # a run that is killed before its first checkpoint can be resumed
-        actors = self._config.actors
-        start_ray(self._ray_address, num_workers=actors.num_workers, cpus_per_worker=actors.cpus_per_worker)
         self._pool = pool = self._make_pool()
         for number in handlers:  # after Ray, which takes SIGTERM for itself and would leave without saving
             signal.signal(number, self._interrupt)
@@ -68,7 +64,6 @@ class Session:
             self._train(pool)
         finally:
             pool.close()
-            ray.shutdown()
             self._metrics.close()
             self._episodes.close()
             self._checkpointer.close()
@@ -92,8 +87,8 @@ class Session:
             checkpoint = checkpointer.restore()
             state = jax.device_put(checkpoint.state, replicated(mesh))
             counters = Counters(**checkpoint.metadata["counters"])
-        elif start.params is not None:
-            state = _with_params(state, start.params, mesh)
+        elif start.load_params is not None:
+            state = _with_params(state, start.load_params(), mesh)
         loop = LearnerLoop(
             state,
             counters,

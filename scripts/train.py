@@ -46,12 +46,13 @@ def main(argv: list[str]) -> int:
     check(config)
     spec = commands.check_environment(config)
     commands.check_machine(config)
-    params = commands.initial_params(config, spec, options.init_from)
+    load_params = commands.initial_params(config, spec, options.init_from)
     if options.dry_run:
         print(json.dumps(serialise.to_dict(config), indent=2))
         return commands.DONE
     path = options.run_dir or commands.default_path(preset, config)
-    return commands.train_new(config, path, ["scripts/train.py", *argv], params=params, ray_address=options.ray_address)
+    command = ["scripts/train.py", *argv]
+    return commands.train_new(config, path, command, load_params=load_params, ray_address=options.ray_address)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import pytest
 import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from actors.pool import ActorPoolError
 from configs import presets
 from configs.serialise import from_dict, to_dict
 from learner.checkpoint import Checkpointer
@@ -121,7 +122,7 @@ def stored(path, step=None):
 def session(path, start):
     """Yields a session of the run at `path`, made but not run."""
     directory = RunDirectory.open(path)
-    made = Session(from_dict(directory.read_config()), directory, start, None)
+    made = Session(from_dict(directory.read_config()), directory, start)
     try:
         yield made
     finally:
@@ -431,6 +432,23 @@ def test_a_run_that_lost_every_checkpoint_but_the_first_starts_over(smoke, tmp_p
     assert (path / "metrics.jsonl").read_text() == (path / "episodes.jsonl").read_text() == ""
 
 
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_a_session_whose_actors_are_gone_saves_what_it_has(smoke, tmp_path, is_interrupted):
+    """A signal to the whole process group ends Ray's processes as well; without a signal it is a failure."""
+    path = tmp_path / "run"
+    RunDirectory.create(path, json.loads((smoke[0] / "config.json").read_text()), ["test"], {})
+
+    class Pool:
+        def next_rollout(self):
+            begun._interrupted = "SIGTERM" if is_interrupted else None
+            raise ActorPoolError("all gone")
+
+    with session(path, Start()) as begun:
+        with contextlib.nullcontext() if is_interrupted else pytest.raises(ActorPoolError, match="all gone"):
+            begun._train(Pool())
+    assert complete_steps(path) == [0]
+
+
 # --- weights of another run ------------------------------------------------------------------------------------------
 
 
@@ -438,9 +456,9 @@ def test_a_run_that_lost_every_checkpoint_but_the_first_starts_over(smoke, tmp_p
 def test_init_from_takes_the_weights_and_nothing_else(smoke, suffix, step, tmp_path):
     path, _ = smoke
     config = from_dict(json.loads((path / "config.json").read_text()))
-    params = commands.initial_params(config, commands.check_environment(config), f"{path}{suffix}")
+    load_params = commands.initial_params(config, commands.check_environment(config), f"{path}{suffix}")
     RunDirectory.create(tmp_path / "new", to_dict(config), ["test"], {})
-    with session(tmp_path / "new", Start(params=params)) as begun:
+    with session(tmp_path / "new", Start(load_params=load_params)) as begun:
         counters, state = begun._loop.counters, jax.device_get(begun._loop.state)
     source = stored(path, step).state
     for name in ("params", "search_average", "target_average"):
