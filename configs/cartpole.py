@@ -1,6 +1,17 @@
 """CartPole-v1 with vector latents: the quickest run that shows learning.
 
-python scripts/train.py cartpole
+    python scripts/train.py cartpole
+
+Run time: 400,000 decisions in 5 to 7 minutes on one core. Expected score: 500 of 500, greedy; see the README.
+
+Deviations from the paper, with reasons:
+* vector latents, one frame of history, 61 bins to ± 30 on h(x): the state is a Markov vector of four numbers;
+* 16 simulations for two actions; Q floor 1.0: the size of one reward, the smallest difference that means anything;
+* γ 0.99, λ 0.9: an episode is up to 500 decisions of reward 1, its end is what has to be seen;
+* 16 updates per 640 new steps (4 passes, 4 minibatches), learning rate 1e-3, gradients clipped: a CPU's batches are
+  small;
+* lockstep collecting: on one core nothing is gained by acting with older parameters;
+* 8 past heads, pushed every 50 updates.
 """
 
 from configs.schema import (

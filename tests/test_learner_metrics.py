@@ -137,7 +137,8 @@ def test_the_documented_tags_are_the_promised_ones():
     promised = {
         "episode": "return length",
         "loss": "total reward value policy past reward_k{k} value_k{k} policy_k{k} past_k{k} target_saturated",
-        "value_buffer": "filled age_mean rho_mean rho_clipped_fraction overlap explained_variance",
+        "value_buffer": "filled age_mean rho_mean rho_clipped_fraction overlap overlap_newest overlap_oldest "
+        "explained_variance",
         "search": "policy_entropy depth q_range unvisited_fraction root_value_minus_network_value",
         "optimiser": "gradient_norm update_norm learning_rate",
         "perf": "frames_per_second updates_per_second learner_wait_fraction sequences_dropped",

@@ -440,10 +440,14 @@ def test_a_session_whose_actors_are_gone_saves_what_it_has(smoke, tmp_path, is_i
 
     class Pool:
         def next_rollout(self):
-            begun._interrupted = "SIGTERM" if is_interrupted else None
             raise ActorPoolError("all gone")
 
+    def wait_for_a_batch(feed):
+        begun._interrupted = "SIGTERM" if is_interrupted else None
+        return next(feed)
+
     with session(path, Start()) as begun:
+        begun._loop.run_batch = wait_for_a_batch
         with contextlib.nullcontext() if is_interrupted else pytest.raises(ActorPoolError, match="all gone"):
             begun._train(Pool())
     assert complete_steps(path) == [0]
