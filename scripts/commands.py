@@ -15,7 +15,6 @@ from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import differences, from_dict, section, to_dict
 from learner import run_directory
 from learner.checkpoint import CheckpointError
-from learner.checkpoint_files import complete_slots
 from learner.run_directory import RunDirectory, RunDirectoryError
 from muzero.types import Params
 from scripts import cluster, evaluation, process
@@ -85,9 +84,7 @@ def initial_params(config: Config, spec: EnvironmentSpec, init_from: str | None)
     if changed:
         raise ConfigError(f"--init-from {init_from}: another network: {'; '.join(changed)}")
     which = checkpoint_name(number or "latest")
-    stored_steps = complete_slots(directory.checkpoints / "best" if which == "best" else directory.checkpoints)
-    if not stored_steps or (isinstance(which, int) and which not in stored_steps):
-        raise CheckpointError(f"--init-from {init_from}: no such checkpoint; there are {stored_steps}")
+    evaluation.require_checkpoint(directory, which)
     return lambda: evaluation.load_params(directory, which)[0]
 
 

@@ -12,7 +12,8 @@ from actors.evaluator import play, play_randomly
 from actors.scores import human_normalised
 from configs.schema import Config, ConfigError
 from configs.serialise import from_dict, section
-from learner.checkpoint import restore_params
+from learner.checkpoint import CheckpointError, restore_params
+from learner.checkpoint_files import complete_slots
 from learner.episodes import last_episodes
 from learner.run_directory import RunDirectory, write_atomically
 from muzero.search import make_search
@@ -37,13 +38,21 @@ def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> GreedyA
     return make_agent(config, params, num_environments=1, seed=0)
 
 
-def load_params(directory: RunDirectory, checkpoint: int | str) -> tuple[Params, int]:
-    """Returns the search average of a checkpoint and its number of updates; `ConfigError` if there is no best."""
+def require_checkpoint(directory: RunDirectory, checkpoint: int | str) -> None:
+    """Raises `ConfigError` if there is no best, `CheckpointError` if there is no such number; reads no weights."""
     if checkpoint == "best" and best_so_far(directory) is None:
         raise ConfigError(
             f"checkpoint = best: {directory.path} has none, since nothing was evaluated while it trained "
             "(log.evaluation_interval_minutes); use latest or a number of updates"
         )
+    stored_steps = complete_slots(directory.checkpoints)
+    if isinstance(checkpoint, int) and checkpoint not in stored_steps:
+        raise CheckpointError(f"no checkpoint {checkpoint} in {directory.checkpoints}; there are {stored_steps}")
+
+
+def load_params(directory: RunDirectory, checkpoint: int | str) -> tuple[Params, int]:
+    """Returns the search average of a checkpoint and its number of updates; raises like `require_checkpoint`."""
+    require_checkpoint(directory, checkpoint)
     stored = restore_params(directory.checkpoints, checkpoint, fields=["search_average"])
     return Params(**stored.state["search_average"]), stored.step
 
