@@ -482,9 +482,9 @@ def test_init_from_is_checked_by_a_dry_run(smoke, call):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("smoke", "--init-from", "{run}@7"), r"@7: no such checkpoint; there are \[0, 8\]"),
+        (("smoke", "--init-from", "{run}@7"), r"no checkpoint 7 in .*; there are \[0, 8\]"),
         (("smoke", "--init-from", "{run}@soon"), "checkpoint = soon: must be latest, best or a number of updates"),
-        (("smoke", "--init-from", "{run}@best"), r"@best: no such checkpoint; there are \[\]"),
+        (("smoke", "--init-from", "{run}@best"), "checkpoint = best: .* has none"),
         (("smoke", "--init-from", "{run}-nowhere"), "-nowhere holds no run: there is no config.json"),
         (("cartpole", "--init-from", "{run}"), r"its environment breakout has .*48, 48.*, CartPole-v1 has "),
         (("smoke", "--env.name", "ms_pacman", "--init-from", "{run}"), "breakout has .*num_actions=4.*num_actions=9"),
