@@ -1,6 +1,8 @@
 """How a program comes to its Ray: an embedded one, or a cluster that is there already."""
 
 import socket
+import subprocess
+import sys
 
 import ray
 
@@ -8,10 +10,16 @@ from configs.schema import ConfigError
 
 _OBJECT_STORE_BYTES = 2**30  # of an embedded Ray: a few batches and two versions of small parameters
 _CONNECT_SECONDS = 10.0
+_JOIN_SECONDS = 60.0
 
 
 def check_address(address: str | None) -> None:
-    """Raises `ConfigError` if `address` is HOST:PORT and nobody listens there: Ray would try for many minutes."""
+    """Raises `ConfigError` if there is no cluster at `auto` or HOST:PORT, where Ray would try for many minutes.
+
+    `auto` is tried in a child process: nothing may start here before the run directory exists.
+    """
+    if address == "auto" and not finds_cluster():
+        raise ConfigError("--ray-address auto: no Ray cluster runs on this machine; start one or leave it out")
     host, _, port = (address or "").rpartition(":")
     if "://" in host or not port.isdecimal():
         return  # embedded, `auto`, or a scheme of Ray's own
@@ -19,6 +27,15 @@ def check_address(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:  # the latter: no such port number
         raise ConfigError(f"--ray-address {address}: no Ray cluster answers there ({error})") from error
+
+
+def finds_cluster() -> bool:
+    """Returns whether a child process can join the cluster that runs on this machine."""
+    command = [sys.executable, "-c", "import ray; ray.init(address='auto', log_to_driver=False)"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=_JOIN_SECONDS).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def stop_ray() -> None:

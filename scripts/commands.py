@@ -71,7 +71,9 @@ def initial_params(config: Config, spec: EnvironmentSpec, init_from: str | None)
     """
     if init_from is None:
         return None
-    path, _, number = init_from.partition("@")
+    path, at, number = init_from.rpartition("@")
+    if not at or Path(init_from).is_dir():  # a path may have an @ of its own
+        path, number = init_from, ""
     directory, stored = open_run(path)
     other = check_environment(stored)
     if other != spec:
@@ -169,6 +171,7 @@ def _train(config: Config, directory: RunDirectory, start: Start, ray_address: s
 def _print_final_score(config: Config, directory: RunDirectory) -> None:
     """Plays the last checkpoint greedily and prints its score next to the random policy's."""
     num_episodes = config.log.evaluation_episodes
+    print(f"playing {num_episodes} whole games greedily, then randomly (Ctrl-C: the run is saved already)", flush=True)
     params, step = evaluation.load_params(directory, "latest")
     seed = evaluation.evaluation_seed(config.seed)
     agent = evaluation.evaluate_params(config, params, num_episodes=num_episodes, seed=seed, checkpoint=step)

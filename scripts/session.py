@@ -1,7 +1,6 @@
 """One session of a run, new or resumed: actors on one side, the learner on the other, files below."""
 
 import collections
-import logging
 import signal
 import threading
 import time
@@ -204,7 +203,7 @@ class Session:
             checkpoint=self._loop.counters.num_updates,
         )
         evaluation.write_result(self._directory, result, name=f"training-{self._loop.counters.num_updates:09d}")
-        logging.info("greedy return %.2f over %d episodes", result["mean"], len(result["returns"]))
+        print(f"greedy return {result['mean']:.2f} over {len(result['returns'])} games", flush=True)
         if self._best is None or result["mean"] > self._best:
             self._best = result["mean"]
             self._checkpointer.save_best(self._loop.counters.num_updates, self._loop.state, self._metadata())
