@@ -43,10 +43,6 @@ def make_state(value: float) -> State:
     return State(params, nets(10.0), optimiser_state, jnp.asarray(int(value), jnp.int32))
 
 
-def abstract(state: State) -> State:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-
-
 ABSTRACT_STATE = jax.eval_shape(lambda: make_state(0.0))  # no device yet: see conftest.py
 
 
