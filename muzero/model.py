@@ -32,6 +32,7 @@ def make_model(
     head_channels: int,
     latent_size: int,
     hidden_size: int,
+    history_length: int,
 ) -> Model:
     """Returns the model for observations stacked to `stack_shape` ([h, w, c] image or [d] vector).
 
@@ -42,7 +43,9 @@ def make_model(
         make_representation = lambda: networks.PlanesRepresentation(encoder, num_channels, num_blocks)
         make_dynamics = lambda: networks.PlanesDynamics(num_actions, num_blocks, head_channels, num_bins)
     else:
-        make_representation = lambda: networks.VectorRepresentation(encoder, num_channels, hidden_size, latent_size)
+        make_representation = lambda: networks.VectorRepresentation(
+            encoder, num_channels, hidden_size, latent_size, num_action_planes=history_length - 1
+        )
         make_dynamics = lambda: networks.VectorDynamics(num_actions, hidden_size, num_bins)
     make_prediction = lambda: networks.Prediction(num_actions, num_bins, head_channels, hidden_size)
 

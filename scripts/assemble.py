@@ -37,7 +37,7 @@ def env_spec(env: EnvConfig) -> EnvironmentSpec:
 def build_model(config: Config, spec: EnvironmentSpec) -> tuple[Model, Support]:
     """Returns the networks and the categorical support of a run."""
     network = section(config.network)
-    shape = stack_shape(spec.observation_shape, network.pop("history_length"))
+    shape = stack_shape(spec.observation_shape, config.network.history_length)
     support = Support(**section(config.support))
     model = make_model(stack_shape=shape, num_actions=spec.num_actions, num_bins=support.num_bins, **network)
     return model, support

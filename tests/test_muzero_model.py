@@ -14,6 +14,7 @@ from muzero.types import Params
 
 PAPER = dict(
     stack_shape=(96, 96, 63),  # 32 grey frames and 31 actions
+    history_length=32,
     num_actions=18,
     num_bins=601,
     latent="planes",
@@ -25,7 +26,14 @@ PAPER = dict(
     hidden_size=128,
 )
 SMALL = PAPER | dict(
-    stack_shape=(32, 32, 5), num_actions=3, num_bins=7, num_channels=8, num_blocks=1, latent_size=6, hidden_size=5
+    stack_shape=(32, 32, 5),
+    history_length=1,
+    num_actions=3,
+    num_bins=7,
+    num_channels=8,
+    num_blocks=1,
+    latent_size=6,
+    hidden_size=5,
 )
 
 
@@ -103,6 +111,17 @@ def test_latents_follow_the_observation(stack_shape, latent, encoder, expected):
     policy_logits, value_logits = jax.eval_shape(model.predict, params.prediction, root)
     assert root.shape == next_latent.shape == expected
     assert (policy_logits.shape, value_logits.shape, reward_logits.shape) == ((3,), (7,), (7,))
+
+
+def test_vector_latents_read_action_planes_as_numbers():
+    settings = SMALL | dict(stack_shape=(32, 32, 5), latent="vector", encoder="muzero", history_length=3)
+    model, shapes = make_model(**settings), _init_shapes(settings)
+    without = _init_shapes(settings | {"stack_shape": (32, 32, 3), "history_length": 1})
+    assert _count(shapes.representation) == _count(without.representation) + 2 * 5  # two numbers into five units
+    params = _random(shapes).representation
+    stack = jnp.zeros((32, 32, 5))
+    latents = [model.represent(params, stack.at[..., 4].set(value)) for value in (0.0, 0.5)]
+    assert float(jnp.max(jnp.abs(latents[0] - latents[1]))) > 1e-3
 
 
 # --- Values -----------------------------------------------------------------------------------------------
