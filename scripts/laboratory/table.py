@@ -1,0 +1,55 @@
+"""Rows of finished units as a CSV that is replaced in one step: a kill at any moment loses at most running units."""
+
+import csv
+import io
+from pathlib import Path
+
+from configs.schema import ConfigError
+from learner.run_directory import write_atomically
+from scripts.laboratory.experiment import Cell, Row, Unit
+
+
+def to_text(rows: list[Row]) -> str:
+    """Returns `rows`, which have the same fields, as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def parse_cell(text: str) -> Cell:
+    """Returns the number that `text` is, or itself."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+class Table:
+    """The CSV of one experiment."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.rows: list[Row] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.rows = [{key: parse_cell(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+
+    def has(self, unit: Unit) -> bool:
+        """Returns whether the rows of `unit` are kept. Raises `ConfigError` if the file is of another experiment."""
+        if self.rows and not unit.keys() <= self.rows[0].keys():
+            raise ConfigError(f"{self._path}: has no columns {', '.join(unit)}; choose another --out")
+        return any(all(row[key] == cell for key, cell in unit.items()) for row in self.rows)
+
+    def add(self, unit: Unit, rows: list[Row]) -> None:
+        """Keeps the rows of a finished unit, each with the unit's own columns in front."""
+        self.rows += [unit | {key: _rounded(cell) for key, cell in row.items()} for row in rows]
+        write_atomically(self._path, to_text(self.rows))
+
+
+def _rounded(cell: Cell) -> Cell:
+    """Returns a float with eight digits, as plain Python number: what the file can say is what the figure shows."""
+    return float(f"{float(cell):.8g}") if not isinstance(cell, int | str) else cell
