@@ -1,5 +1,6 @@
 """How a program comes to its Ray: an embedded one, or a cluster that is there already."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -49,6 +50,8 @@ def start_ray(address: str | None, *, num_workers: int, cpus_per_worker: float) 
     Raises `ConfigError` if there is no cluster at `address`.
     """
     if address is None:
+        # Ray gives its workers niceness 15: any other job on the machine starves the actors, and the run with them.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only place actors.
         ray.init(
             address="local",
