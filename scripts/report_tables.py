@@ -1,0 +1,145 @@
+"""The tables of a report: what was compared, and what the statistics say."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from actors.scores import scale
+from scripts import comparison
+from scripts.comparison import Cell, Estimate
+from scripts.results import Row
+
+MISSING = "not available"
+
+
+class Table(NamedTuple):
+    """A table of a report; cells are text, numbers, or None for what is not available."""
+
+    name: str  # of its CSV file
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple]
+    note: str = ""
+
+
+class Comparison(NamedTuple):
+    """Everything the tables and plots are made of."""
+
+    rows: tuple[Row, ...]
+    kind: str
+    arms: list[str]  # the baseline first
+    cells: dict[tuple[str, str], Cell]
+    games: list[str]  # all of them
+    learned: dict[str, bool | None]  # by game: does the baseline beat the random policy
+    compared: list[str]  # games with a score in every arm that are not known to be unlearned
+    normalised: list[str]  # those of them that have a normalised axis
+    resamples: int
+
+    def runs(self, arm: str) -> np.ndarray | None:
+        """Returns the normalised scores of an arm [seeds, games], None without scores of single seeds."""
+        return comparison.matrix(self.cells, arm, self.normalised) if self.normalised else None
+
+    def raw(self, arm: str, games: list[str]) -> np.ndarray:
+        """Returns the mean scores of an arm [games]."""
+        return np.array([self.cells[game, arm].mean for game in games])
+
+
+def compare(rows: tuple[Row, ...], kind: str, baseline: str, resamples: int) -> Comparison:
+    """Returns the comparison of all arms with `baseline` by the scores of `kind`."""
+    arms = [baseline, *(arm for arm in dict.fromkeys(row.arm for row in rows) if arm != baseline)]
+    games = list(dict.fromkeys(row.game for row in rows))
+    cells = comparison.cells(rows, kind)
+    learned = {game: comparison.beats_random(rows, cells.get((game, baseline)), game, baseline) for game in games}
+    compared = [game for game in games if all((game, arm) in cells for arm in arms) and learned[game] is not False]
+    normalised = [game for game in compared if scale(game) is not None]
+    return Comparison(rows, kind, arms, cells, games, learned, compared, normalised, resamples)
+
+
+def tables(compared: Comparison) -> list[Table]:
+    """Returns the tables of a report, in order."""
+    return [_tests(compared), _differences(compared), _aggregates(compared), _wall_time(compared), _games(compared)]
+
+
+def _games(compared: Comparison) -> Table:
+    columns = ["game", "counts"]
+    for arm in compared.arms:
+        columns += [arm, f"{arm}: standard error", f"{arm}: seeds", f"{arm}: normalised"]
+    rows = []
+    for game in compared.games:
+        row = [game, _counts(compared, game)]
+        for arm in compared.arms:
+            cell = compared.cells.get((game, arm), Cell(None, None, None))
+            seeds = None if cell.seeds is None else len(cell.seeds)
+            row += [cell.mean, cell.standard_error, seeds, comparison.normalised(game, cell.mean)]
+        rows.append(tuple(row))
+    sources = sorted({axis.source for axis in map(scale, compared.games) if axis is not None})
+    note = f"Normalised scores: {'; '.join(sources) or MISSING}."
+    return Table("games", "Every game: mean over seeds", tuple(columns), rows, note)
+
+
+def _counts(compared: Comparison, game: str) -> str:
+    if compared.learned[game] is False:
+        return "no: not learned, no evidence"
+    if game not in compared.compared:
+        return "no: an arm has no score"
+    return "yes" if game in compared.normalised else "yes, raw scores only"
+
+
+def _interval(estimate: Estimate | None) -> tuple:
+    if estimate is None:
+        return None, None, None
+    return estimate.value, *(estimate.interval or (None, None))
+
+
+def _aggregates(compared: Comparison) -> Table:
+    rows = []
+    for arm in compared.arms if compared.normalised else []:
+        mean = comparison.means(compared.cells, arm, compared.normalised)
+        for name, estimate in comparison.aggregate(compared.runs(arm), mean, compared.resamples).items():
+            rows.append((arm, name, *_interval(estimate)))
+    columns = ("arm", "over games", "normalised score", "95 %: low", "95 %: high")
+    note = f"Stratified bootstrap over the seeds of every game (rliable), {compared.resamples:,} resamples."
+    return Table("aggregates", f"All {len(compared.normalised)} games together", columns, rows, note)
+
+
+def _differences(compared: Comparison) -> Table:
+    rows, baseline = [], compared.arms[0]
+    for arm in compared.arms[1:] if compared.normalised else []:
+        pair = compared.runs(arm), compared.runs(baseline)
+        both = tuple(comparison.means(compared.cells, name, compared.normalised) for name in (arm, baseline))
+        found = comparison.difference(*pair, both, compared.resamples)
+        rows += [(arm, f"{name}, difference", *_interval(estimate)) for name, estimate in found.items()]
+        chance = comparison.probability_of_improvement(*pair, compared.resamples)
+        rows.append((arm, "probability of improvement", *_interval(chance)))
+    columns = ("arm", f"against {baseline}", "normalised score", "95 %: low", "95 %: high")
+    note = "Intervals: the seeds of both arms are resampled within every game (rliable)."
+    return Table("effects", "Effects", columns, rows, note)
+
+
+def _tests(compared: Comparison) -> Table:
+    rows, baseline = [], compared.arms[0]
+    for arm in compared.arms[1:]:
+        raw = [compared.raw(name, compared.compared) for name in (arm, baseline)]
+        rows.append((arm, "raw", *_test(*raw)))
+        if compared.normalised:
+            scores = [comparison.means(compared.cells, name, compared.normalised)[0] for name in (arm, baseline)]
+            rows.append((arm, "normalised", *_test(*scores)))
+        else:
+            rows.append((arm, "normalised", 0, None, None, None))
+    columns = ("arm", f"scores, against {baseline}", "games", "W", "p", "smallest p possible")
+    note = "Two-sided Wilcoxon signed-rank test over the games' mean scores (scipy); equal scores are dropped."
+    return Table("tests", "Tests over games", columns, rows, note)
+
+
+def _test(scores: np.ndarray, baseline: np.ndarray) -> tuple:
+    found = comparison.wilcoxon_test(scores, baseline)
+    return (len(scores), None, None, None) if found is None else tuple(found)
+
+
+def _wall_time(compared: Comparison) -> Table:
+    rows = []
+    for arm in compared.arms:
+        trials = [row for row in compared.rows if row.arm == arm and row.kind == compared.kind]
+        hours = [row.wall_seconds / 3600 for row in trials if row.wall_seconds is not None]
+        rows.append((arm, len(hours), sum(hours) / len(hours) if hours else None, sum(hours) if hours else None))
+    return Table("wall_time", "Wall time", ("arm", "trials timed", "hours, mean", "hours, all"), rows)

@@ -1,0 +1,252 @@
+"""The report: the paper's own numbers from the paper's own table, and what it says where scores are lacking."""
+
+import csv
+import html.parser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors import scores
+from configs.schema import ConfigError
+from scripts import comparison, report, report_page, report_tables, results
+from scripts.results import CURVE, LAST_FRAMES, RANDOM, Results, Row
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER = ROOT / "scripts" / "paper_table3.csv"
+HEADER = ",".join(Row._fields)
+
+
+def trial(game="pong", arm="muzero", seed=0, kind=LAST_FRAMES, score=1.0, frames=100, **more):
+    return Row("s", game, arm, seed, frames, kind, score, **more)
+
+
+def made_up(num_seeds=4, games=("MinAtar/Breakout-v1", "MinAtar/Asterix-v1", "MinAtar/Freeway-v1")):
+    """Returns rows in which the second arm is better by 10 % on every seed, curves included."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for game in games:
+        for seed in range(num_seeds):
+            score = 10.0 * rng.uniform(0.9, 1.1)
+            for arm, factor in (("muzero", 1.0), ("muzero+past", 1.1)):
+                rows.append(trial(game, arm, seed, score=factor * score, wall_seconds=3600.0))
+                rows.append(trial(game, arm, seed, RANDOM, 0.3 + 0.01 * seed))
+                rows += [trial(game, arm, seed, CURVE, factor * score * k, frames=50 * k) for k in (1, 2)]
+    return tuple(rows)
+
+
+# --- the paper -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """Returns (directory, completed process) of the real program on the paper's table."""
+    path = tmp_path_factory.mktemp("paper") / "report"
+    command = [sys.executable, "scripts/report.py", str(PAPER), "--out", str(path)]
+    return path, subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def table(path, name):
+    with (path / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_papers_table_gives_the_papers_p(paper):
+    path, done = paper
+    assert done.returncode == 0, done.stderr
+    raw, normalised = table(path, "tests")
+    assert (raw["games"], normalised["games"]) == ("57", "57")
+    assert float(raw["p"]) == pytest.approx(0.04447, abs=5e-6)
+    assert float(normalised["p"]) == pytest.approx(0.217, abs=5e-4)
+
+
+def test_the_papers_table_gives_the_papers_medians(paper):
+    found = {(row["arm"], row["over games"]): float(row["normalised score"]) for row in table(paper[0], "aggregates")}
+    expected = {"median": (4.858, 5.032), "interquartile mean": (5.651, 6.272)}
+    for name, values in expected.items():
+        assert (found["muzero", name], found["muzero+past", name]) == pytest.approx(values, abs=5e-4)
+
+
+def test_what_needs_single_seeds_is_not_available_for_the_paper(paper):
+    intervals = [(row["95 %: low"], row["95 %: high"]) for row in table(paper[0], "aggregates")]
+    assert intervals == [("not available",) * 2] * 6
+    effects = {row["against muzero"]: row for row in table(paper[0], "effects")}
+    assert effects["probability of improvement"]["normalised score"] == "not available"
+    assert float(effects["median, difference"]["normalised score"]) == pytest.approx(5.032 - 4.858, abs=1e-3)
+    page = (paper[0] / "report.html").read_text()
+    for title in ("Performance profiles", "Median normalised score over games, while training", "Learning curves"):
+        assert re.search(rf"<h2>{title}[^<]*</h2>\s*<figure><p class=missing>not available", page), title
+
+
+def test_every_game_of_the_paper_is_in_the_table_with_its_error(paper):
+    games = {row["game"]: row for row in table(paper[0], "games")}
+    assert len(games) == 57 and {row["counts"] for row in games.values()} == {"yes"}
+    alien = games["alien"]
+    assert (float(alien["muzero+past"]), float(alien["muzero+past: standard error"])) == (52821, 1918)
+    assert float(alien["muzero: normalised"]) == pytest.approx((38698 - 227.8) / (7127.7 - 227.8))
+    assert "Proper Value Equivalence" in (paper[0] / "report.md").read_text()
+
+
+class Links(html.parser.HTMLParser):
+    """Collects what a browser would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.tags = [], set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.found += [value for name, value in attrs if name in {"src", "href", "srcset", "data", "xlink:href"}]
+
+
+def test_the_page_asks_no_host_for_anything_and_fits_a_phone(paper):
+    page = (paper[0] / "report.html").read_text()
+    links = Links()
+    links.feed(page)
+    assert links.found and all(link.startswith(("#", "data:")) for link in links.found)
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert not links.tags & {"script", "iframe", "object", "embed", "img", "base"}
+    assert "default-src 'none'" in page and 'content="width=device-width' in page
+    assert page.count("<svg") == 1  # the bars; a table wider than the screen scrolls in a box of its own
+    assert page.count("<table>") == page.count("<div class=scroll>") == 5
+
+
+# --- scores of single seeds ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compared():
+    return report_tables.compare(made_up(), LAST_FRAMES, "muzero", 200)
+
+
+def test_intervals_hold_the_effect_that_was_put_in(compared):
+    effects = {row[1]: row[2:] for row in report_tables._differences(compared).rows}
+    value, low, high = effects["mean, difference"]
+    expected = np.mean([1.0 / (axis.one - axis.zero) for axis in map(scores.scale, compared.games)])
+    assert low < expected < high and value == pytest.approx(expected, rel=0.05)
+    assert low < value < high
+    probability, low, high = effects["probability of improvement"]
+    assert 0.5 < low <= probability <= high <= 1
+
+
+def test_the_bootstrap_repeats_itself(compared):
+    assert report_tables._aggregates(compared) == report_tables._aggregates(compared)
+
+
+def test_three_games_cannot_be_significant_and_the_table_says_so(compared):
+    raw, normalised = report_tables._tests(compared).rows
+    assert raw == ("muzero+past", "raw", 3, 0.0, 0.25, 0.25) and normalised[2:] == raw[2:]
+
+
+def test_seeds_that_differ_between_games_leave_no_interval():
+    rows = [row for row in made_up() if (row.game, row.seed) != ("MinAtar/Freeway-v1", 3)]
+    found = report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
+    assert {row[3:] for row in report_tables._aggregates(found).rows} == {(None, None)}
+
+
+def test_a_game_that_was_not_learned_is_no_evidence():
+    rows = [row._replace(score=0.33) if row.game == "MinAtar/Asterix-v1" else row for row in made_up()]
+    found = report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
+    assert found.compared == ["MinAtar/Breakout-v1", "MinAtar/Freeway-v1"]
+    counts = {row[0]: row[1] for row in report_tables._games(found).rows}
+    assert counts["MinAtar/Asterix-v1"] == "no: not learned, no evidence"
+
+
+def test_a_game_without_a_normaliser_counts_in_the_raw_test_only():
+    found = report_tables.compare(made_up(games=("CartPole-v1", "pong", "qbert")), LAST_FRAMES, "muzero", 50)
+    assert [row[2] for row in report_tables._tests(found).rows] == [3, 2]
+    assert report_tables._games(found).rows[0][1] == "yes, raw scores only"
+
+
+def test_a_game_that_an_arm_has_not_finished_is_left_out():
+    rows = [row for row in made_up() if (row.game, row.arm) != ("MinAtar/Asterix-v1", "muzero+past")]
+    found = report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
+    assert "MinAtar/Asterix-v1" not in found.compared and "MinAtar/Asterix-v1" in found.games
+    assert report_tables._games(found).rows[1][1] == "no: an arm has no score"
+
+
+def test_equal_arms_have_no_test():
+    assert comparison.wilcoxon_test(np.ones(4), np.ones(4)) is None
+
+
+def test_wall_time_of_both_arms_is_reported(compared):
+    assert report_tables._wall_time(compared).rows == [("muzero", 12, 1.0, 12.0), ("muzero+past", 12, 1.0, 12.0)]
+
+
+def test_curves_and_profiles_are_drawn_where_the_scores_are_there(compared):
+    from scripts import report_plots
+
+    plots = report_plots.plots(compared)
+    assert [plot.small for plot in plots] == [False, False, False, True, True, True]
+    assert all(plot.svg.startswith("<svg") for plot in plots)
+    assert [plot.title for plot in plots if plot.small] == compared.games
+    ids = [set(re.findall(r'clip-path="url\(#(\w+)\)"', plot.svg)) for plot in plots]
+    assert len(set.union(*ids)) == sum(map(len, ids))  # no plot of the page is clipped by another's path
+
+
+def test_markdown_shows_missing_numbers_as_such():
+    text = report_page.as_markdown("t", [], [report_tables.Table("n", "T", ("a", "b"), [("x", None), ("y", 12345.6)])])
+    assert "| x | not available |\n| y | 12,346 |" in text
+
+
+# --- normalisers -----------------------------------------------------------------------------------------------------
+
+
+def test_minatars_axis_goes_from_random_to_published():
+    axis = scores.scale("MinAtar/Breakout-v1")
+    assert (axis.normalise(0.386), axis.normalise(28.0)) == (0.0, 1.0)
+    assert scores.human_normalised("MinAtar/Breakout-v1", 28.0) is None  # no human
+    assert scores.scale("MinAtar/Seaquest-v1") is None and scores.scale("CartPole-v1") is None
+    assert scores.scale("ms_pacman") == scores.scale("ALE/MsPacman-v5")
+
+
+# --- the format ------------------------------------------------------------------------------------------------------
+
+
+def test_results_come_back_as_they_were_written(tmp_path):
+    rows = (trial(game='odd, "name"', score=0.1 + 0.2, episodes=3), trial(seed=None, kind=CURVE, score=None))
+    written = Results(("source: a test",), rows)
+    results.write(tmp_path / "r.csv", written)
+    assert results.read(tmp_path / "r.csv") == written
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a,b\n", "the header must be suite,game"),
+        ("", "the header must be suite,game"),
+        (f"{HEADER}\n", "suite = none"),
+        (f"{HEADER}\ns,pong,muzero,0,100,best,1,,,\n", "line 2: kind = best: must be one of last-10-percent"),
+        (f"{HEADER}\ns,pong,muzero,0,100,greedy,many,,,\n", "line 2: score = many: must be a number"),
+        (f"{HEADER}\ns,pong,muzero,0,100,greedy,nan,,,\n", "line 2: score = nan: must be finite"),
+        (f"{HEADER}\ns,pong,muzero,-1,100,greedy,1,,,\n", "line 2: seed = -1: must be finite, not negative"),
+        (f"# c\n{HEADER}\ns,,muzero,0,100,greedy,1,,,\n", "line 3: game is empty"),
+        (f"{HEADER}\ns,pong,muzero,0\n", "line 2: 4 columns, must be 10"),
+        (f"{HEADER}\n" + 2 * "s,pong,muzero,0,100,greedy,1,,,\n", "pong, muzero, seed 0: more than one row"),
+        (f"{HEADER}\ns,pong,a,0,1,greedy,1,,,\ns,pong,a,,1,greedy,1,,,\n", "rows with and without a seed"),
+        (f"{HEADER}\ns,pong,a,0,1,greedy,1,,,\nz,pong,a,1,1,greedy,1,,,\n", "suite = s, z: a file holds exactly one"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "r.csv").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        results.read(tmp_path / "r.csv")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["missing.csv"], "missing.csv: cannot be read"),
+        ([PAPER, "--kind", "greedy"], "--kind greedy: not in the file; it has final-200-games"),
+        ([PAPER, "--baseline", "dqn"], "--baseline dqn: not in the file; it has muzero, muzero+past"),
+        ([PAPER, "--resamples", "0"], "--resamples = 0: must be above 0"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, arguments, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        report.main([*map(str, arguments), "--out", str(tmp_path / "report")])
+    assert list(tmp_path.iterdir()) == []
