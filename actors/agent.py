@@ -1,4 +1,7 @@
-"""A trained agent that plays: search without root noise, most visited action."""
+"""A trained agent that plays: search without root noise, most visited action, ties broken at random.
+
+With 16 simulations over 18 actions ties are common: the first of them, every time, would be a policy nobody trained.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -42,6 +45,7 @@ class GreedyAgent:
     ):
         self._search, self._params = jax.jit(search_fn), jax.device_put(params)
         self._rng_key = jax.random.key(seed)
+        self._tie_rng = np.random.default_rng(seed)
         shape = (num_environments, history_length)
         self._frames = np.zeros((*shape, *spec.observation_shape), spec.observation_dtype)
         self._actions = np.zeros((num_environments, history_length), np.int32)
@@ -65,7 +69,13 @@ class GreedyAgent:
         self._starts[:] = False
         self._rng_key, key = jax.random.split(self._rng_key)
         out = jax.device_get(self._search(self._params, key, self._frames, self._actions[:, 1:], self._is_first))
-        action = np.argmax(out.policy, axis=-1).astype(np.int32)
+        action = most_visited(out.policy, self._tie_rng)
         self._actions[:, :-1] = self._actions[:, 1:]
         self._actions[:, -1] = action
         return Decision(action, out.policy, out.value)
+
+
+def most_visited(policy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns an action [N] of highest probability in every row of `policy` [N, A], uniform among equals."""
+    best = policy >= policy.max(axis=-1, keepdims=True)
+    return np.argmax(best * rng.uniform(0.5, 1.0, policy.shape), axis=-1).astype(np.int32)

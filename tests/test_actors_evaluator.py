@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from actors.agent import GreedyAgent
+from actors.agent import GreedyAgent, most_visited
 from actors.environments import EnvironmentSpec, Stream
 from actors.evaluator import play, play_randomly
 from actors.rollout import Rollout
@@ -124,6 +124,13 @@ def test_decide_returns_what_the_search_thought_of_each_environment():
     assert decision.action.tolist() == [1, 2] and decision.action.dtype == np.int32
     assert decision.value.tolist() == [4.0, 8.0]
     np.testing.assert_allclose(decision.policy, [[0.2, 0.6, 0.2], [0.2, 0.2, 0.6]], rtol=1e-6)
+
+
+def test_equally_visited_actions_are_equally_likely():
+    visits = np.tile(np.array([3, 5, 0, 5, 3], np.float32) / 16, (4000, 1))
+    counts = np.bincount(most_visited(visits, np.random.default_rng(0)), minlength=5)
+    assert counts[[0, 2, 4]].tolist() == [0, 0, 0]
+    assert abs(counts[1] - 2000) < 4 * np.sqrt(4000 / 4)  # four standard errors
 
 
 def test_the_agent_does_not_write_into_the_observations_it_is_given():
