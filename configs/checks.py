@@ -33,8 +33,8 @@ _POSITIVE = (
     "search.max_considered_actions loss.num_unroll_steps loss.past_clip value_buffer.size value_buffer.push_interval "
     "value_buffer.chunk_size optimiser.learning_rate optimiser.schedule_num_updates actors.num_workers "
     "actors.environments_per_worker actors.max_in_flight actors.cpus_per_worker learner.batch_size learner.num_passes "
-    "learner.num_minibatches learner.publish_interval log.interval_seconds log.checkpoint_interval_minutes "
-    "log.checkpoints_kept log.evaluation_episodes"
+    "learner.num_minibatches learner.publish_interval learner.max_skipped_in_row log.interval_seconds "
+    "log.checkpoint_interval_minutes log.checkpoints_kept log.evaluation_episodes"
 ).split()
 _NOT_NEGATIVE = (
     "env.max_noops network.num_blocks loss.reward_weight loss.value_weight loss.policy_weight loss.past_weight "
@@ -44,7 +44,7 @@ _FRACTIONS = "env.sticky_action_prob search.dirichlet_fraction loss.discount_fac
 _RATES = "learner.search_average_rate learner.target_average_rate".split()
 _POSITIVE_OR_NONE = (
     "env.reward_clip optimiser.max_gradient_norm learner.num_devices log.evaluation_interval_minutes "
-    "stop.num_frames stop.num_updates stop.minutes"
+    "log.checkpoint_keep_every stop.num_frames stop.num_updates stop.minutes"
 ).split()
 
 

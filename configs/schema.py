@@ -187,6 +187,8 @@ class LearnerConfig:
     """Update rate of the parameters behind V-trace latents and stored heads."""
     publish_interval: int = 1
     """Updates between two publications of the search parameters."""
+    max_skipped_in_row: int = 10
+    """An update on a number that is not finite is skipped; after this many in a row the run stops, the batch saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +201,8 @@ class LogConfig:
     """Minutes between two checkpoints; one is always written at the end."""
     checkpoints_kept: int = 3
     """Latest checkpoints kept; the best by evaluation is kept besides."""
+    checkpoint_keep_every: int | None = None
+    """Every checkpoint with a number divisible by this is kept for good; None: none is."""
     evaluation_interval_minutes: float | None = None
     """Minutes between two greedy evaluations while training; None: only at the end."""
     evaluation_episodes: int = 20

@@ -1,7 +1,7 @@
-"""The checkpoints of a run: the latest few and the best, written beside the training.
+"""The checkpoints of a run: the latest few, the best and those to keep, written beside the training.
 
     save      host copy ─▶ worker thread: write the new slot, then delete the slots beyond `max_to_keep`
-    restore   newest slot ─▶ complete? hashes right? ─ yes ─▶ structure, shapes, dtypes ─▶ state
+    restore   newest slot ─▶ complete? hashes right? ─ yes ─▶ same run? structure, shapes, dtypes ─▶ state
                                 └ no: a warning, next older slot
 
 A kill at any moment leaves the older slots untouched.  A slot is named after its step; in `best/`, which holds
@@ -14,7 +14,7 @@ every thread that waits.
 
 import concurrent.futures
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,11 +25,13 @@ from learner.checkpoint_files import (
     Checkpoint,
     CheckpointError,
     CheckpointMismatch,
+    CheckpointWriteError,
     CorruptCheckpoint,
     complete_slots,
     fit,
     newest_valid,
     read,
+    read_header,
     slots,
     write,
 )
@@ -38,6 +40,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "CheckpointMismatch",
+    "CheckpointWriteError",
     "Checkpointer",
     "CorruptCheckpoint",
     "restore_params",
@@ -52,20 +55,39 @@ class Checkpointer:
         max_to_keep: latest checkpoints kept, at least 1; the best is kept besides.
         abstract_state: pytree of jax.ShapeDtypeStruct that every restored state must equal, or None for
             states as nested dicts and lists, unchecked.
+        check_metadata: called with the metadata of a checkpoint before its state is looked at; raises
+            CheckpointMismatch if it is of another run.
     """
 
-    def __init__(self, directory: str | Path, *, max_to_keep: int, abstract_state: Any):
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        max_to_keep: int,
+        abstract_state: Any,
+        check_metadata: Callable[[dict], None] = lambda metadata: None,
+    ):
         if max_to_keep < 1:
             raise ValueError(f"max_to_keep is {max_to_keep}; at least 1 is needed to resume from")
         self._directory = Path(directory).absolute()
         self._best = self._directory / "best"
         self._max_to_keep = max_to_keep
         self._abstract_state = abstract_state
+        self._check_metadata = check_metadata
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future | None = None
         self._skipped: list[int] = []
 
-    def save(self, step: int, state: Any, metadata: dict, *, wait: bool = False) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        metadata: dict,
+        *,
+        arrays: Mapping[str, np.ndarray] | None = None,
+        keep: bool = False,
+        wait: bool = False,
+    ) -> None:
         """Starts writing a checkpoint, after the write before it has ended: one host copy at a time.
 
         Args:
@@ -73,15 +95,24 @@ class Checkpointer:
             state: pytree of arrays, replicated if on several devices, none of zero size; copied to the host
                 before this returns, so that its buffers may be donated.
             metadata: JSON dict, counters and such.
+            arrays: what else comes back with the state, NumPy arrays of any size; the caller's no more.
+            keep: whether it is kept whatever comes after it.
             wait: return only when the checkpoint counts.
 
-        Raises CheckpointError if an earlier write failed (this one is then not started) or the step is not new.
+        Raises CheckpointWriteError if an earlier write failed (this one is then not started), CheckpointError if the
+        step is not new.
         """
         newest = max(self.steps(), default=-1)
         if step <= newest:
             raise CheckpointError(f"step {step} is not newer than checkpoint {newest} in {self._directory}")
         doomed, self._skipped = [self._directory / str(slot) for slot in self._skipped], []
-        self._start(self._directory / str(int(step)), step, state, metadata, self._max_to_keep, doomed)
+        self._start(
+            self._directory / str(int(step)),
+            self._on_host(step, state, metadata, arrays or {}),
+            max_to_keep=self._max_to_keep,
+            keep=keep,
+            doomed=doomed,
+        )
         if wait:
             self._finish()
 
@@ -89,8 +120,14 @@ class Checkpointer:
         """Like `save`, any step, in place of the best checkpoint so far, which goes once the new one counts."""
         self._finish()
         slot = max(slots(self._best), default=-1) + 1
-        self._start(self._best / str(slot), step, state, metadata, 1, [])
+        checkpoint = self._on_host(step, state, metadata, {})
+        self._start(self._best / str(slot), checkpoint, max_to_keep=1, keep=False, doomed=[])
         if wait:
+            self._finish()
+
+    def check(self) -> None:
+        """Raises CheckpointWriteError if the pending write has failed; does not wait for it."""
+        if self._pending is not None and self._pending.done():
             self._finish()
 
     def restore(self, step: int | None = None) -> Checkpoint:
@@ -110,6 +147,15 @@ class Checkpointer:
         self._finish()
         return newest_valid(self._best, self._read)[0]
 
+    def best_metadata(self) -> dict | None:
+        """Returns the metadata of the best checkpoint, None if there is no valid one; reads no weights."""
+        self._finish()
+        header = lambda path: Checkpoint(0, None, read_header(path)["metadata"])
+        try:
+            return newest_valid(self._best, header)[0].metadata if complete_slots(self._best) else None
+        except CheckpointError:  # every one of them is corrupt, and each has been warned of
+            return None
+
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, ascending, without those that `restore` has skipped.
 
@@ -123,16 +169,18 @@ class Checkpointer:
         return max(self.steps(), default=None)
 
     def close(self) -> None:
-        """Waits for the pending write. Raises CheckpointError if it failed."""
+        """Waits for the pending write. Raises CheckpointWriteError if it failed."""
         try:
             self._finish()
         finally:
             self._worker.shutdown()
 
-    def _start(self, path: Path, step: int, state: Any, metadata: dict, keep: int, doomed: list[Path]) -> None:
+    def _on_host(self, step: int, state: Any, metadata: dict, arrays: Mapping[str, np.ndarray]) -> Checkpoint:
         host_state = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
-        checkpoint = Checkpoint(int(step), host_state, json.loads(json.dumps(metadata)))
-        self._pending = self._worker.submit(write, path, checkpoint, max_to_keep=keep, doomed=doomed)
+        return Checkpoint(int(step), host_state, json.loads(json.dumps(metadata)), dict(arrays))
+
+    def _start(self, path: Path, checkpoint: Checkpoint, **kwargs: Any) -> None:
+        self._pending = self._worker.submit(write, path, checkpoint, **kwargs)
 
     def _finish(self) -> None:
         pending, self._pending = self._pending, None
@@ -140,10 +188,11 @@ class Checkpointer:
             if pending is not None:
                 pending.result()
         except Exception as error:
-            raise CheckpointError(f"the last checkpoint in {self._directory} was not written: {error}") from error
+            message = f"the last checkpoint in {self._directory} was not written: {error}"
+            raise CheckpointWriteError(" ".join(message.split())) from error
 
     def _read(self, path: Path) -> Checkpoint:
-        checkpoint = read(path)
+        checkpoint = read(path, check_metadata=self._check_metadata)
         if self._abstract_state is None:
             return checkpoint
         return checkpoint._replace(state=fit(checkpoint.state, self._abstract_state, path))

@@ -1,7 +1,11 @@
-"""For each batch: update, publish, log, save."""
+"""For each batch: update, publish, log, save.
+
+The device skips an update whose numbers are not finite (`learner/update.py`); here they are counted, and too many
+in a row end the run: what made them is then in the data or in the settings, and will not pass.
+"""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +14,8 @@ import numpy as np
 from learner.batcher import Batch
 from learner.metrics import MeanAccumulator
 from learner.state import LearnerState
-from learner.update import UpdateFn
-from muzero.types import Params
+from learner.update import SKIPPED, UpdateFn
+from muzero.types import Params, Trajectory
 
 
 class Counters(NamedTuple):
@@ -22,6 +26,7 @@ class Counters(NamedTuple):
     num_frames: int = 0  # emulator frames
     num_episodes: int = 0  # whole games
     num_batches: int = 0
+    num_skipped: int = 0  # updates that were not made: a number was not finite
     seconds: float = 0.0  # of training, over all sessions
 
 
@@ -30,6 +35,17 @@ class Report(NamedTuple):
 
     counters: Counters
     scalars: dict[str, float]
+
+
+class NonFiniteError(RuntimeError):
+    """Training cannot go on: numbers are not finite, again and again.
+
+    `minibatch` is what the last update was made on (None if the parameters themselves are at fault).
+    """
+
+    def __init__(self, message: str, minibatch: Trajectory | None):
+        super().__init__(message)
+        self.minibatch = minibatch
 
 
 class LearnerLoop:
@@ -41,6 +57,7 @@ class LearnerLoop:
       update_fn: the jitted update; donates the state.
       publish: called with (version, search average) after every `publish_interval` updates.
       publish_interval: updates.
+      max_skipped_in_row: skipped updates in a row that end the run.
     """
 
     def __init__(
@@ -51,8 +68,10 @@ class LearnerLoop:
         update_fn: UpdateFn,
         publish: Callable[[int, Params], None],
         publish_interval: int,
+        max_skipped_in_row: int,
     ):
         self.state, self.counters = state, counters
+        self._max_skipped_in_row, self._skipped_in_row = max_skipped_in_row, 0
         self._update_fn, self._publish, self._publish_interval = update_fn, publish, publish_interval
         self._means = MeanAccumulator()
         self._pending: list[Any] = []  # metrics still on the device
@@ -60,17 +79,23 @@ class LearnerLoop:
         self._row_started, self._row_counters = time.monotonic(), counters
 
     def run_batch(self, batches: Iterable[Batch]) -> Batch:
-        """Waits for the next of `batches`, trains on it, and returns it."""
+        """Waits for the next of `batches`, trains on it, and returns it.
+
+        Raises NonFiniteError after too many skipped updates in a row, or before non-finite parameters are published.
+        """
         started = time.monotonic()
         batch = next(iter(batches))
         self._waited += time.monotonic() - started
         self._record_batch(batch)
-        for minibatch in batch.minibatches:
+        num_tried = self.counters.num_updates + self.counters.num_skipped
+        skipped = []
+        for index, minibatch in enumerate(batch.minibatches, 1):
             self.state, metrics = self._update_fn(self.state, minibatch)
             self._pending.append(metrics)
-            self._advance(num_updates=1)
-            if self.counters.num_updates % self._publish_interval == 0:
+            skipped.append(metrics[SKIPPED])
+            if (num_tried + index) % self._publish_interval == 0:
                 self.publish()
+        self._count_updates(batch.minibatches, [bool(x) for x in jax.device_get(skipped)])
         self._advance(
             num_steps=batch.num_steps,
             num_frames=batch.num_frames,
@@ -82,23 +107,38 @@ class LearnerLoop:
 
     def publish(self) -> None:
         """Hands the search average to the actors, as a copy on the host: the state is donated next."""
-        params = jax.tree.map(np.array, jax.device_get(self.state.search_average))
-        self._publish(self.counters.num_updates, params)
+        version, average = jax.device_get((self.state.num_updates, self.state.search_average))
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(average)):
+            raise NonFiniteError(f"the parameters after {version} updates are not finite: not published", None)
+        self._publish(int(version), jax.tree.map(np.array, average))
 
     def report(self) -> Report:
         """Returns the means since the last report: the only place where metrics leave the device."""
         for metrics in jax.device_get(self._pending):
-            self._means.add({tag: float(value) for tag, value in metrics.items()})
+            if not metrics.pop(SKIPPED):  # a skipped update has nothing to say: its numbers are not numbers
+                self._means.add({tag: float(value) for tag, value in metrics.items()})
         self._pending.clear()
         seconds = time.monotonic() - self._row_started
         rate = lambda field: (getattr(self.counters, field) - getattr(self._row_counters, field)) / seconds
         scalars = self._means.pop() | {
+            SKIPPED: float(self.counters.num_skipped),
             "perf/frames_per_second": rate("num_frames"),
             "perf/updates_per_second": rate("num_updates"),
             "perf/learner_wait_fraction": self._waited / seconds,
         }
         self._waited, self._row_started, self._row_counters = 0.0, time.monotonic(), self.counters
         return Report(self.counters, scalars)
+
+    def _count_updates(self, minibatches: Sequence[Trajectory], skipped: Sequence[bool]) -> None:
+        self._advance(num_updates=len(skipped) - sum(skipped), num_skipped=sum(skipped))
+        for minibatch, was_skipped in zip(minibatches, skipped, strict=True):
+            self._skipped_in_row = self._skipped_in_row + 1 if was_skipped else 0
+            if self._skipped_in_row >= self._max_skipped_in_row:
+                raise NonFiniteError(
+                    f"{self._skipped_in_row} updates in a row had numbers that are not finite; "
+                    f"{self.counters.num_updates} updates were made before it",
+                    minibatch,
+                )
 
     def _advance(self, **amounts: float) -> None:
         added = {field: getattr(self.counters, field) + amount for field, amount in amounts.items()}

@@ -55,6 +55,7 @@ DOCUMENTED_TAGS: dict[str, str] = {
     "optimiser/gradient_norm": "global norm of the gradient before clipping",
     "optimiser/update_norm": "global norm of the step taken by the parameters",
     "optimiser/learning_rate": "learning rate of the last updates",
+    "optimiser/skipped": "updates skipped because a number was not finite, since the start of the run (count)",
     "perf/frames_per_second": "emulator frames consumed by the learner per second",
     "perf/updates_per_second": "updates per second",
     "perf/learner_wait_fraction": "time the learner waited for data (fraction)",

@@ -10,9 +10,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from learner.state import LearnerState
 from muzero import value_buffer
 from muzero.losses import LossFn, LossOutput
-from muzero.types import Array, Params, Trajectory
+from muzero.types import Array, Params, Trajectory, Tree
 
 Metrics = dict[str, Array]
+SKIPPED = "optimiser/skipped"
 UpdateFn = Callable[[LearnerState, Trajectory], tuple[LearnerState, Metrics]]
 
 
@@ -58,6 +59,9 @@ def make_update(
 ) -> UpdateFn:
     """Returns the jitted `update(state, batch) -> (state, metrics)`; `state` is donated.
 
+    If any number of the batch, the loss, the gradient or the step is not finite, the state comes back as it was and
+    `SKIPPED` is 1 in the metrics: one NaN would stay in Adam's moments and in both averages for good.
+
     Args:
       loss_fn: loss of one sequence.
       optimiser, schedule: from `make_optimiser`.
@@ -73,7 +77,7 @@ def make_update(
         params = optax.apply_updates(state.params, step)
         target_average = moving_average(state.target_average, params, target_average_rate)
         num_updates = state.num_updates + 1
-        new_state = LearnerState(
+        advanced = LearnerState(
             params=params,
             search_average=moving_average(state.search_average, params, search_average_rate),
             target_average=target_average,
@@ -85,15 +89,18 @@ def make_update(
             ),
             num_updates=num_updates,
         )
+        norms = {
+            "loss/total": loss,
+            "optimiser/gradient_norm": optax.global_norm(gradient),
+            "optimiser/update_norm": optax.global_norm(step),
+        }
+        is_sound = all_finite((batch, norms))
+        new_state = jax.tree.map(lambda new, old: jnp.where(is_sound, new, old), advanced, state)
         metrics = (
             _loss_metrics(total)
             | _buffer_metrics(new_state)
-            | {
-                "loss/total": loss,
-                "optimiser/gradient_norm": optax.global_norm(gradient),
-                "optimiser/update_norm": optax.global_norm(step),
-                "optimiser/learning_rate": schedule(state.num_updates),
-            }
+            | norms
+            | {"optimiser/learning_rate": schedule(state.num_updates), SKIPPED: 1.0 - is_sound}
         )
         return new_state, metrics
 
@@ -103,6 +110,12 @@ def make_update(
         out_shardings=(replicated(mesh), replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def all_finite(tree: Tree) -> Array:
+    """Returns [] bool, whether no floating-point leaf of `tree` holds a NaN or an infinity."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
 def _loss_metrics(total: LossOutput) -> Metrics:

@@ -10,31 +10,41 @@ import gymnasium
 import jax
 
 from actors.environments import EnvironmentSpec, environment_spec
+from actors.pool import ActorPoolError
 from configs.checks import check, check_devices
 from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import differences, from_dict, section, to_dict
 from learner import run_directory
-from learner.checkpoint import CheckpointError
+from learner.checkpoint import CheckpointError, CheckpointWriteError
+from learner.loop import NonFiniteError
 from learner.run_directory import RunDirectory, RunDirectoryError
 from muzero.types import Params
 from scripts import cluster, evaluation, process
 from scripts.assemble import make_env
+from scripts.exit_codes import ExitCode
 from scripts.session import Session, Start
 
-DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+_FAILURES = (  # the first that fits; anything else is a traceback and ExitCode.CRASH
+    (ConfigError, ExitCode.BAD_INPUT),
+    (RunDirectoryError, ExitCode.BAD_INPUT),
+    (CheckpointWriteError, ExitCode.NOT_SAVED),
+    (CheckpointError, ExitCode.BAD_INPUT),
+    (ActorPoolError, ExitCode.ACTORS_LOST),
+    (NonFiniteError, ExitCode.NOT_FINITE),
+)
 
 
 def run(main: Callable[[list[str]], int]) -> int:
-    """Returns the exit code of `main(sys.argv[1:])`: 2 and one clear line for what the user can put right."""
+    """Returns the exit code of `main(sys.argv[1:])`, after one clear line for every failure that was foreseen."""
     process.keep_heap()
     try:
         return main(sys.argv[1:])
-    except (ConfigError, RunDirectoryError, CheckpointError) as error:
+    except tuple(kind for kind, _ in _FAILURES) as error:
         print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return next(code for kind, code in _FAILURES if isinstance(error, kind))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return ExitCode.SIGINT
 
 
 def check_environment(config: Config) -> EnvironmentSpec:
@@ -163,9 +173,9 @@ def _train(config: Config, directory: RunDirectory, start: Start, ray_address: s
     print(f"saved after {counters.num_updates:,} updates, {counters.num_frames:,} frames")
     if session.interrupted is not None:
         print(f"interrupted; go on with: python scripts/resume.py {directory.path}")
-        return INTERRUPTED
+        return ExitCode[session.interrupted]
     _print_final_score(config, directory)
-    return DONE
+    return ExitCode.DONE
 
 
 def _print_final_score(config: Config, directory: RunDirectory) -> None:

@@ -18,6 +18,7 @@ import tyro
 from configs.schema import Config
 from learner.run_directory import RunDirectory
 from scripts import commands
+from scripts.exit_codes import ExitCode
 
 _CURVE_FIELDS = ("environment", "seed", "num_frames", "num_updates", "wall_seconds", "episode/return")
 _RESULT_FIELDS = ("protocol", "checkpoint", "mean", "standard_error", "human_normalised")
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> int:
             writer.writerows(rows)
     plot(curves, Path(f"{options.out}.png"))
     print(f"written: {options.out}-curves.csv, {options.out}-scores.csv, {options.out}.png")
-    return commands.DONE
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from scripts import commands
+from scripts.exit_codes import ExitCode
 
 NUM_FINAL_EPISODES = 200  # of the paper's score
 
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
     if options.video is not None:
         params, _ = evaluation.load_params(directory, commands.checkpoint_name(options.checkpoint))
         video.record(config, params, options.video, seed=evaluation.evaluation_seed(config.seed))
-    return commands.DONE
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Playing whole games with stored parameters: shared by training, `evaluate.py` and the README's five lines."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from actors.agent import GreedyAgent
+from actors.agent import Decision, GreedyAgent
 from actors.environments import Stream
 from actors.evaluator import play, play_randomly
 from actors.scores import human_normalised
@@ -40,7 +41,7 @@ def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> GreedyA
 
 def require_checkpoint(directory: RunDirectory, checkpoint: int | str) -> None:
     """Raises `ConfigError` if there is no best, `CheckpointError` if there is no such number; reads no weights."""
-    if checkpoint == "best" and best_so_far(directory) is None:
+    if checkpoint == "best" and not complete_slots(directory.checkpoints / "best"):
         raise ConfigError(
             f"checkpoint = best: {directory.path} has none, since nothing was evaluated while it trained "
             "(log.evaluation_interval_minutes); use latest or a number of updates"
@@ -85,7 +86,15 @@ def evaluation_stream(config: Config, seed: int, *, render: bool = False) -> tup
     return Stream(env, seed=seed, reward_clip=None), env
 
 
-def evaluate_params(config: Config, params: Params, *, num_episodes: int, seed: int, checkpoint: int) -> dict:
+def evaluate_params(
+    config: Config,
+    params: Params,
+    *,
+    num_episodes: int,
+    seed: int,
+    checkpoint: int,
+    on_decision: Callable[[Decision], None] = lambda decision: None,
+) -> dict:
     """Returns the result of `num_episodes` greedy games: search without noise, most visited action.
 
     Args:
@@ -94,11 +103,12 @@ def evaluate_params(config: Config, params: Params, *, num_episodes: int, seed: 
       num_episodes: games.
       seed: first seed of the games.
       checkpoint: number of updates behind `params`, for the record.
+      on_decision: called after every decision; what it raises ends the games.
     """
     num_games = min(num_episodes, _MAX_PARALLEL_GAMES)
     streams = [evaluation_stream(config, seed + n)[0] for n in range(num_games)]
     agent = make_agent(config, params, num_environments=num_games, seed=seed)
-    episodes = play(agent, streams, num_episodes=num_episodes)
+    episodes = play(agent, streams, num_episodes=num_episodes, on_decision=on_decision)
     for stream in streams:
         stream.close()
     return summarise(config, [e.episode_return for e in episodes], protocol="greedy", checkpoint=checkpoint)
@@ -155,9 +165,3 @@ def write_result(directory: RunDirectory, result: dict, *, name: str, out: Path 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(result, indent=2) + "\n")
     return path
-
-
-def best_so_far(directory: RunDirectory) -> float | None:
-    """Returns the highest mean of the evaluations made while training, None before the first."""
-    paths = directory.evaluations.glob("training-*.json")
-    return max((json.loads(path.read_text())["mean"] for path in paths), default=None)

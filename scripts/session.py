@@ -1,8 +1,6 @@
 """One session of a run, new or resumed: actors on one side, the learner on the other, files below."""
 
 import collections
-import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,9 +11,8 @@ import numpy as np
 from actors.pool import ActorPool, ActorPoolError
 from configs.schema import Config
 from learner.batcher import Batch, BatchFeed
-from learner.checkpoint import Checkpointer
 from learner.episodes import EpisodeLog
-from learner.loop import Counters, LearnerLoop
+from learner.loop import Counters, LearnerLoop, NonFiniteError
 from learner.metrics import MetricWriter, Progress, ProgressState
 from learner.run_directory import RunDirectory
 from learner.state import LearnerState
@@ -23,8 +20,8 @@ from learner.update import batch_sharding, replicated
 from muzero.types import Params, PublishedParams
 from scripts import evaluation, process
 from scripts.assemble import build_learner, env_spec, rollout_builder
-
-_GRACE_SECONDS = 10.0  # for the batch under way after Ctrl-C or SIGTERM; cluster managers kill after 30 s
+from scripts.interrupts import Interrupted, Interrupts
+from scripts.saving import Saver
 
 
 class Start(NamedTuple):
@@ -40,52 +37,44 @@ class Session:
     def __init__(self, config: Config, directory: RunDirectory, start: Start):
         self._config, self._directory = config, directory
         self._spec = env_spec(config.env)
-        self._loop, self._checkpointer, self._mesh = self._make_loop(start)
+        self._loop, self._saver, self._mesh = self._make_loop(start)
         counters = self._loop.counters
         resumed_at = counters.num_frames if start.resume else None
         self._metrics = MetricWriter(directory.path, resume_from_frames=resumed_at)
         self._row_updates = counters.num_updates
         self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
         self._recent_returns: collections.deque[float] = collections.deque(maxlen=100)
-        self._best = evaluation.best_so_far(directory)
         self._started = time.monotonic()
-        self._interrupted: str | None = None
+        self._interrupts = Interrupts(after_grace=lambda: self._pool.close())
 
     def run(self) -> Counters:
         """Trains; returns the counters at the end."""
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self._save()  # a run that is killed before its first checkpoint can be resumed
         self._pool = pool = self._make_pool()
-        for number in handlers:  # after Ray, which takes SIGTERM for itself and would leave without saving
-            signal.signal(number, self._interrupt)
-        try:
-            self._loop.publish()
-            self._train(pool)
-        finally:
-            pool.close()
-            self._metrics.close()
-            self._episodes.close()
-            self._checkpointer.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        with self._interrupts:
+            try:
+                self._loop.publish()
+                self._train(pool)
+            finally:
+                pool.close()
+                self._metrics.close()
+                self._episodes.close()
+                self._saver.close()
         return self._loop.counters
 
     @property
     def interrupted(self) -> str | None:
         """The signal that ended the session, None if a limit did."""
-        return self._interrupted
+        return self._interrupts.name
 
-    def _make_loop(self, start: Start) -> tuple[LearnerLoop, Checkpointer, jax.sharding.Mesh]:
+    def _make_loop(self, start: Start) -> tuple[LearnerLoop, Saver, jax.sharding.Mesh]:
         state, update_fn, mesh = build_learner(self._config, self._spec)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-        checkpointer = Checkpointer(
-            self._directory.checkpoints, max_to_keep=self._config.log.checkpoints_kept, abstract_state=abstract
-        )
+        saver = Saver(self._config, self._directory, abstract)
         counters = Counters()
         if start.resume:
-            checkpoint = checkpointer.restore()
+            checkpoint, counters = saver.restore()
             state = jax.device_put(checkpoint.state, replicated(mesh))
-            counters = Counters(**checkpoint.metadata["counters"])
         elif start.load_params is not None:
             state = _with_params(state, start.load_params(), mesh)
         loop = LearnerLoop(
@@ -94,8 +83,9 @@ class Session:
             update_fn=update_fn,
             publish=lambda version, params: self._pool.publish(PublishedParams(version, params)),
             publish_interval=self._config.learner.publish_interval,
+            max_skipped_in_row=self._config.learner.max_skipped_in_row,
         )
-        return loop, checkpointer, mesh
+        return loop, saver, mesh
 
     def _make_pool(self) -> ActorPool:
         actors = self._config.actors
@@ -131,6 +121,7 @@ class Session:
         try:
             while not self._is_done():
                 self._take_in(self._loop.run_batch(feed))
+                self._saver.check()
                 if due_row.rings():
                     self._report(progress)
                 if due_checkpoint.rings():
@@ -139,15 +130,20 @@ class Session:
                     self._evaluate()
         except ActorPoolError:  # the actors are gone, the learner is whole
             self._save()
-            if self._interrupted is None:
+            if self.interrupted is None:
                 raise
+        except NonFiniteError as error:
+            if error.minibatch is not None:  # else it is the state itself that must not be kept
+                self._saver.save_evidence(error.minibatch, self._loop.counters)
+                self._save()
+            raise
         finally:
             feed.close()
             progress.close()
         if self._loop.counters.num_updates > self._row_updates:  # else it would repeat the last row
             self._report(progress)
         self._save()
-        if self._interrupted is None and log.evaluation_interval_minutes is not None:
+        if self.interrupted is None and log.evaluation_interval_minutes is not None:
             self._evaluate()
 
     def _take_in(self, batch: Batch) -> None:
@@ -155,7 +151,7 @@ class Session:
         self._recent_returns.extend(episode.episode_return for episode in batch.episodes)
 
     def _is_done(self) -> bool:
-        return self._interrupted is not None or max(self._fractions_done(), default=0.0) >= 1.0
+        return self.interrupted is not None or max(self._fractions_done(), default=0.0) >= 1.0
 
     def _fractions_done(self) -> tuple[float, ...]:
         stop, counters = self._config.stop, self._loop.counters
@@ -186,39 +182,28 @@ class Session:
             )
         )
 
-    def _metadata(self) -> dict:
-        return {"counters": self._loop.counters._asdict(), "environment": self._config.env.name}
-
     def _save(self) -> None:
-        if self._checkpointer.latest() != self._loop.counters.num_updates:
-            self._checkpointer.save(self._loop.counters.num_updates, self._loop.state, self._metadata())
+        if not self._saver.has(self._loop.counters.num_updates):
+            self._saver.save(self._loop, {})
 
     def _evaluate(self) -> None:
         """Plays greedy games with the present search average; keeps the state if it is the best so far."""
-        result = evaluation.evaluate_params(
-            self._config,
-            jax.device_get(self._loop.state.search_average),
-            num_episodes=self._config.log.evaluation_episodes,
-            seed=evaluation.selection_seed(self._config.seed, self._loop.counters.num_updates),
-            checkpoint=self._loop.counters.num_updates,
-        )
-        evaluation.write_result(self._directory, result, name=f"training-{self._loop.counters.num_updates:09d}")
+        self._save()  # the games may take longer than the grace period of a signal
+        counters = self._loop.counters
+        try:
+            result = evaluation.evaluate_params(
+                self._config,
+                jax.device_get(self._loop.state.search_average),
+                num_episodes=self._config.log.evaluation_episodes,
+                seed=evaluation.selection_seed(self._config.seed, counters.num_updates),
+                checkpoint=counters.num_updates,
+                on_decision=self._interrupts.check,
+            )
+        except Interrupted:
+            return
+        evaluation.write_result(self._directory, result, name=f"training-{counters.num_updates:09d}")
         print(f"greedy return {result['mean']:.2f} over {len(result['returns'])} games", flush=True)
-        if self._best is None or result["mean"] > self._best:
-            self._best = result["mean"]
-            self._checkpointer.save_best(self._loop.counters.num_updates, self._loop.state, self._metadata())
-
-    def _interrupt(self, number: int, frame) -> None:
-        if self._interrupted is not None:
-            raise KeyboardInterrupt  # asked twice: no checkpoint
-        self._interrupted = signal.Signals(number).name
-        # The same signal may have reached Ray's processes, and then the batch never ends.
-        deadline = threading.Timer(_GRACE_SECONDS, self._pool.close)
-        deadline.daemon = True
-        deadline.start()
-        print(
-            f"\n{self._interrupted}: finishing the batch, then saving. Once more to leave without saving.", flush=True
-        )
+        self._saver.save_if_best(self._loop, result["mean"])
 
 
 class _Timer:

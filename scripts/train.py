@@ -15,6 +15,7 @@ from configs import presets, serialise
 from configs.checks import check
 from configs.schema import Config
 from scripts import commands
+from scripts.exit_codes import ExitCode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
     load_params = commands.initial_params(config, spec, options.init_from)
     if options.dry_run:
         print(json.dumps(serialise.to_dict(config), indent=2))
-        return commands.DONE
+        return ExitCode.DONE
     path = options.run_dir or commands.default_path(preset, config)
     command = ["scripts/train.py", *argv]
     return commands.train_new(config, path, command, load_params=load_params, ray_address=options.ray_address)

@@ -16,6 +16,7 @@ from learner.checkpoint import (
     Checkpointer,
     CheckpointError,
     CheckpointMismatch,
+    CheckpointWriteError,
     restore_params,
 )
 
@@ -77,8 +78,8 @@ def assert_state_is(state, value):
 
 def test_a_state_comes_back_with_its_types_values_and_metadata(make):
     saved(make, 7).close()
-    step, state, metadata = make().restore()
-    assert (step, metadata) == (7, {"num_frames": 28})
+    step, state, metadata, arrays = make().restore()
+    assert (step, metadata, arrays) == (7, {"num_frames": 28}, {})
     assert isinstance(state, State) and isinstance(state.params, Nets)
     assert_state_is(state, 7.0)
 
@@ -127,10 +128,44 @@ def test_the_latest_n_are_kept_and_the_best_besides(make):
         if step in (1, 2):
             checkpointer.save_best(step, make_state(float(step)), {"score": step})
     assert checkpointer.steps() == [3, 4] and checkpointer.latest() == 4
-    step, state, metadata = checkpointer.restore_best()
-    assert (step, metadata) == (2, {"score": 2})
+    step, state, metadata, _ = checkpointer.restore_best()
+    assert (step, metadata) == (2, {"score": 2}) == (2, checkpointer.best_metadata())
     assert_state_is(state, 2.0)
     assert len(checkpoint_files.slots(checkpointer._directory / "best")) == 1
+
+
+def test_what_is_marked_is_kept_whatever_comes_after_it(make):
+    checkpointer = make(max_to_keep=2)
+    for step in (1, 2, 3, 4, 5, 6):
+        checkpointer.save(step, make_state(float(step)), {}, keep=step % 2 == 0)
+    assert checkpointer.steps() == [2, 4, 5, 6]
+    assert_state_is(checkpointer.restore(2).state, 2.0)
+
+
+def test_arrays_of_any_size_come_back_with_the_state(make):
+    arrays = {"0/tape": np.arange(6, dtype=np.uint8).reshape(2, 3), "1/none": np.zeros((0, 4)), "file": np.array(7)}
+    make().save(1, make_state(1.0), {}, arrays=arrays, wait=True)
+    found = make().restore().arrays
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_metadata_of_another_run_is_refused_before_its_state_is_compared(make, tmp_path):
+    saved(make, 1)
+    other = Checkpointer(tmp_path / "checkpoints", max_to_keep=1, abstract_state={}, check_metadata=lambda m: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        other.restore()
+    other.close()
+
+
+def test_without_a_best_or_with_a_corrupt_one_there_is_no_metadata(make, tmp_path):
+    checkpointer = make()
+    assert checkpointer.best_metadata() is None
+    checkpointer.save_best(1, make_state(1.0), {"score": 1}, wait=True)
+    (tmp_path / "checkpoints" / "best" / "0" / "manifest.json").write_text("{}")
+    assert checkpointer.best_metadata() is None
 
 
 @pytest.mark.parametrize("step", [5, 9])
@@ -180,6 +215,17 @@ def test_no_older_checkpoint_goes_before_the_newer_one_counts(make, monkeypatch)
     assert checkpointer.steps() == [2]
 
 
+def test_a_failed_write_is_raised_by_check_as_soon_as_it_has_ended(make, monkeypatch):
+    checkpointer = make()
+    monkeypatch.setattr(checkpoint_files, "_write_manifest", lambda path: 1 / 0)
+    checkpointer.check()
+    checkpointer.save(1, make_state(1.0), {})
+    with pytest.raises(CheckpointWriteError, match="was not written: division by zero"):
+        while True:  # returns until the write has ended; the timeout of the test ends it otherwise
+            checkpointer.check()
+    checkpointer.check()  # told once
+
+
 def test_a_failed_write_is_raised_by_the_next_save_and_by_close(make):
     checkpointer = saved(make, 1)
     too_large = {"w": np.random.default_rng(0).random(1_000_000)}
@@ -204,7 +250,7 @@ def test_part_of_a_state_is_read_without_knowing_the_rest(make, tmp_path, which,
     checkpointer = saved(make, 1)
     checkpointer.save_best(2, make_state(2.0), {})
     checkpointer.save(3, make_state(3.0), {}, wait=True)
-    step, state, _ = restore_params(tmp_path / "checkpoints", which, fields=["search_average"])
+    step, state, *_ = restore_params(tmp_path / "checkpoints", which, fields=["search_average"])
     assert step == value and list(state) == ["search_average"]
     weights = state["search_average"]["representation"]["encoder/~/conv"]["w"]
     np.testing.assert_array_equal(weights, np.full((4, 3), 10.0 * value, np.float32))

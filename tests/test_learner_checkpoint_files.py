@@ -1,5 +1,7 @@
 """One checkpoint on disk: nothing but what was written loads, and a kill never costs an older one."""
 
+import hashlib
+import json
 import logging
 import os
 import random
@@ -17,7 +19,13 @@ import numpy as np
 import pytest
 
 from learner import checkpoint_files
-from learner.checkpoint import Checkpointer, CheckpointError, CheckpointMismatch, CorruptCheckpoint
+from learner.checkpoint import (
+    Checkpointer,
+    CheckpointError,
+    CheckpointMismatch,
+    CheckpointWriteError,
+    CorruptCheckpoint,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,7 +109,7 @@ def test_every_differing_leaf_is_named(tmp_path):
     other = Nets({"a/~/conv": {"w": jnp.zeros((4, 5)), "b": jnp.zeros(2)}}, (jnp.zeros(3),))
     with pytest.raises(CheckpointMismatch) as error:
         open_checkpoints(tmp_path, abstract(other)).restore()
-    assert str(error.value).split("\n  ")[1:] == [
+    assert str(error.value).partition("state of this run: ")[2].split("; ") == [
         "encoder/a/~/conv/b: nothing stored, float32[2] expected",
         "encoder/a/~/conv/w: float32[4, 3] stored, float32[4, 5] expected",
         "heads/0: bfloat16[3] stored, float32[3] expected",
@@ -111,12 +119,92 @@ def test_every_differing_leaf_is_named(tmp_path):
         open_checkpoints(tmp_path, abstract(fewer)).restore()
 
 
-def test_another_format_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("version, is_read", [(0, False), (1, True), (3, False)])
+def test_a_newer_format_is_refused_and_the_one_before_is_read(tmp_path, monkeypatch, version, is_read):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files, "FORMAT_VERSION", 99)
+        patch.setattr(checkpoint_files, "FORMAT_VERSION", version)
         save(tmp_path, 1)
-    with pytest.raises(CheckpointMismatch, match="format 99, this program reads 1"):
+    if is_read:
+        assert open_checkpoints(tmp_path).restore().step == 1
+        return
+    with pytest.raises(CheckpointMismatch, match=rf"^\S+: format {version}, this program reads formats 1 to 2$"):
         open_checkpoints(tmp_path).restore()
+
+
+def hashes(slot):
+    return json.loads((slot / "manifest.json").read_text())["files"]
+
+
+def rewrite_manifest(slot, files):
+    (slot / "manifest.json").write_text(json.dumps({"files": files}))
+
+
+def name_a_file_outside(slot):
+    (slot.parent / "outside").write_text("secret")
+    rewrite_manifest(slot, hashes(slot) | {"../outside": hashlib.sha256(b"secret").hexdigest()})
+
+
+def name_an_absolute_path(slot):
+    (slot.parent / "outside").write_text("secret")
+    rewrite_manifest(slot, hashes(slot) | {str(slot.parent / "outside"): hashlib.sha256(b"secret").hexdigest()})
+
+
+def put_a_link_in_place_of_a_file(slot):
+    (slot / "state" / "manifest.ocdbt").rename(slot.parent / "outside")
+    (slot / "state" / "manifest.ocdbt").symlink_to(slot.parent / "outside")
+
+
+def link_the_slot(slot):
+    slot.rename(slot.parent / "outside")
+    slot.symlink_to(slot.parent / "outside")
+
+
+def add_a_file(slot):
+    (slot / "state" / "extra.pkl").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (name_a_file_outside, r"leads out of its directory: \.\./outside"),
+        (name_an_absolute_path, "leads out of its directory: /"),
+        (put_a_link_in_place_of_a_file, "leads out of its directory: .*manifest.ocdbt"),
+        (link_the_slot, "leads out of its directory: .*/2"),
+        (add_a_file, "missing or foreign files: state/extra.pkl"),
+    ],
+)
+def test_a_checkpoint_is_its_own_files_and_no_others(tmp_path, damage, words):
+    save(tmp_path, 1, 2)
+    damage(tmp_path / "2")
+    with pytest.raises(CorruptCheckpoint, match=words):
+        open_checkpoints(tmp_path).restore(2)
+    assert open_checkpoints(tmp_path).restore().step == 1
+
+
+class Bomb:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_pickle_in_the_arrays_is_refused_and_not_executed(tmp_path):
+    checkpointer = open_checkpoints(tmp_path / "run")
+    bomb = np.array([Bomb(tmp_path / "executed")], object)
+    checkpointer.save(1, make_nets(1.0), {}, arrays={"worker": np.zeros(2)}, wait=True)
+    with pytest.raises(CheckpointWriteError, match="would have to be pickled"):
+        checkpointer.save(2, make_nets(2.0), {}, arrays={"worker": bomb}, wait=True)
+    slot = tmp_path / "run" / "1"
+    np.savez((slot / "arrays.npz").open("wb"), worker=bomb, allow_pickle=True)
+    rewrite_manifest(
+        slot, hashes(slot) | {"arrays.npz": hashlib.sha256((slot / "arrays.npz").read_bytes()).hexdigest()}
+    )
+    with pytest.raises(CorruptCheckpoint, match="Object arrays cannot be loaded"):
+        open_checkpoints(tmp_path / "run").restore(1)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_slot_killed_while_it_is_deleted_is_incomplete_not_corrupt(tmp_path, monkeypatch):

@@ -7,9 +7,10 @@ import tiny
 
 from learner import loop as loop_module
 from learner.batcher import Batch
-from learner.loop import Counters, LearnerLoop
+from learner.loop import Counters, LearnerLoop, NonFiniteError
 from learner.metrics import documented_tag
 from learner.state import LearnerState
+from learner.update import SKIPPED
 from muzero.types import Episode, Params
 
 START = Counters()
@@ -58,6 +59,7 @@ class Learner:
             update_fn=self._update,
             publish=lambda version, params: self.tape.append(f"publish {version}: {params.prediction}"),
             publish_interval=publish_interval,
+            max_skipped_in_row=3,
         )
 
     def _state(self, n):
@@ -66,9 +68,11 @@ class Learner:
         return LearnerState(on_device("params"), average, on_device("target"), None, on_device("buffer"), n)
 
     def _update(self, state, minibatch):
-        n = state.num_updates + 1
-        self.tape.append(f"update {n} on {minibatch}")
-        return self._state(n), {tag: OnDevice(value, tag) for tag, value in self._metrics(n).items()}
+        is_bad = "bad" in minibatch
+        n = state.num_updates + (not is_bad)
+        self.tape.append(f"skip on {minibatch}" if is_bad else f"update {n} on {minibatch}")
+        metrics = {"loss/total": np.nan} if is_bad else self._metrics(n)
+        return self._state(n), {tag: OnDevice(value, tag) for tag, value in metrics.items()} | {SKIPPED: float(is_bad)}
 
     def run(self, *batches):
         for batch in batches:
@@ -118,6 +122,7 @@ def test_the_search_average_is_published_as_a_copy_that_survives_donation():
         update_fn=update,
         publish=lambda version, params: published.append((version, params)),
         publish_interval=1,
+        max_skipped_in_row=1,
     )
     loop.publish()
     for _ in range(4):
@@ -165,7 +170,7 @@ def test_a_report_holds_the_means_since_the_one_before():
     learner_.run(_batch(2, episodes=games[1:], search_stats={"depth": 7.0}))
     counters, scalars = learner_.loop.report()
     assert counters == learner_.loop.counters and counters.num_updates == 4
-    expected = {"loss/total": 25.0, "loss/past": 1.0, "episode/return": 6.0, "episode/length": 30.0}
+    expected = {"loss/total": 25.0, "loss/past": 1.0, "episode/return": 6.0, "episode/length": 30.0, SKIPPED: 0.0}
     expected |= {"search/depth": 5.5, "lag/params_version_mean": 1.0, "lag/params_version_max": 1.0}
     assert {tag: x for tag, x in scalars.items() if not tag.startswith("perf/")} == expected
     assert [tag for tag in scalars if documented_tag(tag) is None] == []
@@ -227,3 +232,40 @@ def test_an_error_of_the_batches_ends_the_loop():
     with pytest.raises(OSError, match="no more workers"):
         learner_.loop.run_batch(broken())
     assert learner_.tape == [] and learner_.loop.counters == Counters()
+
+
+# --- Numbers that go wrong --------------------------------------------------------------------------------
+
+
+def _mixed(pattern):
+    """Returns a batch with a minibatch a letter: `b` is one whose update is skipped."""
+    names = [f"{'bad' if letter == 'b' else 'good'} {i}" for i, letter in enumerate(pattern)]
+    return _batch(1)._replace(minibatches=names)
+
+
+def test_skipped_updates_are_counted_and_do_not_count_as_updates():
+    learner_ = Learner(publish_interval=2)
+    learner_.run(_mixed("gbbg"), _mixed("bg"))
+    counters = learner_.loop.counters
+    assert (counters.num_updates, counters.num_skipped, counters.num_batches) == (3, 3, 2)
+    # The interval counts minibatches, the version what the parameters have been through.
+    published = [line for line in learner_.tape if "publish" in line]
+    assert published == ["publish 1: 1", "publish 2: 2", "publish 3: 3"]
+    scalars = learner_.loop.report().scalars
+    assert scalars[SKIPPED] == 3.0 and scalars["loss/total"] == 20.0  # the mean of 10, 20 and 30: no NaN among them
+
+
+def test_too_many_skipped_updates_in_a_row_end_the_loop_with_the_batch():
+    learner_ = Learner(publish_interval=100)
+    learner_.run(_mixed("bbgbb"))  # never three in a row
+    with pytest.raises(NonFiniteError, match="3 updates in a row .* not finite") as caught:
+        learner_.run(_mixed("bgg"))  # the third in a row is the first of this batch
+    assert caught.value.minibatch == "bad 0"
+
+
+def test_parameters_that_are_not_finite_are_never_published():
+    learner_ = Learner(metrics=lambda n: {})
+    learner_.loop.state = learner_.loop.state._replace(search_average=Params(None, None, OnDevice(np.nan, "average")))
+    with pytest.raises(NonFiniteError, match="parameters after 0 updates are not finite: not published"):
+        learner_.loop.publish()
+    assert learner_.tape == []

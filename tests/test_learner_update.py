@@ -16,7 +16,7 @@ import tiny
 
 from learner.metrics import documented_tag
 from learner.state import init_state, make_optimiser
-from learner.update import batch_sharding, make_mesh, make_update, moving_average, replicated
+from learner.update import SKIPPED, batch_sharding, make_mesh, make_update, moving_average, replicated
 from muzero.losses import LossOutput, make_loss
 
 
@@ -251,3 +251,34 @@ def test_four_devices_make_the_gradient_of_one():
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["gradient"] < 1e-5 and report["metrics"] < 1e-5
     assert report["per_shard_means"] > 1e-3  # what averaging per device would have made of it
+
+
+# --- Numbers that go wrong --------------------------------------------------------------------------------
+
+
+def nan_reward(rows):
+    rows.reward[1, 3] = np.nan
+    return rows
+
+
+def infinite_search_policy(rows):
+    rows.search_policy[0, 0, 0] = np.inf  # not read by the counting loss: it is refused all the same
+    return rows
+
+
+def nan_gradient(rows):
+    return rows._replace(reward=np.full_like(rows.reward, 3e38))  # finite, but not their sum
+
+
+@pytest.mark.parametrize("spoil", [nan_reward, infinite_search_policy, nan_gradient], ids=lambda f: f.__name__)
+def test_an_update_on_a_number_that_is_not_finite_changes_nothing(spoil):
+    state, update = tiny.counting_learner(push_interval=2)
+    state, metrics = update(state, tiny.batch_of_ones())
+    assert float(metrics[SKIPPED]) == 0.0
+    before = jax.device_get(state)
+    state, metrics = update(state, spoil(jax.tree.map(np.array, tiny.batch_of_ones())))
+    assert float(metrics[SKIPPED]) == 1.0
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)  # no head is pushed either
+    state, metrics = update(state, tiny.batch_of_ones())
+    assert float(metrics[SKIPPED]) == 0.0 and int(state.num_updates) == 2
+    assert float(state.params.representation) == 2.0 and state.value_buffer.push_update.tolist() == [2, -1, -1]

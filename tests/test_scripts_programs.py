@@ -30,6 +30,7 @@ from learner.metrics import DOCUMENTED_TAGS, documented_tag
 from learner.run_directory import RunDirectory
 from scripts import cluster, commands, curves, evaluate, process, resume, train
 from scripts.evaluation import evaluation_seed, evaluation_stream, load_agent, selection_seed
+from scripts.exit_codes import ExitCode
 from scripts.session import Session, Start
 
 pytestmark = pytest.mark.timeout(900)  # several programs a test, on a machine that may be busy
@@ -126,7 +127,7 @@ def session(path, start):
     try:
         yield made
     finally:
-        for part in (made._metrics, made._episodes, made._checkpointer):
+        for part in (made._metrics, made._episodes, made._saver):
             part.close()
 
 
@@ -196,6 +197,7 @@ def test_rows_count_updates_and_frames(smoke):
         "num_frames": frames[-1],
         "num_episodes": len((path / "episodes.jsonl").read_text().splitlines()),
         "num_batches": 8,
+        "num_skipped": 0,
         "seconds": column(path, "wall_seconds")[-1],
     }
 
@@ -399,10 +401,10 @@ def interrupted(programs, tmp_path_factory):
     return path, outputs, (first.returncode, second.returncode), meanwhile, count
 
 
-@pytest.mark.parametrize("session_number, name", [(0, "SIGINT"), (1, "SIGTERM")])
-def test_an_interrupt_saves_and_says_how_to_go_on(interrupted, session_number, name):
+@pytest.mark.parametrize("session_number, name, code", [(0, "SIGINT", 130), (1, "SIGTERM", 143)])
+def test_an_interrupt_saves_and_says_how_to_go_on(interrupted, session_number, name, code):
     path, outputs, codes, _, _ = interrupted
-    assert codes[session_number] == 130
+    assert codes[session_number] == code == ExitCode[name]
     assert f"{name}: finishing the batch, then saving." in outputs[session_number]
     assert f"interrupted; go on with: python scripts/resume.py {path}" in outputs[session_number]
     assert "Traceback" not in outputs[session_number]
@@ -443,7 +445,7 @@ def test_a_session_whose_actors_are_gone_saves_what_it_has(smoke, tmp_path, is_i
             raise ActorPoolError("all gone")
 
     def wait_for_a_batch(feed):
-        begun._interrupted = "SIGTERM" if is_interrupted else None
+        begun._interrupts.name = "SIGTERM" if is_interrupted else None
         return next(feed)
 
     with session(path, Start()) as begun:
@@ -471,7 +473,7 @@ def test_init_from_takes_the_weights_and_nothing_else(smoke, suffix, step, tmp_p
         assert len(found) == len(expected) > 20
         for left, right in zip(found, expected, strict=True):
             np.testing.assert_array_equal(left, right)
-    assert counters == Counters(0, 0, 0, 0, 0, 0.0)
+    assert counters == Counters()
     assert (int(state.num_updates), int(state.value_buffer.num_pushed)) == (0, 0)
 
 

@@ -1,0 +1,51 @@
+"""Ctrl-C and SIGTERM: the first asks to finish, the second leaves at once."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+GRACE_SECONDS = 10.0  # for the batch under way; the save comes after it, and cluster managers kill after 30 s
+
+
+class Interrupted(Exception):
+    """A signal has come in."""
+
+
+class Interrupts:
+    """While entered, notes the first SIGINT or SIGTERM in `name`, and raises KeyboardInterrupt at the second.
+
+    Enter it after Ray has started, which takes SIGTERM for itself and would leave without saving.
+
+    Args:
+      after_grace: called in a thread, `GRACE_SECONDS` after the signal: ends a batch that would never end by itself,
+        since the same signal may have reached Ray's processes.
+    """
+
+    def __init__(self, after_grace: Callable[[], None]):
+        self.name: str | None = None
+        self._after_grace = after_grace
+        self._handlers = {}
+
+    def __enter__(self) -> "Interrupts":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def check(self, *args: object) -> None:
+        """Raises Interrupted if a signal has come in; takes any arguments, to be a callback."""
+        if self.name is not None:
+            raise Interrupted(self.name)
+
+    def _take(self, number: int, frame) -> None:
+        if self.name is not None:
+            raise KeyboardInterrupt  # asked twice: no checkpoint
+        self.name = signal.Signals(number).name
+        timer = threading.Timer(GRACE_SECONDS, self._after_grace)
+        timer.daemon = True
+        timer.start()
+        print(f"\n{self.name}: finishing the batch, then saving. Once more to leave without saving.", flush=True)
