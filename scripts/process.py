@@ -1,7 +1,8 @@
-"""What a process needs before JAX starts in it."""
+"""What a process needs before JAX starts in it, and before its parent ends."""
 
 import ctypes
 import os
+import signal
 import sys
 
 # XLA's CPU client allocates its temporaries with malloc. By default glibc returns each of them to the kernel at once
@@ -25,3 +26,23 @@ def keep_heap() -> None:
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
     mallopt(_M_TOP_PAD, 2**26)
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def tied_command(*arguments: str) -> list[str]:
+    """Returns the command of a Python program that gets SIGTERM when the calling process dies, however it dies.
+
+    It would go on for hours otherwise, unseen. To be called in the thread that starts it: Linux watches the thread.
+    """
+    code = "from scripts.process import run_tied; run_tied()"
+    return [sys.executable, "-c", code, str(os.getpid()), *arguments]
+
+
+def run_tied() -> None:
+    """Becomes the Python program `sys.argv[2:]`, tied to its parent, process `sys.argv[1]`."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[1]):  # it died before
+        sys.exit(1)
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])

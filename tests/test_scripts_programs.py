@@ -24,11 +24,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from actors.pool import ActorPoolError
 from configs import presets
 from configs.serialise import from_dict, to_dict
+from configs.suite import Suite, Trial
 from learner.checkpoint import Checkpointer
 from learner.loop import Counters
 from learner.metrics import DOCUMENTED_TAGS, documented_tag
 from learner.run_directory import RunDirectory
-from scripts import cluster, commands, curves, evaluate, process, resume, train
+from scripts import cluster, commands, curves, evaluate, process, resume, train, trials
 from scripts.evaluation import evaluation_seed, evaluation_stream, load_agent, selection_seed
 from scripts.exit_codes import ExitCode
 from scripts.session import Session, Start
@@ -256,6 +257,16 @@ def test_games_are_logged_as_played(smoke):
     for _, num_steps, num_frames in (row["episode"] for row in episodes):
         assert 13 <= num_steps <= 15 and num_frames == 60  # up to 5 no-ops, then decisions of 4 frames
     assert {row["num_frames"] for row in episodes} <= set(column(path, "num_frames"))
+
+
+def test_a_suite_can_read_the_results_of_a_whole_run(smoke):
+    path, _ = smoke
+    suite = Suite("s", "smoke", ("breakout",), (0,), column(path, "num_frames")[-1], {"muzero": {}}, {})
+    assert trials.is_finished(path)
+    results = {row.kind: row for row in trials.rows(suite, Trial("breakout", "muzero", 0), path)}
+    assert results["greedy"].score == json.loads((path / "evaluations" / "final.json").read_text())["mean"]
+    assert results["last-10-percent"].wall_seconds == column(path, "wall_seconds")[-1]
+    assert trials.progress(path).num_frames == suite.frames == results["random"].frames
 
 
 # --- going on --------------------------------------------------------------------------------------------------------

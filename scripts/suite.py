@@ -1,0 +1,213 @@
+"""Runs every trial of a suite and collects the results: games × seeds × arms.
+
+    python scripts/suite.py run minatar --out runs/minatar
+    python scripts/suite.py run minatar --out runs/two --games MinAtar/Breakout-v1 --seeds 7 8 --frames 200000
+    python scripts/suite.py run atari57 --out /shared/runs/atari57 --ray-address auto
+
+SUITE is a name in configs/suites/ or a .toml file like those. The same command again goes on after anything died:
+finished trials are not repeated, the others continue from their checkpoints. DIR/results.csv grows with every finished
+trial; `scripts/report.py` compares the arms.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import ray
+import tyro
+from ray.exceptions import RayError
+
+from configs import suite as suites
+from configs.schema import ConfigError
+from configs.serialise import differences
+from configs.suite import Suite, Trial
+from learner.run_directory import RunDirectory, git_provenance, write_atomically
+from scripts import cluster, commands, results, trials
+from scripts.suite_table import SuiteTable
+
+FAILED = 1
+_MAX_ATTEMPTS = 3  # without a frame of progress
+_REFRESH_SECONDS = 1.0
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to run, and where to."""
+
+    action: Annotated[Literal["run"], tyro.conf.Positional]
+    """`run`: starts the suite, or goes on with it."""
+    suite: Annotated[str, tyro.conf.Positional]
+    """A suite in configs/suites/, or a .toml file."""
+    out: Path
+    """Directory of the results and of all runs, on a path that every node sees."""
+    games: tuple[str, ...] | None = None
+    """In place of the suite's own."""
+    seeds: tuple[int, ...] | None = None
+    """In place of the suite's own."""
+    frames: int | None = None
+    """Emulator frames of a trial, in place of the suite's own."""
+    jobs: int | None = None
+    """Trials at once. Default: as many as Ray has room for."""
+    ray_address: str | None = None
+    """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
+    dry_run: bool = False
+    """Check everything, print the commands of the trials, start nothing."""
+
+
+class Driver:
+    """Keeps Ray busy with the unfinished trials of a suite; everything it knows is also on disk.
+
+    Args:
+      suite: to run.
+      out: its directory.
+      jobs: trials at once; None leaves it to Ray.
+      ray_address: of the cluster, None for an embedded one.
+      programs: folder of `train.py` and `resume.py`; None: this one.
+    """
+
+    def __init__(
+        self, suite: Suite, out: Path, *, jobs: int | None, ray_address: str | None, programs: Path | None = None
+    ):
+        self._suite, self._out = suite, out
+        self._where = ray_address, programs
+        self._jobs = jobs or len(suite.trials())
+        self._finished: dict[Trial, list[results.Row]] = {}
+        self._failed: set[Trial] = set()
+        self._waiting: collections.deque[Trial] = collections.deque()
+        self._running: dict[ray.ObjectRef, Trial] = {}
+        self._attempts: dict[Trial, tuple[int, int]] = {}  # attempts without progress, frames then
+        resources = suite.resources
+        self._run = ray.remote(trials.run).options(
+            num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0, name=f"suite {suite.name}"
+        )
+
+    def run(self) -> bool:
+        """Runs until every trial is finished or has failed; returns whether all are finished."""
+        all_trials = self._suite.trials()
+        for trial in all_trials:
+            if trials.is_finished(self._path(trial)):
+                self._collect(trial)
+            else:
+                self._waiting.append(trial)
+        self._write()
+        with SuiteTable(self._suite, len(all_trials)) as table:
+            table.event(f"{len(self._finished)} of {len(all_trials)} trials are finished already")
+            while self._waiting or self._running:
+                self._start()
+                ended, _ = ray.wait(list(self._running), timeout=_REFRESH_SECONDS)
+                for reference in ended:
+                    table.event(self._end(reference))
+                shown = {trial: trials.progress(self._path(trial)) for trial in self._running.values()}
+                table.show(shown, num_finished=len(self._finished), num_failed=len(self._failed))
+        return not self._failed
+
+    def _path(self, trial: Trial) -> Path:
+        return trials.run_path(self._out, trial)
+
+    def _start(self) -> None:
+        while self._waiting and len(self._running) < self._jobs:
+            trial = self._waiting.popleft()
+            self._running[self._run.remote(self._suite, trial, self._out, *self._where)] = trial
+
+    def _end(self, reference: ray.ObjectRef) -> str:
+        """Takes in a trial whose programs have ended; returns what to say about it."""
+        trial = self._running.pop(reference)
+        try:
+            reason = f"exit code {ray.get(reference)}"
+        except RayError as error:  # the node died, or was taken away
+            reason = type(error).__name__
+        if trials.is_finished(self._path(trial)):
+            self._collect(trial)
+            self._write()
+            return f"{trials.trial_name(trial)}: finished ({len(self._finished)} of {len(self._suite.trials())})"
+        return f"{trials.trial_name(trial)}: {reason}, {self._try_again(trial)}"
+
+    def _try_again(self, trial: Trial) -> str:
+        frames = trials.progress(self._path(trial)).num_frames
+        count, before = self._attempts.get(trial, (0, 0))
+        count = 1 if frames > before else count + 1
+        self._attempts[trial] = count, frames
+        if count < _MAX_ATTEMPTS:
+            self._waiting.append(trial)
+            return f"will go on from {frames:,} frames"
+        self._failed.add(trial)
+        return f"given up after {count} attempts; see {self._out / 'logs' / trials.trial_name(trial)}.log"
+
+    def _collect(self, trial: Trial) -> None:
+        self._finished[trial] = trials.rows(self._suite, trial, self._path(trial))
+
+    def _write(self) -> None:
+        """Writes the results of all finished trials, in the suite's order."""
+        commit = git_provenance(_ROOT)["commit"]
+        rows = [row for trial in self._suite.trials() for row in self._finished.get(trial, ())]
+        comments = (f"suite: {json.dumps(_identity(self._suite))}", f"commit: {commit}")
+        results.write(self._out / "results.csv", results.Results(comments, tuple(rows)))
+
+
+def _identity(suite: Suite) -> dict:
+    """Returns what must stay the same for the results to be those of one suite; JSON values."""
+    values = dataclasses.asdict(suite)
+    del values["resources"]
+    return json.loads(json.dumps(values))
+
+
+def open_out(suite: Suite, out: Path) -> None:
+    """Makes the directory of a suite, or raises `ConfigError` if it is another's."""
+    file = out / "suite.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            write_atomically(file, json.dumps(_identity(suite), indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error}") from error
+    changes = differences(json.loads(file.read_text(encoding="utf-8")), _identity(suite))
+    if changes:
+        raise ConfigError(f"--out {out}: holds another suite ({'; '.join(changes)}); choose another directory")
+
+
+def _check(suite: Suite, options: Options) -> None:
+    """Raises `ConfigError` for what would only show when a trial starts."""
+    if options.jobs is not None:
+        commands.positive("--jobs", options.jobs)
+    if suite.resources.actors == "cluster" and options.ray_address is None and not options.dry_run:
+        raise ConfigError(f"suite {suite.name}: its actors need a cluster; give --ray-address")
+    first = suite.trials()[0]
+    for game in suite.games:
+        commands.check_environment(suite.config(first._replace(game=game)))
+
+
+def main(argv: list[str]) -> int:
+    """Runs the program; returns its exit code."""
+    options = tyro.cli(Options, prog="suite.py", args=argv, description=__doc__)
+    suite = suites.overridden(suites.load(options.suite), options.games, options.seeds, options.frames)
+    _check(suite, options)
+    out = options.out.absolute()
+    if options.dry_run:
+        for trial in suite.trials():
+            print("python scripts/train.py", *trials.train_arguments(suite, trial, trials.run_path(out, trial)))
+        return commands.DONE
+    cluster.check_address(options.ray_address)
+    open_out(suite, out)
+    with RunDirectory(out).lock():
+        jobs = options.jobs or _room(suite, options.ray_address)
+        cluster.start_ray(options.ray_address, num_workers=jobs or 1, cpus_per_worker=suite.resources.cpus)
+        try:
+            is_complete = Driver(suite, out, jobs=jobs, ray_address=options.ray_address).run()
+        finally:
+            cluster.stop_ray()
+    print(f"results: {out / 'results.csv'}; compare with: python scripts/report.py {out / 'results.csv'} --out DIR")
+    return commands.DONE if is_complete else FAILED
+
+
+def _room(suite: Suite, ray_address: str | None) -> int | None:
+    """Returns how many trials this machine has cores for; None on a cluster, where Ray knows."""
+    return None if ray_address else max(1, int(len(os.sched_getaffinity(0)) // suite.resources.cpus))
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(main))

@@ -1,0 +1,165 @@
+"""One trial of a suite: its run directory, its programs, its rows of the results.
+
+    <out>/suite.json             what is compared, fixed for the life of the directory
+          results.csv            the rows of all finished trials, written anew when one finishes
+          trials/<trial>/        a run directory like any other
+          logs/<trial>.log       what its programs printed
+
+A trial is finished when the last file of its run is there, the random policy's score.  All of its results are read from
+the run directory whenever they are needed, so none can be lost that the run has written.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from configs.suite import Suite, Trial
+from learner.run_directory import RunDirectory
+from scripts import process
+from scripts.results import CURVE, GREEDY, LAST_FRAMES, RANDOM, Row
+
+_ROOT = Path(__file__).resolve().parents[1]
+_NUM_CURVE_POINTS = 20
+_LAST_FRACTION = 0.1
+_TAIL_BYTES = 1 << 16  # of metrics.jsonl, to find its last row
+# What Ray tells its workers about themselves; a program started by one is none.
+_RAY_OWN = ("RAY_JOB_ID", "RAY_RAYLET_PID", "RAY_CLIENT_MODE", "RAY_JOB_CONFIG_JSON_ENV_VAR", "OMP_NUM_THREADS")
+
+
+class Progress(NamedTuple):
+    """How far a trial is; None is not known yet."""
+
+    num_frames: int
+    wall_seconds: float | None
+    episode_return: float | None  # of the games finished lately, as played
+
+
+def trial_name(trial: Trial) -> str:
+    """Returns a file name for a trial."""
+    return re.sub(r"[^\w.+-]+", "_", f"{trial.game}-{trial.arm}-{trial.seed}")
+
+
+def run_path(out: Path, trial: Trial) -> Path:
+    """Returns the run directory of a trial."""
+    return out / "trials" / trial_name(trial)
+
+
+def train_arguments(suite: Suite, trial: Trial, path: Path) -> list[str]:
+    """Returns the arguments of `train.py` that start a trial."""
+    arguments = [suite.preset, "--run-dir", str(path)]
+    for field, value in suite.changes(trial).items():
+        section, _, name = f".{field}".rpartition(".")
+        flag = f"{section.lstrip('.')}." if section.strip(".") else ""
+        name = name.replace("_", "-")
+        arguments += (
+            [f"--{flag}{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{flag}{name}", str(value)]
+        )
+    return arguments
+
+
+def is_finished(path: Path) -> bool:
+    """Returns whether the run in `path` has reached its end and has been scored."""
+    return (path / "evaluations" / "random.json").exists()
+
+
+def progress(path: Path) -> Progress:
+    """Returns how far the run in `path` is, read from the end of its metrics; zero before the first row."""
+    file = path / "metrics.jsonl"
+    if not file.exists():
+        return Progress(0, None, None)
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _TAIL_BYTES))
+        lines = stream.read().split(b"\n")[:-1]  # what follows the last newline is half a row
+    rows = [json.loads(line) for line in lines if line.startswith(b"{")]
+    if not rows:
+        return Progress(0, None, None)
+    returns = [row["episode/return"] for row in rows if row.get("episode/return") is not None]
+    return Progress(rows[-1]["num_frames"], rows[-1]["wall_seconds"], returns[-1] if returns else None)
+
+
+def run(suite: Suite, trial: Trial, out: Path, ray_address: str | None, programs: Path | None) -> int:
+    """Trains a trial to its end in a program of its own, from its last checkpoint if it has one; returns its exit code.
+
+    Called by Ray, on any node.
+
+    Args:
+      suite: of the trial.
+      trial: to run.
+      out: of the suite, a path that every node sees.
+      ray_address: of the cluster, for actors that run anywhere on it.
+      programs: folder of `train.py` and `resume.py`; None: this one, wherever that is on the node.
+    """
+    path = run_path(out, trial)
+    log = out / "logs" / f"{trial_name(trial)}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    _wait_until_free(path)
+    if is_finished(path):
+        return 0
+    if _has_checkpoint(path):
+        arguments = ["resume.py", str(path)]
+    else:
+        shutil.rmtree(path, ignore_errors=True)  # it died before its first checkpoint: nothing was learned
+        arguments = ["train.py", *train_arguments(suite, trial, path)]
+    if suite.resources.actors == "cluster":
+        arguments += ["--ray-address", ray_address or "auto"]
+    environment = {name: value for name, value in os.environ.items() if name not in _RAY_OWN}
+    with log.open("a", encoding="utf-8") as file:
+        print("$", *arguments, file=file, flush=True)
+        command = process.tied_command(str((programs or _ROOT / "scripts") / arguments[0]), *arguments[1:])
+        return subprocess.run(command, cwd=_ROOT, env=environment, stdout=file, stderr=file, check=False).returncode
+
+
+def _wait_until_free(path: Path) -> None:
+    """Waits for a program that still trains here: its parent died and it is saving."""
+    lock = RunDirectory(path).lock_file
+    if lock.exists():
+        with lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _has_checkpoint(path: Path) -> bool:
+    if not path.exists():
+        return False
+    from learner.checkpoint_files import complete_slots  # pulls in JAX
+
+    return bool(complete_slots(path / "checkpoints"))
+
+
+def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
+    """Returns the results of a finished trial: its curve, its last frames as played, greedy and random games."""
+    frames, seconds, _ = progress(path)
+    row = lambda *values: Row(suite.name, trial.game, trial.arm, trial.seed, *values)
+    episodes = [json.loads(line) for line in (path / "episodes.jsonl").read_text(encoding="utf-8").splitlines()]
+    taken_in = np.array([episode["num_frames"] for episode in episodes], dtype=float)
+    returns = np.array([episode["episode"][0] for episode in episodes], dtype=float)
+    edges = suite.frames * np.arange(_NUM_CURVE_POINTS + 1) / _NUM_CURVE_POINTS
+    edges[-1] = np.inf  # the last batch passes the budget
+    bins = [returns[(taken_in > low) & (taken_in <= high)] for low, high in zip(edges, edges[1:], strict=False)]
+    points = [
+        row(round(suite.frames * (n + 1) / _NUM_CURVE_POINTS), CURVE, *_mean(found), None)
+        for n, found in enumerate(bins)
+    ]
+    last = returns[taken_in > (1 - _LAST_FRACTION) * suite.frames]
+    played = [
+        row(frames, kind, result["mean"], result["standard_error"], len(result["returns"]), seconds)
+        for kind, result in ((GREEDY, _evaluation(path, "final")), (RANDOM, _evaluation(path, "random")))
+    ]
+    return [*points, row(frames, LAST_FRAMES, *_mean(last), seconds), *played]
+
+
+def _evaluation(path: Path, name: str) -> dict:
+    return json.loads((path / "evaluations" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _mean(returns: np.ndarray) -> tuple[float | None, float | None, int]:
+    """Returns mean, standard error and number of games."""
+    count = len(returns)
+    error = float(np.std(returns, ddof=1) / np.sqrt(count)) if count > 1 else None
+    return (float(np.mean(returns)) if count else None), error, count

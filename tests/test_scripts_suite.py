@@ -1,0 +1,397 @@
+"""Suites that run: what is collected of a trial, and a driver that is killed on a cluster that loses a node.
+
+The trials' programs are stand-ins that keep run directories as the real ones do, but learn nothing; that the real ones
+understand what they are told is tested in test_configs_suite.py, and that their run directories can be read in
+test_scripts_programs.py.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from configs import suite as suites
+from configs.schema import ConfigError
+from configs.suite import Trial
+from scripts import results, suite, trials
+from scripts.results import CURVE, GREEDY, LAST_FRAMES, RANDOM
+from scripts.suite_table import SuiteTable
+from scripts.trials import Progress
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 500  # on a busy machine; some 30 on an idle one
+SUITE = """
+preset = "cartpole"
+games = ["CartPole-v1"]
+seeds = [1, 2]
+frames = 1000
+[arms.muzero]
+loss.past_weight = 0.0
+[arms."muzero+past"]
+"""
+# Ten checkpoints of 100 frames; every start and every end leaves a line in `history`, beside the run directory.
+PROGRAM = """
+import json, os, pathlib, sys, time
+is_new = sys.argv[0].endswith("train.py")
+path = pathlib.Path(sys.argv[sys.argv.index("--run-dir") + 1] if is_new else sys.argv[1])
+history = path.parent.parent / "history"
+def note(text):
+    with history.open("a") as file:
+        file.write(f"{path.name} {text}\\n")
+def done():
+    return max([0, *(int(slot.parent.name) for slot in path.glob("checkpoints/*/manifest.json"))])
+if is_new and path.exists():
+    sys.exit("exists")
+(path / "evaluations").mkdir(parents=True, exist_ok=True)
+note(f"{'train' if is_new else 'resume'} {done()} {os.getpid()}")
+rows = [json.loads(row) for row in (path / "metrics.jsonl").read_text().splitlines()][:done()] if not is_new else []
+while len(rows) < 10:
+    time.sleep(PAUSE)
+    rows.append({"num_frames": 100 * len(rows) + 100, "wall_seconds": 2.0 * len(rows) + 2, "episode/return": 5.0})
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+    slot = path / "checkpoints" / str(len(rows))
+    slot.mkdir(parents=True)
+    (slot / "manifest.json").write_text("{}")
+episodes = [{"num_frames": row["num_frames"], "episode": [row["num_frames"] / 10, 1, 1]} for row in rows]
+(path / "episodes.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in episodes))
+note("end")
+for name in ("final", "random"):
+    file = path / "evaluations" / f"{name}.json"
+    file.write_text(json.dumps({"mean": 7.0, "standard_error": 0.5, "returns": [6.5, 7.5]}))
+"""
+CLUSTER = """
+import json, os, sys
+os.environ["RAY_worker_niceness"] = "0"
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+print(json.dumps([cluster.address, [node.node_id for node in nodes]]), flush=True)
+sys.stdin.readline()
+cluster.remove_node(nodes[1], allow_graceful=False)
+print("removed", flush=True)
+sys.stdin.readline()
+cluster.shutdown()
+"""
+DRIVER = """
+import sys
+from pathlib import Path
+from configs import suite as suites
+from scripts import cluster, suite
+found, out, programs, address = suites.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+suite.open_out(found, out)
+cluster.start_ray(address, num_workers=1, cpus_per_worker=1)
+sys.exit(0 if suite.Driver(found, out, jobs=None, ray_address=address, programs=programs).run() else 1)
+"""
+
+
+@pytest.fixture
+def found(tmp_path):
+    (tmp_path / "tiny.toml").write_text(SUITE)
+    return suites.load(str(tmp_path / "tiny.toml"))
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """Returns the folder of stand-ins that are over at once."""
+    return make_programs(tmp_path / "programs", 0.0)
+
+
+def make_programs(folder, pause):
+    folder.mkdir()
+    for name in ("train.py", "resume.py"):
+        (folder / name).write_text(PROGRAM.replace("PAUSE", str(pause)))
+    return folder
+
+
+def history(out):
+    path = out / "history"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+# --- one trial -------------------------------------------------------------------------------------------------------
+
+
+def test_a_trial_is_trained_once_and_then_left_alone(found, programs, tmp_path):
+    trial, out = found.trials()[0], tmp_path / "out"
+    assert not trials.is_finished(trials.run_path(out, trial))
+    assert [trials.run(found, trial, out, None, programs) for _ in range(2)] == [0, 0]
+    assert trials.is_finished(trials.run_path(out, trial))
+    assert [line[1] for line in history(out)] == ["train", "end"]
+    log = (out / "logs" / "CartPole-v1-muzero-1.log").read_text()
+    assert log.startswith("$ train.py cartpole --run-dir ")
+
+
+def test_a_trial_goes_on_from_its_checkpoint(found, programs, tmp_path):
+    trial, out = found.trials()[0], tmp_path / "out"
+    path = trials.run_path(out, trial)
+    (path / "checkpoints" / "3").mkdir(parents=True)
+    (path / "checkpoints" / "3" / "manifest.json").write_text("{}")
+    rows = [{"num_frames": 100 * n, "wall_seconds": 1.0} for n in (1, 2, 3)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert trials.run(found, trial, out, None, programs) == 0
+    assert [line[1:3] for line in history(out)][0] == ["resume", "3"]
+
+
+def test_a_trial_that_died_before_its_first_checkpoint_starts_again(found, programs, tmp_path):
+    trial, out = found.trials()[0], tmp_path / "out"
+    (trials.run_path(out, trial) / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert trials.run(found, trial, out, None, programs) == 0
+    assert [line[1] for line in history(out)] == ["train", "end"]
+
+
+def test_a_trial_waits_for_a_program_that_still_saves(found, programs, tmp_path):
+    trial, out = found.trials()[0], tmp_path / "out"
+    path = trials.run_path(out, trial)
+    path.mkdir(parents=True)
+    holder = subprocess.Popen(["flock", path / "lock", "sleep", "1.5"])
+    while not is_locked(path / "lock"):
+        time.sleep(0.01)
+    started = time.monotonic()
+    assert trials.run(found, trial, out, None, programs) == 0
+    assert time.monotonic() - started > 0.5 and holder.wait() == 0
+
+
+def is_locked(path):
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_a_program_ends_with_the_one_that_started_it(tmp_path):
+    """Here the parent is killed, and cannot say so."""
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    (tmp_path / "child.py").write_text(child)
+    code = "import subprocess, sys; from scripts.process import tied_command; subprocess.run(tied_command(sys.argv[1]))"
+    command = [sys.executable, "-c", code, tmp_path / "child.py"]
+    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not is_alive(pid))
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition, seconds=SECONDS):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
+def test_the_results_of_a_trial_are_read_from_its_run(found, programs, tmp_path):
+    trial, out = Trial("CartPole-v1", "muzero+past", 2), tmp_path / "out"
+    trials.run(found, trial, out, None, programs)
+    rows = trials.rows(found, trial, trials.run_path(out, trial))
+    assert {(row.suite, row.game, row.arm, row.seed) for row in rows} == {("tiny", *trial)}
+    by_kind = {kind: [row[4:] for row in rows if row.kind == kind] for kind in (CURVE, LAST_FRAMES, GREEDY, RANDOM)}
+    # A game was taken in every 100 frames and scored a tenth of their number: the last 10 % hold that of frame 1,000.
+    assert by_kind[LAST_FRAMES] == [(1000, LAST_FRAMES, 100.0, None, 1, 20.0)]
+    assert by_kind[GREEDY] == [(1000, GREEDY, 7.0, 0.5, 2, 20.0)] and by_kind[RANDOM][0][2] == 7.0
+    curve = [(row[0], row[2]) for row in by_kind[CURVE]]
+    assert curve == [(50 * n, None if n % 2 else 5.0 * n) for n in range(1, 21)]
+    assert len(rows) == 23
+
+
+def test_progress_reads_whole_rows_only(tmp_path):
+    assert trials.progress(tmp_path) == Progress(0, None, None)
+    rows = [{"num_frames": 10, "wall_seconds": 1.0, "episode/return": 2.0}, {"num_frames": 20, "wall_seconds": 2.0}]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"num_frames": 99, "wall')
+    assert trials.progress(tmp_path) == Progress(20, 2.0, 2.0)
+    (tmp_path / "metrics.jsonl").write_text(" " * trials._TAIL_BYTES + "\n" + text)
+    assert trials.progress(tmp_path) == Progress(20, 2.0, 2.0)
+
+
+# --- the driver ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nodes():
+    """Yields (address, `remove()`) of a cluster of a head without work and two nodes of one CPU."""
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen([sys.executable, "-c", CLUSTER], cwd=ROOT, **pipes)
+
+    def remove():
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "removed\n"
+
+    try:
+        yield json.loads(process.stdout.readline())[0], remove
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            process.communicate("\n\n", timeout=SECONDS)
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_driver_and_a_lost_node_repeat_nothing_and_lose_nothing(found, nodes, tmp_path):
+    address, remove = nodes
+    out, folder = tmp_path / "out", make_programs(tmp_path / "programs", 0.3)
+    command = [sys.executable, "-c", DRIVER, tmp_path / "tiny.toml", out, folder, address]
+    start = lambda: subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    path = lambda trial: trials.run_path(out, trial)
+    frames = lambda: [trials.progress(path(trial)).num_frames for trial in found.trials()]
+
+    for total in (600, 2300):  # in the middle of the first two trials, then of the next
+        driver = start()
+        wait_for(lambda total=total, driver=driver: sum(frames()) >= total or driver.poll() is not None)
+        assert driver.poll() is None, driver.communicate()[0]
+        started = [int(line[3]) for line in history(out) if line[1] != "end"]
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        wait_for(lambda pids=started: not any(map(is_alive, pids)))  # its trials did not go on unseen
+    before = frames()
+    finished = {trial for trial in found.trials() if trials.is_finished(path(trial))}
+    assert 0 < len(finished) < 4 and sum(before) < 4000
+
+    driver = start()
+    wait_for(lambda: sum(frames()) > sum(before) or driver.poll() is not None)
+    remove()
+    output, _ = driver.communicate(timeout=SECONDS)
+    assert driver.returncode == 0, output
+    assert f"{len(finished)} of 4 trials are finished already" in output
+
+    lines = history(out)
+    for trial in found.trials():
+        mine = [line[1:3] for line in lines if line[0] == trials.trial_name(trial)]
+        assert [line[0] for line in mine].count("end") == 1 and mine[-1][0] == "end"
+        assert [line[0] for line in mine][:1] == ["train"]
+        resumed = [int(line[1]) for line in mine if line[0] == "resume"]
+        assert resumed == sorted(resumed) and all(number > 0 for number in resumed)
+    assert sum(line[1] == "resume" for line in lines) >= 2
+    rows = results.read(out / "results.csv").rows
+    scores = {(row.game, row.arm, row.seed): row.score for row in rows if row.kind == LAST_FRAMES}
+    assert scores == {tuple(trial): 100.0 for trial in found.trials()} and len(rows) == 4 * 23
+
+
+class Ray:
+    """Stands for Ray: runs a trial at once, and says what became of it."""
+
+    def __init__(self, monkeypatch, run):
+        self.run, self.refused = run, 0
+        monkeypatch.setattr(suite.ray, "remote", lambda function: self)
+        monkeypatch.setattr(suite.ray, "wait", lambda references, timeout: (references[:1], references[1:]))
+        monkeypatch.setattr(suite.ray, "get", lambda reference: reference())
+
+    def options(self, **resources):
+        self.resources = resources
+        return self
+
+    def remote(self, *arguments):
+        return lambda: self.run(*arguments)
+
+
+def test_a_trial_that_never_gets_on_is_given_up_and_the_others_are_not(found, programs, tmp_path, monkeypatch, capsys):
+    out, attempts = tmp_path / "out", []
+
+    def run(suite, trial, *others):
+        attempts.append(trial)
+        return 1 if trial.arm == "muzero" and trial.seed == 1 else trials.run(suite, trial, *others)
+
+    Ray(monkeypatch, run)
+    suite.open_out(found, out)
+    assert suite.Driver(found, out, jobs=1, ray_address=None, programs=programs).run() is False
+    bad = found.trials()[0]
+    assert attempts.count(bad) == 3 and len(attempts) == 3 + 3
+    assert "CartPole-v1-muzero-1: exit code 1, given up after 3 attempts; see " in capsys.readouterr().out
+    assert {row.seed for row in results.read(out / "results.csv").rows if row.arm == "muzero"} == {2}
+
+
+def test_progress_is_worth_another_attempt(found, tmp_path, monkeypatch):
+    out, frames = tmp_path / "out", {}
+
+    def run(suite, trial, out, *others):
+        frames[trial] = frames.get(trial, 0) + (100 if frames.get(trial, 0) < 500 else 0)
+        path = trials.run_path(out, trial)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "metrics.jsonl").write_text(json.dumps({"num_frames": frames[trial], "wall_seconds": 1.0}) + "\n")
+        calls[trial] = calls.get(trial, 0) + 1
+        return 1
+
+    calls = {}
+    Ray(monkeypatch, run)
+    suite.open_out(found, out)
+    assert suite.Driver(found, out, jobs=2, ray_address=None).run() is False
+    assert set(calls.values()) == {5 + 2}  # five with progress; the fifth is the first of three at 500 frames
+
+
+def test_ray_reserves_what_the_suite_asks_for(found, tmp_path, monkeypatch):
+    ray = Ray(monkeypatch, None)
+    suite.Driver(found, tmp_path, jobs=1, ray_address=None)
+    assert (ray.resources["num_cpus"], ray.resources["num_gpus"], ray.resources["max_retries"]) == (1.0, 0.0, 0)
+
+
+def test_a_directory_belongs_to_one_suite(found, tmp_path):
+    suite.open_out(found, tmp_path / "out")
+    suite.open_out(found, tmp_path / "out")
+    other = suites.overridden(found, None, (1, 3), None)
+    with pytest.raises(ConfigError, match=re.escape("holds another suite (seeds: [1, 2] -> [1, 3]); choose another")):
+        suite.open_out(other, tmp_path / "out")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_table_shows_what_runs_and_counts_the_rest(found):
+    stream = Terminal()
+    with SuiteTable(found, 4, stream=stream) as table:
+        table.show({found.trials()[0]: Progress(250, 5.0, 21.5)}, num_finished=1, num_failed=1)
+    for text in ("1 of 4 finished, 1 waiting, 1 failed", "CartPole-v1-muzero-1", "250", "25%", "50", "21.50"):
+        assert text in stream.getvalue()
+
+
+def test_without_a_terminal_there_are_lines(found):
+    stream = io.StringIO()
+    with SuiteTable(found, 4, stream=stream) as table:
+        table.event("a: finished")
+        table.show({found.trials()[0]: Progress(0, None, None)}, num_finished=1, num_failed=0)
+    assert stream.getvalue() == "a: finished\n"
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_prints_the_commands_and_starts_nothing(tmp_path, capsys):
+    arguments = ["run", "minatar", "--out", str(tmp_path / "out"), "--seeds", "7", "--frames", "99", "--dry-run"]
+    assert suite.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10 and all(line.startswith("python scripts/train.py minatar --run-dir ") for line in lines)
+    assert all("--seed 7 --stop.num-frames 99" in line for line in lines)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nothing"], "suite = nothing: must be one of"),
+        (["minatar", "--games", "MinAtar/Pong-v1"], "env.name = MinAtar/Pong-v1: unknown environment"),
+        (["minatar", "--seeds", "4", "4"], "seeds = [4, 4]: one of them stands there twice"),
+        (["minatar", "--jobs", "0"], "--jobs = 0: must be above 0"),
+        (["atari57", "--games", "pong"], "suite atari57: its actors need a cluster; give --ray-address"),
+        (["minatar", "--ray-address", "127.0.0.1:1"], "--ray-address 127.0.0.1:1: no Ray cluster answers there"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_made(tmp_path, arguments, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        suite.main(["run", *arguments, "--out", str(tmp_path / "out")])
+    assert os.listdir(tmp_path) == []
