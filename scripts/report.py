@@ -16,6 +16,7 @@ import tyro
 
 from configs.schema import ConfigError
 from scripts import commands, results
+from scripts.exit_codes import ExitCode
 
 _PLAIN_ARM = "muzero"
 
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> int:
     report_page.write(options.out, f"Suite {rows[0].suite}", lines, tables, report_plots.plots(compared))
     print(report_page.as_markdown(f"Suite {rows[0].suite}", lines, tables[:-1]))
     print(f"written: {options.out}/report.html, report.md and {len(tables)} tables as CSV")
-    return commands.DONE
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 
 SUITE is a name in configs/suites/ or a .toml file like those. The same command again goes on after anything died:
 finished trials are not repeated, the others continue from their checkpoints. DIR/results.csv grows with every finished
-trial; `scripts/report.py` compares the arms.
+trial; `scripts/report.py` compares the arms. Exit code 1: a trial was given up, the others are finished.
 """
 
 import collections
@@ -27,10 +27,11 @@ from configs.serialise import differences
 from configs.suite import Suite, Trial
 from learner.run_directory import RunDirectory, git_provenance, write_atomically
 from scripts import cluster, commands, results, trials
+from scripts.exit_codes import ExitCode
 from scripts.suite_table import SuiteTable
 
-FAILED = 1
 _MAX_ATTEMPTS = 3  # without a frame of progress
+_FINAL = (ExitCode.BAD_INPUT, ExitCode.NOT_FINITE)  # another attempt would end the same way
 _REFRESH_SECONDS = 1.0
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -118,25 +119,26 @@ class Driver:
         """Takes in a trial whose programs have ended; returns what to say about it."""
         trial = self._running.pop(reference)
         try:
-            reason = f"exit code {ray.get(reference)}"
+            code = ray.get(reference)
+            reason = f"exit code {code}"
         except RayError as error:  # the node died, or was taken away
-            reason = type(error).__name__
+            code, reason = None, type(error).__name__
         if trials.is_finished(self._path(trial)):
             self._collect(trial)
             self._write()
             return f"{trials.trial_name(trial)}: finished ({len(self._finished)} of {len(self._suite.trials())})"
-        return f"{trials.trial_name(trial)}: {reason}, {self._try_again(trial)}"
+        return f"{trials.trial_name(trial)}: {reason}, {self._try_again(trial, code)}"
 
-    def _try_again(self, trial: Trial) -> str:
+    def _try_again(self, trial: Trial, code: int | None) -> str:
         frames = trials.progress(self._path(trial)).num_frames
         count, before = self._attempts.get(trial, (0, 0))
         count = 1 if frames > before else count + 1
         self._attempts[trial] = count, frames
-        if count < _MAX_ATTEMPTS:
+        if count < _MAX_ATTEMPTS and code not in _FINAL:
             self._waiting.append(trial)
             return f"will go on from {frames:,} frames"
         self._failed.add(trial)
-        return f"given up after {count} attempts; see {self._out / 'logs' / trials.trial_name(trial)}.log"
+        return f"given up at attempt {count}; see {self._out / 'logs' / trials.trial_name(trial)}.log"
 
     def _collect(self, trial: Trial) -> None:
         self._finished[trial] = trials.rows(self._suite, trial, self._path(trial))
@@ -190,7 +192,7 @@ def main(argv: list[str]) -> int:
     if options.dry_run:
         for trial in suite.trials():
             print("python scripts/train.py", *trials.train_arguments(suite, trial, trials.run_path(out, trial)))
-        return commands.DONE
+        return ExitCode.DONE
     cluster.check_address(options.ray_address)
     open_out(suite, out)
     with RunDirectory(out).lock():
@@ -201,7 +203,7 @@ def main(argv: list[str]) -> int:
         finally:
             cluster.stop_ray()
     print(f"results: {out / 'results.csv'}; compare with: python scripts/report.py {out / 'results.csv'} --out DIR")
-    return commands.DONE if is_complete else FAILED
+    return ExitCode.DONE if is_complete else ExitCode.CRASH
 
 
 def _room(suite: Suite, ray_address: str | None) -> int | None:

@@ -23,6 +23,7 @@ from configs import suite as suites
 from configs.schema import ConfigError
 from configs.suite import Trial
 from scripts import results, suite, trials
+from scripts.exit_codes import ExitCode
 from scripts.results import CURVE, GREEDY, LAST_FRAMES, RANDOM
 from scripts.suite_table import SuiteTable
 from scripts.trials import Progress
@@ -311,8 +312,17 @@ def test_a_trial_that_never_gets_on_is_given_up_and_the_others_are_not(found, pr
     assert suite.Driver(found, out, jobs=1, ray_address=None, programs=programs).run() is False
     bad = found.trials()[0]
     assert attempts.count(bad) == 3 and len(attempts) == 3 + 3
-    assert "CartPole-v1-muzero-1: exit code 1, given up after 3 attempts; see " in capsys.readouterr().out
+    assert "CartPole-v1-muzero-1: exit code 1, given up at attempt 3; see " in capsys.readouterr().out
     assert {row.seed for row in results.read(out / "results.csv").rows if row.arm == "muzero"} == {2}
+
+
+def test_a_trial_that_was_refused_is_given_up_at_once(found, tmp_path, monkeypatch, capsys):
+    attempts = []
+    Ray(monkeypatch, lambda suite, trial, *others: attempts.append(trial) or ExitCode.BAD_INPUT)
+    suite.open_out(found, tmp_path / "out")
+    assert suite.Driver(found, tmp_path / "out", jobs=1, ray_address=None).run() is False
+    assert attempts == found.trials()
+    assert "exit code 2, given up at attempt 1; see " in capsys.readouterr().out
 
 
 def test_progress_is_worth_another_attempt(found, tmp_path, monkeypatch):
