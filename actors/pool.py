@@ -20,28 +20,18 @@ Ray itself is started and stopped by the program (`ray.init(address="local", ...
 import dataclasses
 import logging
 import math
-import os
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import ray
 from ray import exceptions
 
-from actors.worker import CPU_ENV_VARS, BuildRollout, make_start_fn
+from actors.worker import WORKER_FAILURES, BuildRollout, make_start_fn
 from muzero.types import PublishedParams, RolloutResult
 
 MAX_BACKOFF_SECONDS = 60.0
 _logger = logging.getLogger(__name__)
-_WORKER_FAILURES = (
-    exceptions.RayTaskError,  # the rollout raised
-    exceptions.RayActorError,  # the process died, or cannot be reached for the moment
-    exceptions.RuntimeEnvSetupError,
-    exceptions.NodeDiedError,
-    exceptions.OutOfMemoryError,
-    exceptions.ObjectLostError,  # the result was on a node that died
-)
 
 
 class ActorPoolError(RuntimeError):
@@ -70,14 +60,10 @@ class ActorPool:
       build_rollout: seed -> `Rollout`; pickled here, unpickled in the workers.
       num_workers: workers, one process each.
       max_in_flight: rollouts a worker may have requested and not delivered.
-      cpus_per_worker: Ray's CPU resource of a worker: for its placement, it limits nothing.
-      seed: of the whole run; each incarnation of each worker derives its own.
-      log_dir: folder of the workers' logs, on the machine of each worker.
-      cores: cores that every worker is pinned to, None for no pinning; the same numbers on every machine.
-      env_vars: environment of the workers, in place of the default that keeps JAX on the CPU.
       rollout_timeout_seconds: a worker that owes an answer for longer is replaced; start and compilation included.
       max_restarts: failures of one worker, without a rollout delivered in between, that are forgiven.
       restart_backoff_seconds: rest after the first of them; doubled by each further one, up to 60 s.
+      worker: seed, log_dir and so on, see `make_start_fn`.
 
     Raises ActorPoolError if Ray has not been started, ValueError for fewer than one worker or request.
     """
@@ -88,22 +74,16 @@ class ActorPool:
         *,
         num_workers: int,
         max_in_flight: int,
-        cpus_per_worker: float,
-        seed: int,
-        log_dir: str | os.PathLike,
-        cores: tuple[int, ...] | None = None,
-        env_vars: Mapping[str, str] = CPU_ENV_VARS,
         rollout_timeout_seconds: float = 600.0,
         max_restarts: int = 5,
         restart_backoff_seconds: float = 1.0,
+        **worker,
     ):
         if num_workers < 1 or max_in_flight < 1:
             raise ValueError(f"num_workers={num_workers} and max_in_flight={max_in_flight}: both must be at least 1")
         if not ray.is_initialized():  # the first remote call would start a cluster with settings of Ray's own
             raise ActorPoolError("call ray.init(...) before making an ActorPool")
-        self._start = make_start_fn(
-            build_rollout, seed=seed, log_dir=log_dir, cores=cores, cpus_per_worker=cpus_per_worker, env_vars=env_vars
-        )
+        self._start = make_start_fn(build_rollout, **worker)
         self._max_in_flight = max_in_flight
         self._rollout_timeout_seconds = rollout_timeout_seconds
         self._max_restarts = max_restarts
@@ -119,6 +99,13 @@ class ActorPool:
     def num_dropped(self) -> int:
         """Rollouts requested and lost because their worker failed; each is one sequence of every environment."""
         return self._num_dropped
+
+    @property
+    def num_waiting(self) -> int:
+        """Rollouts that are there and have not been asked for."""
+        with self._lock:
+            requests = list(self._in_flight)
+        return len(ray.wait(requests, num_returns=len(requests), timeout=0)[0]) if requests else 0
 
     def publish(self, published: PublishedParams) -> None:
         """Makes `published` (NumPy leaves) what every request from now on acts with; copies it to the object store.
@@ -144,13 +131,16 @@ class ActorPool:
             raise ActorPoolError("publish parameters before asking for a rollout")
         with self._lock:
             self._rearm_idle_workers()
-        while True:
-            answered = self._wait()
-            with self._lock:
-                self._require_open()
-                result = self._collect(answered[0]) if answered else None
-            if result is not None:
-                return result
+        while (result := self._next_answer()) is None:
+            pass
+        return result
+
+    def drain(self) -> list[RolloutResult]:
+        """Returns what is in flight as it is answered and asks for nothing more: the workers are idle then."""
+        results = []
+        while self._in_flight:
+            results.append(self._next_answer())
+        return [result for result in results if result is not None]
 
     def close(self) -> None:
         """Kills the workers and drops every reference; a blocked `next_rollout` raises. Closing twice is fine."""
@@ -160,6 +150,13 @@ class ActorPool:
                 self._kill(worker)
             self._in_flight.clear()
             self._published = None
+
+    def _next_answer(self) -> RolloutResult | None:
+        """Returns the next rollout; None if a worker woke, or failed, before one was answered."""
+        answered = self._wait()
+        with self._lock:
+            self._require_open()
+            return self._collect(answered[0]) if answered else None
 
     def _wait(self) -> list:
         """Returns [the oldest answered request], or [] when a worker is due before anything was answered."""
@@ -180,7 +177,7 @@ class ActorPool:
         worker = self._in_flight[request]
         try:
             result = ray.get(request)
-        except _WORKER_FAILURES as cause:
+        except WORKER_FAILURES as cause:
             self._lose(worker, cause)
             return None
         del self._in_flight[request]

@@ -2,7 +2,7 @@
 
 The order inside a new worker process matters:
 
-    unpickle RolloutWorker ─▶ pin to cores ─▶ unpickle build_rollout ─▶ build_rollout(seed) ─▶ rollouts ...
+    unpickle RolloutWorker ─▶ claim cores, pin ─▶ unpickle build_rollout ─▶ build_rollout(seed) ─▶ rollouts ...
       (NumPy at most)                          (imports JAX, ...)        (starts XLA's threads)
 
 XLA sizes its thread pool by the cores that it may use at the first use of JAX, and never looks again.
@@ -19,10 +19,20 @@ from typing import Any, Protocol
 import numpy as np
 import ray
 import ray.cloudpickle
+from ray import exceptions
 
+from actors.cores import claim_cores
 from muzero.types import PublishedParams, RolloutResult
 
 CPU_ENV_VARS = {"JAX_PLATFORMS": "cpu"}  # an actor without a GPU of its own still sees the learner's
+WORKER_FAILURES = (
+    exceptions.RayTaskError,  # the rollout raised
+    exceptions.RayActorError,  # the process died, or cannot be reached for the moment
+    exceptions.RuntimeEnvSetupError,
+    exceptions.NodeDiedError,
+    exceptions.OutOfMemoryError,
+    exceptions.ObjectLostError,  # the result was on a node that died
+)
 _LOG_FORMAT = "%(asctime)s %(levelname)s pid %(process)d: %(message)s"
 
 
@@ -72,7 +82,7 @@ class RolloutWorker:
         incarnation: int,
         seed: int,
         log_dir: str | os.PathLike,
-        cores: tuple[int, ...] | None = None,
+        cores_per_worker: int | None = None,
     ):
         """Pins the calling thread, opens the log and builds the rollout.
 
@@ -82,19 +92,20 @@ class RolloutWorker:
           incarnation: how many times this worker has been replaced.
           seed: of the whole run; the rollout gets `worker_seed(seed, worker_id, incarnation)`.
           log_dir: `worker-<worker_id>.log` in it is appended to; created where it is missing.
-          cores: cores this process may use (Linux only), None for all.
+          cores_per_worker: cores this process is pinned to, where so many are unclaimed; None for no pinning.
 
         Raises:
-          OSError: no such cores, or the log cannot be written.
+          OSError: the log cannot be written.
           Exception: whatever `build_rollout` raises; it is in the log with its traceback.
         """
+        cores = None if cores_per_worker is None else claim_cores(cores_per_worker)
         if cores is not None:
             os.sched_setaffinity(0, cores)
         self._logger = _open_log(pathlib.Path(log_dir), worker_id)
         own_seed = worker_seed(seed, worker_id, incarnation)
         self._logger.info(
             "worker %d starts: incarnation %d, seed %d, host %s, cores %s, JAX_PLATFORMS %s",
-            worker_id, incarnation, own_seed, socket.gethostname(), cores, os.environ.get("JAX_PLATFORMS"),
+            worker_id, incarnation, own_seed, socket.gethostname(), cores or "free", os.environ.get("JAX_PLATFORMS"),
         )  # fmt: skip
         self._rollout = self._logged(build_rollout, own_seed)
 
@@ -121,16 +132,16 @@ def make_start_fn(
     *,
     seed: int,
     log_dir: str | os.PathLike,
-    cores: tuple[int, ...] | None,
     cpus_per_worker: float,
-    env_vars: Mapping[str, str],
+    cores_per_worker: int | None = None,
+    env_vars: Mapping[str, str] = CPU_ENV_VARS,
 ) -> Callable[[int, int], Any]:
     """Returns `start(worker_id, incarnation)`, which starts a `RolloutWorker` and returns its Ray handle at once.
 
     Args:
-      build_rollout, seed, log_dir, cores: as for `RolloutWorker`.
+      build_rollout, seed, log_dir, cores_per_worker: as for `RolloutWorker`.
       cpus_per_worker: Ray's CPU resource of a worker: for its placement, it limits nothing.
-      env_vars: environment variables of the process.
+      env_vars: environment variables of the process; the default keeps JAX on the CPU.
     """
     actor_class = ray.remote(RolloutWorker).options(
         num_cpus=cpus_per_worker,
@@ -143,7 +154,12 @@ def make_start_fn(
 
     def start(worker_id: int, incarnation: int):
         return actor_class.remote(
-            builder, worker_id=worker_id, incarnation=incarnation, seed=seed, log_dir=folder, cores=cores
+            builder,
+            worker_id=worker_id,
+            incarnation=incarnation,
+            seed=seed,
+            log_dir=folder,
+            cores_per_worker=cores_per_worker,
         )
 
     return start

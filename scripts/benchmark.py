@@ -1,0 +1,49 @@
+"""What the parts cost next to bare loops that do nothing else; prints JSON.
+
+python scripts/benchmark.py {search,actors,learner,system,value-buffer,ingest} [--rounds N] [--seconds S] [--tiny]
+"""
+
+import dataclasses
+import importlib
+import json
+import sys
+from typing import Annotated, Literal
+
+import tyro
+
+DONE, FAILED, BAD_INPUT = 0, 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is measured, and for how long."""
+
+    name: Annotated[Literal["search", "actors", "learner", "system", "value-buffer", "ingest"], tyro.conf.Positional]
+    """search: one batched search; actors: Ray workers; learner: feed and updates; system: both together;
+    value-buffer: the past heads of the paper's network; ingest: frames from actors to a device, and parameters back."""
+    rounds: int = 30
+    """Most rounds; fewer where the 95 % interval of the ratio is narrower than ± 0.03 before."""
+    seconds: float = 10.0
+    """Length of each measurement of a round."""
+    tiny: bool = False
+    """The smallest network and sizes: shows that the program works, the figures mean nothing."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs one benchmark; returns the exit code: 1 if it found the machine or a bare loop too slow to judge by."""
+    options = tyro.cli(Options, args=argv, prog="benchmark.py", description=__doc__)
+    if options.rounds < 1 or not options.seconds > 0:
+        print(f"error: rounds = {options.rounds}, seconds = {options.seconds}: must be above 0", file=sys.stderr)
+        return BAD_INPUT
+    # Imported late: a child that is pinned to a core imports this file before it knows its core.
+    benchmark = importlib.import_module(f"scripts.benchmarks.{options.name.replace('-', '_')}")
+    report = benchmark.run(options.rounds, options.seconds, options.tiny)
+    print(json.dumps(report, indent=2))
+    if failure := report.get("failure"):
+        print(f"error: {failure}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""The bare loops: emulator, search and update with nothing around them, as small and fast as they can be written.
+
+They share the network, the Q normalisation and the loss with the system, and nothing of its rollouts, workers, pool,
+feed or loop.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+
+from actors.atari import find_game
+from configs.schema import Config
+from muzero.search import qtransform_by_whole_tree
+from muzero.types import Array, Params
+from scripts.assemble import build_learner, build_model, env_spec
+from scripts.benchmarks.measure import timed_loop
+from scripts.benchmarks.settings import synthetic_rollout
+
+
+def make_search(config: Config) -> tuple[Callable, Params]:
+    """Returns the jitted `search(params, number, frames [N, H, h, w] uint8) -> actions [N]` and parameters for it."""
+    spec = env_spec(config.env)
+    model, support = build_model(config, spec)
+    represent = jax.vmap(model.represent, (None, 0))
+    step = jax.vmap(model.step, (None, 0, 0))
+    predict = jax.vmap(model.predict, (None, 0))
+
+    def recurrent_fn(params, rng_key, action, latent):
+        latent, reward = step(params.dynamics, latent, action)
+        policy, value = predict(params.prediction, latent)
+        reward = support.from_logits(reward)
+        discount = jnp.full_like(reward, config.loss.discount_factor)
+        return mctx.RecurrentFnOutput(reward, discount, policy, support.from_logits(value)), latent
+
+    @jax.jit
+    def search(params: Params, number: Array, frames: Array) -> Array:
+        latent = represent(params.representation, stack(frames))
+        policy, value = predict(params.prediction, latent)
+        return mctx.muzero_policy(
+            params,
+            jax.random.key(number),
+            mctx.RootFnOutput(policy, support.from_logits(value), latent),
+            recurrent_fn,
+            num_simulations=config.search.num_simulations,
+            dirichlet_fraction=config.search.dirichlet_fraction,
+            dirichlet_alpha=config.search.dirichlet_alpha,
+            qtransform=functools.partial(qtransform_by_whole_tree, floor=config.search.floor),
+        ).action
+
+    return search, model.init(jax.random.key(0))
+
+
+def stack(frames: Array) -> Array:
+    """Returns the network's input [N, h, w, 2H − 1] of frames [N, H, h, w], with action planes of zeros."""
+    images = jnp.moveaxis(frames, 1, -1).astype(jnp.float32) / 255
+    return jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, frames.shape[1] - 1)))
+
+
+def make_actor(config: Config, num_environments: int) -> Callable[[float], float]:
+    """Returns what plays `num_environments` games for some seconds and returns decisions per second."""
+    search, params = make_search(config)
+    size, game = config.env.frame_size, find_game(config.env.name).kwargs["game"]
+    envs = AtariVectorEnv(
+        game, num_environments, num_threads=1, img_height=size, img_width=size, stack_num=config.network.history_length
+    )
+    frames, number = envs.reset(seed=0)[0], 0
+
+    def step() -> float:
+        nonlocal frames, number
+        frames, number = envs.step(np.asarray(search(params, number, frames)))[0], number + 1
+        return num_environments
+
+    step()
+    return lambda seconds: timed_loop(step, seconds)()
+
+
+def make_learner(config: Config) -> Callable[[float], float]:
+    """Returns what updates on one batch in memory for some seconds and returns updates per second."""
+    spec = env_spec(config.env)
+    state, update, _ = build_learner(config, spec)
+    size = config.learner.batch_size // config.learner.num_minibatches
+    batch = jax.device_put(synthetic_rollout(config, spec, size).trajectory)
+    state = jax.block_until_ready(update(state, batch)[0])
+
+    def loop(seconds: float) -> float:
+        nonlocal state
+        count, started = 0, time.perf_counter()
+        while time.perf_counter() - started < seconds or count == 0:
+            state, count = update(state, batch)[0], count + 1
+            jax.block_until_ready(state.num_updates)  # else the whole loop is dispatched at once
+        return count / (time.perf_counter() - started)
+
+    return loop
