@@ -101,6 +101,11 @@ class ActorPool:
         return self._num_dropped
 
     @property
+    def num_in_flight(self) -> int:
+        """Rollouts requested and not handed over, those that wait included."""
+        return len(self._in_flight)
+
+    @property
     def num_waiting(self) -> int:
         """Rollouts that are there and have not been asked for."""
         with self._lock:

@@ -43,7 +43,7 @@ _NOT_NEGATIVE = (
 _FRACTIONS = "env.sticky_action_prob search.dirichlet_fraction loss.discount_factor loss.td_lambda".split()
 _RATES = "learner.search_average_rate learner.target_average_rate".split()
 _POSITIVE_OR_NONE = (
-    "env.reward_clip optimiser.max_gradient_norm learner.num_devices log.evaluation_interval_minutes "
+    "env.reward_clip optimiser.max_gradient_norm learner.num_devices learner.max_lag log.evaluation_interval_minutes "
     "log.checkpoint_keep_every stop.num_frames stop.num_updates stop.minutes"
 ).split()
 
@@ -108,6 +108,11 @@ def _batches(config: Config):
         yield (
             f"learner.batch_size = {learner.batch_size}: must be divisible by "
             f"learner.num_minibatches = {learner.num_minibatches}"
+        )
+    if learner.max_lag is not None and learner.max_lag < learner.publish_interval:
+        yield (
+            f"learner.max_lag = {learner.max_lag}: must be at least learner.publish_interval = "
+            f"{learner.publish_interval}, or no rollout is new enough"
         )
 
 

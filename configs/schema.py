@@ -153,8 +153,8 @@ class OptimiserConfig:
 class ActorsConfig:
     """Ray workers that act."""
 
-    num_workers: int = 96
-    """Ray actors."""
+    num_workers: int | Literal["auto"] = 96
+    """Ray actors; `auto`: one a core of this machine beside the learner's, and environments to fill the batch."""
     environments_per_worker: int = 8
     """Environments of a worker, searched as one batch (N)."""
     sequence_length: int = 30
@@ -175,6 +175,9 @@ class LearnerConfig:
     """Sequences collected for one batch (B)."""
     collect_ahead: bool = True
     """Collect the next batch while the device works on this one (policy lag: one batch); False: lockstep."""
+    max_lag: int | None = None
+    """A rollout is dropped if its newest parameters are older than this many updates when its batch is begun; None
+    keeps all."""
     num_passes: int = 1
     """Times a collected batch is gone through."""
     num_minibatches: int = 1

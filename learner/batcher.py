@@ -1,11 +1,18 @@
-"""Rollouts → batches on the device, prepared by one host thread."""
+"""Rollouts → batches on the device, prepared by one host thread.
 
+learner      | update 1          | update 2          | update 3
+this thread  | copy, transfer 2  | copy, transfer 3  | ...           every frame is copied once, into its minibatch
+actors       | play for 3        | play for 4        | ...
+"""
+
+import contextlib
+import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from muzero.types import Episode, RolloutResult, Trajectory
@@ -37,6 +44,9 @@ class BatchFeed:
       collect_ahead: False for lockstep.
       num_passes, num_minibatches: how often and in how many pieces a batch is gone through.
       seed: seed of the order of sequences, drawn anew for every pass; a single piece keeps the order of arrival.
+      first_update: updates done before the first batch.
+      max_lag: a rollout is dropped if the parameters of its newest search will be older, in updates, when its batch
+        is begun; None for no bound. Ends well: a learner that waits has published what the next rollout acts with.
     """
 
     def __init__(
@@ -49,14 +59,20 @@ class BatchFeed:
         num_passes: int,
         num_minibatches: int,
         seed: int,
+        first_update: int = 0,
+        max_lag: int | None = None,
     ):
         self._next_rollout, self._put = next_rollout, put
+        self._next_update, self._max_lag = first_update, max_lag
         self._batch_size, self._num_passes, self._num_minibatches = batch_size, num_passes, num_minibatches
         self._rng = np.random.default_rng(seed)
         self._queue: queue.Queue = queue.Queue()
         self._collect_ahead = collect_ahead
         self._wanted = threading.Semaphore(1 if collect_ahead else 0)
+        self._num_wanted, self._num_prepared = int(collect_ahead), 0
         self._closed = False
+        self._num_dropped = 0
+        self._clock = _Clock()
         self._thread = threading.Thread(target=self._work, name="batch-feed", daemon=True)
         self._thread.start()
 
@@ -66,18 +82,34 @@ class BatchFeed:
     def __next__(self) -> Batch:
         """Returns the next batch, waiting for it. Raises what stopped the thread: StopIteration if it was `close`."""
         if not self._collect_ahead:
-            self._wanted.release()
+            self._want()
         item = self._queue.get()
         if isinstance(item, BaseException):
             self._queue.put(item)  # no batch will follow: whoever asks again must not wait for ever
             raise item
         if self._collect_ahead:
-            self._wanted.release()
+            self._want()
         return item
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every batch that was wanted is prepared."""
+        return self._num_prepared == self._num_wanted
+
+    def pop_metrics(self) -> dict[str, float]:
+        """Returns what the thread spent its time on since the last call, and what waits and was dropped."""
+        return self._clock.pop() | {
+            "perf/batches_ready": float(self._queue.qsize()),
+            "lag/sequences_dropped": float(self._num_dropped),
+        }
 
     def close(self) -> None:
         """Stops after the rollout under way; does not wait for it."""
         self._closed = True
+        self._wanted.release()
+
+    def _want(self) -> None:
+        self._num_wanted += 1
         self._wanted.release()
 
     def _work(self) -> None:
@@ -85,6 +117,8 @@ class BatchFeed:
             while True:
                 self._wanted.acquire()
                 self._queue.put(self._prepare(self._collect()))
+                self._num_prepared += 1
+                self._next_update += self._num_passes * self._num_minibatches
         except BaseException as error:  # handed to the learner, which raises it
             self._queue.put(error)
 
@@ -93,16 +127,26 @@ class BatchFeed:
         while num_sequences < self._batch_size:
             if self._closed:
                 raise StopIteration
-            rollouts.append(self._next_rollout())
-            num_sequences += rollouts[-1].trajectory.action.shape[0]
+            with self._clock.spent("wait"):
+                rollout = self._next_rollout()
+            size = rollout.trajectory.action.shape[0]
+            if self._is_too_old(rollout):
+                self._num_dropped += size
+                continue
+            rollouts.append(rollout)
+            num_sequences += size
         return rollouts
 
+    def _is_too_old(self, rollout: RolloutResult) -> bool:
+        lag = self._next_update - int(rollout.trajectory.params_version[:, -1].min())
+        return self._max_lag is not None and lag > self._max_lag
+
     def _prepare(self, rollouts: list[RolloutResult]) -> Batch:
-        whole = jax.tree.map(lambda *parts: np.concatenate(parts), *[r.trajectory for r in rollouts])
-        take = lambda rows: jax.tree.map(lambda x: x[rows], whole)
+        with self._clock.spent("copy"):
+            minibatches = [self._put(_gather(rollouts, rows)) for rows in self._pieces()]
         return Batch(
-            minibatches=[self._put(take(rows)) for rows in self._pieces()],
-            params_version=whole.params_version,
+            minibatches=minibatches,
+            params_version=np.concatenate([r.trajectory.params_version for r in rollouts]),
             episodes=[episode for r in rollouts for episode in r.episodes],
             search_stats={
                 name: float(np.mean([r.search_stats[name] for r in rollouts])) for name in rollouts[0].search_stats
@@ -111,9 +155,38 @@ class BatchFeed:
             num_frames=sum(r.num_frames for r in rollouts),
         )
 
-    def _pieces(self) -> list[np.ndarray | slice]:
-        """Returns the sequences of each minibatch, in the order of the updates."""
+    def _pieces(self) -> list[np.ndarray | None]:
+        """Returns the sequences of each minibatch, in the order of the updates; None for all as they arrived."""
         if self._num_minibatches == 1:
-            return [slice(None)] * self._num_passes
+            return [None] * self._num_passes
         orders = [self._rng.permutation(self._batch_size) for _ in range(self._num_passes)]
         return [rows for order in orders for rows in np.split(order, self._num_minibatches)]
+
+
+def _gather(rollouts: list[RolloutResult], rows: np.ndarray | None) -> Trajectory:
+    """Returns these sequences of `rollouts`, straight from the arrays that Ray delivered."""
+    parts = zip(*[r.trajectory for r in rollouts], strict=True)
+    if rows is None:
+        return Trajectory(*[np.concatenate(part) for part in parts])
+    pick = lambda sequences: np.stack([sequences[row] for row in rows])
+    return Trajectory(*[pick(list(itertools.chain.from_iterable(part))) for part in parts])
+
+
+class _Clock:
+    """Where the time of one thread goes, as fractions of the time between two looks."""
+
+    def __init__(self):
+        self._spent = {"wait": 0.0, "copy": 0.0}
+        self._popped = time.monotonic()
+
+    @contextlib.contextmanager
+    def spent(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._spent[name] += time.monotonic() - started
+
+    def pop(self) -> dict[str, float]:
+        now = time.monotonic()
+        fractions = {f"perf/feed_{name}_fraction": spent / (now - self._popped) for name, spent in self._spent.items()}
+        self._spent, self._popped = dict.fromkeys(self._spent, 0.0), now
+        return fractions

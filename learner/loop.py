@@ -14,7 +14,7 @@ import numpy as np
 from learner.batcher import Batch
 from learner.metrics import MeanAccumulator
 from learner.state import LearnerState
-from learner.update import SKIPPED, UpdateFn
+from learner.update import SKIPPED, UpdateFn, num_compilations
 from muzero.types import Params, Trajectory
 
 
@@ -125,6 +125,7 @@ class LearnerLoop:
             "perf/frames_per_second": rate("num_frames"),
             "perf/updates_per_second": rate("num_updates"),
             "perf/learner_wait_fraction": self._waited / seconds,
+            "perf/compilations": float(num_compilations()),
         }
         self._waited, self._row_started, self._row_counters = 0.0, time.monotonic(), self.counters
         return Report(self.counters, scalars)

@@ -59,9 +59,15 @@ DOCUMENTED_TAGS: dict[str, str] = {
     "perf/frames_per_second": "emulator frames consumed by the learner per second",
     "perf/updates_per_second": "updates per second",
     "perf/learner_wait_fraction": "time the learner waited for data (fraction)",
+    "perf/feed_wait_fraction": "time the feed's thread waited for rollouts (fraction)",
+    "perf/feed_copy_fraction": "time the feed's thread stacked batches and handed them to the devices (fraction)",
+    "perf/batches_ready": "batches on the devices that the learner has not taken (count, at the end of the row)",
+    "perf/rollouts_waiting": "rollouts that the feed has not taken (count, at the end of the row)",
+    "perf/compilations": "programs compiled since the start of the process (count)",
     "perf/sequences_dropped": "sequences lost with dead workers, since the start of the process (count)",
     "lag/params_version_mean": "age of the parameters that searched the trained states, mean (updates)",
     "lag/params_version_max": "age of the oldest such parameters in a batch (updates)",
+    "lag/sequences_dropped": "sequences older than learner.max_lag, since the start of the process (count)",
 }
 
 

@@ -17,6 +17,22 @@ SKIPPED = "optimiser/skipped"
 UpdateFn = Callable[[LearnerState, Trajectory], tuple[LearnerState, Metrics]]
 
 
+_num_compilations = 0
+
+
+def _count_compilation(event: str, seconds: float, **details) -> None:
+    global _num_compilations
+    _num_compilations += event == "/jax/core/compile/backend_compile_duration"
+
+
+jax.monitoring.register_event_duration_secs_listener(_count_compilation)
+
+
+def num_compilations() -> int:
+    """Returns how many programs this process has compiled: constant after the first updates, or time is wasted."""
+    return _num_compilations
+
+
 def make_mesh(num_devices: int | None) -> Mesh:
     """Returns a mesh with one axis, "data", over the first `num_devices` local devices (None: all)."""
     devices = jax.local_devices()[:num_devices]

@@ -137,7 +137,7 @@ def train_new(
     except OSError as error:
         raise ConfigError(f"--run-dir {path}: {error}") from error
     with directory.lock():
-        return _train(config, directory, Start(load_params=load_params), ray_address)
+        return _train(config, directory, Start(load_params=load_params, ray_address=ray_address), ray_address)
 
 
 def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str | None) -> int:
@@ -149,7 +149,7 @@ def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str
     cluster.check_address(ray_address)
     with directory.lock():
         directory.record_resume(command, {"seed": config.seed})
-        return _train(config, directory, Start(resume=True), ray_address)
+        return _train(config, directory, Start(resume=True, ray_address=ray_address), ray_address)
 
 
 def with_stop(config: Config, stop: StopConfig) -> Config:

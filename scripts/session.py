@@ -18,7 +18,7 @@ from learner.run_directory import RunDirectory
 from learner.state import LearnerState
 from learner.update import batch_sharding, replicated
 from muzero.types import Params, PublishedParams
-from scripts import evaluation, process
+from scripts import evaluation, process, workload
 from scripts.assemble import build_learner, env_spec, rollout_builder
 from scripts.interrupts import Interrupted, Interrupts
 from scripts.saving import Saver
@@ -29,6 +29,7 @@ class Start(NamedTuple):
 
     resume: bool = False
     load_params: Callable[[], Params] | None = None  # --init-from
+    ray_address: str | None = None
 
 
 class Session:
@@ -36,6 +37,7 @@ class Session:
 
     def __init__(self, config: Config, directory: RunDirectory, start: Start):
         self._config, self._directory = config, directory
+        self._share = workload.given_share(config, start.ray_address)
         self._spec = env_spec(config.env)
         self._loop, self._saver, self._mesh = self._make_loop(start)
         counters = self._loop.counters
@@ -96,6 +98,7 @@ class Session:
             num_workers=actors.num_workers,
             max_in_flight=actors.max_in_flight,
             cpus_per_worker=actors.cpus_per_worker,
+            cores_per_worker=self._share.cores_per_worker,
             seed=seed,
             log_dir=self._directory.logs,
             env_vars=process.WORKER_ENV_VARS,
@@ -111,16 +114,19 @@ class Session:
             num_passes=learner.num_passes,
             num_minibatches=learner.num_minibatches,
             seed=self._config.seed + self._loop.counters.num_batches,
+            first_update=self._loop.counters.num_updates,
+            max_lag=learner.max_lag,
         )
 
     def _train(self, pool: ActorPool) -> None:
-        feed, progress = self._make_feed(pool), Progress()
+        self._feed, progress = self._make_feed(pool), Progress()
+        print(self._share, flush=True)
         log = self._config.log
         due_row, due_checkpoint = _Timer(log.interval_seconds), _Timer(60 * log.checkpoint_interval_minutes)
         due_evaluation = _Timer(60 * (log.evaluation_interval_minutes or float("inf")))
         try:
             while not self._is_done():
-                self._take_in(self._loop.run_batch(feed))
+                self._take_in(self._loop.run_batch(self._feed))
                 self._saver.check()
                 if due_row.rings():
                     self._report(progress)
@@ -138,7 +144,7 @@ class Session:
                 self._save()
             raise
         finally:
-            feed.close()
+            self._feed.close()
             progress.close()
         if self._loop.counters.num_updates > self._row_updates:  # else it would repeat the last row
             self._report(progress)
@@ -166,7 +172,7 @@ class Session:
     def _report(self, progress: Progress) -> None:
         counters, scalars = self._loop.report()
         self._row_updates = counters.num_updates
-        scalars["perf/sequences_dropped"] = self._pool.num_dropped * self._config.actors.environments_per_worker
+        scalars |= self._feed.pop_metrics() | self._pool_metrics()
         self._metrics.write(
             counters.num_frames, scalars, num_updates=counters.num_updates, wall_seconds=counters.seconds
         )
@@ -181,6 +187,10 @@ class Session:
                 fractions_done=self._fractions_done(),
             )
         )
+
+    def _pool_metrics(self) -> dict[str, float]:
+        dropped = self._pool.num_dropped * self._config.actors.environments_per_worker
+        return {"perf/rollouts_waiting": float(self._pool.num_waiting), "perf/sequences_dropped": float(dropped)}
 
     def _save(self) -> None:
         if not self._saver.has(self._loop.counters.num_updates):

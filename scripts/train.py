@@ -14,7 +14,7 @@ import tyro
 from configs import presets, serialise
 from configs.checks import check
 from configs.schema import Config
-from scripts import commands
+from scripts import commands, workload
 from scripts.exit_codes import ExitCode
 
 
@@ -43,7 +43,7 @@ def parse(argv: list[str]) -> tuple[str, Options]:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     preset, options = parse(argv)
-    config = options.config
+    config = workload.resolve(options.config, options.ray_address)
     check(config)
     spec = commands.check_environment(config)
     commands.check_machine(config)

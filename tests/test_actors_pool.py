@@ -194,7 +194,7 @@ def test_arrays_are_read_only_and_references_are_dropped(make_pool):
 # the worker's process
 
 
-def test_worker_pins_before_it_unpickles_and_keeps_jax_off_the_gpu(make_pool):
+def test_worker_pins_before_it_unpickles_and_keeps_jax_off_the_gpu(make_pool, tmp_path):
     build_rollout = make_build()
 
     class Builder:
@@ -210,7 +210,8 @@ def test_worker_pins_before_it_unpickles_and_keeps_jax_off_the_gpu(make_pool):
             rollout.run = lambda published: run(published)._replace(search_stats=seen)
             return rollout
 
-    stats = make_pool(Builder(), cores_per_worker=1).next_rollout().search_stats
+    env_vars = {"JAX_PLATFORMS": "cpu", "TMPDIR": str(tmp_path)}  # claims of its own
+    stats = make_pool(Builder(), cores_per_worker=1, env_vars=env_vars).next_rollout().search_stats
     assert len(stats.pop("cores") & os.sched_getaffinity(0)) == 1
     assert stats == {"jax": False, "env": "cpu"}
 

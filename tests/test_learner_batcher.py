@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -223,3 +224,51 @@ def test_a_closed_feed_ends_and_does_not_hang(collect_ahead):
             while True:  # a batch that was already there may still come
                 _take(feed)
     assert workers.tape.count("ask") <= 4
+
+
+# --- Lag --------------------------------------------------------------------------------------------------
+
+
+def _versioned(version):
+    """Returns a rollout of which the newest searches have this version, the carried ones an old one."""
+    rollout = _rollout(version)
+    versions = np.zeros_like(rollout.trajectory.params_version)
+    versions[:, -1] = version
+    return rollout._replace(trajectory=rollout.trajectory._replace(params_version=versions))
+
+
+def test_rollouts_beyond_the_lag_are_dropped_and_asked_for_again():
+    """Two updates a batch: batch number k begins at update 10 + 2 k."""
+    versions = iter([6, 7, 8, 5, 7, 9, 11, 8, 9, 12, 13])
+    feed = BatchFeed(
+        lambda: _versioned(next(versions)), lambda minibatch: minibatch, batch_size=2 * SEQUENCES, collect_ahead=False,
+        num_passes=2, num_minibatches=1, seed=0, first_update=10, max_lag=3,
+    )  # fmt: skip
+    taken = [sorted(set(_take(feed).params_version[:, -1].tolist())) for _ in range(3)]
+    assert taken == [[7, 8], [9, 11], [12, 13]]  # 7 is good for update 10, not for 12; 11 for 14, 8 and 9 are not
+    metrics = feed.pop_metrics()
+    assert metrics["lag/sequences_dropped"] == 5 * SEQUENCES  # 6; 5, 7; 8, 9
+    feed.close()
+
+
+def test_the_feed_says_where_its_time_went_and_when_it_rests():
+    def slow_rollout():
+        time.sleep(0.06)
+        return _rollout(1)
+
+    def slow_put(minibatch):
+        time.sleep(0.03)
+        return minibatch
+
+    feed = BatchFeed(
+        slow_rollout, slow_put, batch_size=SEQUENCES, collect_ahead=True, num_passes=1, num_minibatches=1, seed=0
+    )
+    for _ in range(5):
+        _take(feed)
+    while not feed.is_idle:
+        time.sleep(0.001)
+    metrics = feed.pop_metrics()
+    assert metrics["perf/batches_ready"] == 1.0
+    wait, copy = metrics["perf/feed_wait_fraction"], metrics["perf/feed_copy_fraction"]
+    assert wait > copy > 0.05 and wait + copy <= 1.0
+    feed.close()

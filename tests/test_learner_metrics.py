@@ -141,8 +141,9 @@ def test_the_documented_tags_are_the_promised_ones():
         "explained_variance",
         "search": "policy_entropy depth q_range unvisited_fraction root_value_minus_network_value",
         "optimiser": "gradient_norm update_norm learning_rate",
-        "perf": "frames_per_second updates_per_second learner_wait_fraction sequences_dropped",
-        "lag": "params_version_mean params_version_max",
+        "perf": "frames_per_second updates_per_second learner_wait_fraction sequences_dropped "
+        "feed_wait_fraction feed_copy_fraction batches_ready rollouts_waiting compilations",
+        "lag": "params_version_mean params_version_max sequences_dropped",
     }
     assert set(DOCUMENTED_TAGS) == {f"{group}/{name}" for group, names in promised.items() for name in names.split()}
     assert all("\n" not in meaning and meaning for meaning in DOCUMENTED_TAGS.values())

@@ -36,7 +36,8 @@ def make_search(config: Config) -> tuple[Callable, Params]:
         policy, value = predict(params.prediction, latent)
         reward = support.from_logits(reward)
         discount = jnp.full_like(reward, config.loss.discount_factor)
-        return mctx.RecurrentFnOutput(reward, discount, policy, support.from_logits(value)), latent
+        value = support.from_logits(value)
+        return mctx.RecurrentFnOutput(reward=reward, discount=discount, prior_logits=policy, value=value), latent
 
     @jax.jit
     def search(params: Params, number: Array, frames: Array) -> Array:
@@ -45,7 +46,7 @@ def make_search(config: Config) -> tuple[Callable, Params]:
         return mctx.muzero_policy(
             params,
             jax.random.key(number),
-            mctx.RootFnOutput(policy, support.from_logits(value), latent),
+            mctx.RootFnOutput(prior_logits=policy, value=support.from_logits(value), embedding=latent),
             recurrent_fn,
             num_simulations=config.search.num_simulations,
             dirichlet_fraction=config.search.dirichlet_fraction,

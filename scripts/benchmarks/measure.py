@@ -17,6 +17,7 @@ Loop = Callable[[], float]  # runs for a while, returns its rate
 HALF_WIDTH = 0.03
 CONFIDENCE = 0.95
 MATMUL_SIZE = 2048
+PACKAGES = ("jax", "jaxlib", "dm-haiku", "mctx", "optax", "rlax", "numpy", "ray", "ale-py", "opencv-python-headless")
 FAST_CORE_GFLOPS = 80.0  # of one core: there the reference figures were taken
 
 
@@ -97,8 +98,16 @@ def report(name: str, rates: dict[str, list[float]], ours: str, bare: str, **mor
         "matmul_gflops_per_core": matmul_gflops_per_core(),
         **more,
         "load_average": os.getloadavg(),
-        "provenance": provenance(sys.argv, None),
+        "provenance": where_measured(),
     }
+
+
+def where_measured() -> dict:
+    """Returns commit, command, time, machine and the versions of the packages that the figures depend on."""
+    record = provenance(sys.argv, None)
+    record["packages"] = {name: record["packages"][name] for name in PACKAGES}
+    record["git"] = {"commit": record["git"]["commit"], "is_changed": bool(record["git"]["diff"])}
+    return record
 
 
 def matmul_gflops_per_core() -> list[float]:

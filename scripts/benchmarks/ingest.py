@@ -1,0 +1,182 @@
+"""How many actors one learner host can serve: frames from actors through the feed to a device, parameters back.
+
+sender 0 ─┐ one object a rollout, every frame freshly written
+sender 1 ─┼──▶ object store ──▶ BatchFeed (one copy) ──▶ device ──▶ jitted checksum = what the senders summed
+sender 2 ─┘
+"""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import ray
+
+from actors.pool import ActorPool
+from configs.presets import PRESETS
+from configs.schema import Config, EnvConfig
+from learner.batcher import BatchFeed
+from muzero.types import PublishedParams, RolloutResult
+from scripts import cluster
+from scripts.assemble import env_spec
+from scripts.benchmarks import settings
+from scripts.benchmarks.measure import alternate, report, summary
+
+REQUIRED_BYTES_PER_SECOND = 1e9
+PARAMETER_MEGABYTES = (40, 190)  # the reference of a small network, and MuZero's
+PUBLISHED_FRAMES, PUBLISHED_HOURS, PUBLISHED_CORES = 200e6, 9.0, 16  # Sebulba's MuZero on TPU v3 cores
+FRAMES_PER_STEP = 4
+
+
+class Sender:
+    """A worker whose rollouts are written, not played."""
+
+    def __init__(self, config: Config, num_environments: int, seed: int):
+        self._rollout = settings.synthetic_rollout(config, env_spec(config.env), num_environments, seed)
+        self._count = 0
+
+    def run(self, published: PublishedParams) -> RolloutResult:
+        """Returns the next rollout: every frame written anew, and their sum as a statistic."""
+        self._count += 1
+        write = lambda frames: np.full_like(frames, (37 * self._count + 1) % 251)
+        old = self._rollout.trajectory
+        new = old._replace(
+            observation=write(old.observation), history_observation=write(old.history_observation),
+            params_version=np.full_like(old.params_version, published.version),
+        )  # fmt: skip
+        total = sum(int(frames.size) * int(frames.flat[0]) for frames in (new.observation, new.history_observation))
+        return self._rollout._replace(trajectory=new, search_stats={"sum": float(total % 2**32)})
+
+
+def run(rounds: int, seconds: float, tiny: bool) -> dict:
+    """Returns the report: bytes of frames per second that reach the device; the bare loop sums a batch in memory."""
+    config = settings.TINY if tiny else dataclasses.replace(PRESETS["atari-paper"], env=EnvConfig(name="breakout"))
+    counts = [1, 2] if tiny else [1, 2, 4, 8]
+    sizes = [0.1] if tiny else PARAMETER_MEGABYTES
+    with cluster_of(max(counts)):
+        with feed_of_senders(config, num_senders=2) as feed:
+            batch = next(feed).minibatches[0]
+            loops = {"feed": lambda: feed_rate(feed, seconds), "bare": lambda: checksum_rate(batch, seconds)}
+            rates = alternate(loops, "feed", "bare", rounds=rounds)
+        publishing = {f"{size} MB": [publish_seconds(size, count) for count in counts] for size in sizes}
+    bytes_per_step = frame_bytes(batch) / batch.action.shape[0] / new_steps(config)
+    median = summary(rates["feed"])["median"]
+    return report(
+        "ingest", rates, "feed", "bare", unit="bytes of frames/s",
+        bytes_per_sequence=frame_bytes(batch) // batch.action.shape[0], bytes_per_new_step=bytes_per_step,
+        publishing={"actors": counts, "seconds": publishing},
+        **on_paper(median, bytes_per_step),
+        failure=None if tiny or median >= REQUIRED_BYTES_PER_SECOND else f"feed too slow: {median / 1e9:.2f} GB/s",
+    )  # fmt: skip
+
+
+def on_paper(bytes_per_second: float, bytes_per_step: float) -> dict:
+    """Returns what a host with this feed could take in, next to what the published run took in."""
+    published = PUBLISHED_FRAMES / (PUBLISHED_HOURS * 3600)
+    feed = bytes_per_second / bytes_per_step * FRAMES_PER_STEP
+    return {
+        "frames_per_second_of_this_feed": feed,
+        "frames_per_second_published": published,
+        "published_bytes_per_second_in_this_format": published / FRAMES_PER_STEP * bytes_per_step,
+        "feed_over_published": feed / published,
+    }
+
+
+@contextlib.contextmanager
+def cluster_of(num_workers: int) -> Iterator[None]:
+    """Starts and ends a Ray with room for so many actors."""
+    cluster.start_ray(None, num_workers=num_workers, cpus_per_worker=1.0)
+    try:
+        yield
+    finally:
+        cluster.stop_ray()
+
+
+@contextlib.contextmanager
+def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
+    """Starts senders behind an actor pool and a feed whose minibatches are checked as they come."""
+    num_environments = config.actors.environments_per_worker
+    build = lambda seed: Sender(config, num_environments, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        pool = ActorPool(build, num_workers=num_senders, max_in_flight=2, cpus_per_worker=1.0, seed=0, log_dir=folder)
+        pool.publish(PublishedParams(0, np.zeros(1)))
+        feed = BatchFeed(
+            pool.next_rollout, jax.device_put, batch_size=2 * num_environments, collect_ahead=True, num_passes=1,
+            num_minibatches=1, seed=0,
+        )  # fmt: skip
+        try:
+            yield feed
+        finally:
+            feed.close()
+            pool.close()
+
+
+@jax.jit
+def checksum(observation, history_observation):
+    """Returns the sum of all bytes modulo 2³²."""
+    return jnp.sum(observation, dtype=jnp.uint32) + jnp.sum(history_observation, dtype=jnp.uint32)
+
+
+def frame_bytes(batch) -> int:
+    """Returns the bytes of the frames of a batch."""
+    return batch.observation.nbytes + batch.history_observation.nbytes
+
+
+def new_steps(config: Config) -> int:
+    """Returns the decisions that a sequence adds to those before it."""
+    return config.actors.sequence_length - config.actors.sequence_overlap
+
+
+def feed_rate(feed: BatchFeed, seconds: float) -> float:
+    """Returns bytes per second; raises RuntimeError if a batch is not what the senders wrote."""
+    amount, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds or amount == 0:
+        batch = next(feed)
+        frames = batch.minibatches[0]
+        received = int(checksum(frames.observation, frames.history_observation))
+        sent = round(2 * batch.search_stats["sum"]) % 2**32  # the feed has taken the mean of two rollouts
+        if received != sent:
+            raise RuntimeError(f"the frames of a batch sum to {received}, the senders wrote {sent}")
+        amount += frame_bytes(frames)
+    return amount / (time.perf_counter() - started)
+
+
+def checksum_rate(batch, seconds: float) -> float:
+    """Returns bytes per second of the checksum alone."""
+    amount, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds or amount == 0:
+        checksum(batch.observation, batch.history_observation).block_until_ready()
+        amount += frame_bytes(batch)
+    return amount / (time.perf_counter() - started)
+
+
+def publish_seconds(megabytes: float, num_actors: int) -> dict:
+    """Returns the seconds from `ray.put` of so many parameters until every actor has read them, over five times."""
+    read = ray.remote(num_cpus=0)(_Reader)
+    actors = [read.remote() for _ in range(num_actors)]
+    params = np.zeros(int(megabytes * 1e6) // 4, np.float32)
+    try:
+        ray.get([actor.read.remote(params) for actor in actors])
+        return summary([_publish(params, actors) for _ in range(5)])
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _publish(params: np.ndarray, actors: list) -> float:
+    started = time.perf_counter()
+    published = ray.put(params)
+    ray.get([actor.read.remote(published) for actor in actors])
+    return time.perf_counter() - started
+
+
+class _Reader:
+    def read(self, params: np.ndarray) -> int:
+        """Returns the process id after the parameters have been copied, as `jax.device_put` would."""
+        params.copy()
+        return os.getpid()

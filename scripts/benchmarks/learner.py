@@ -1,0 +1,78 @@
+"""The learner as it runs, feed, loop and log included, against its jitted update fed from memory."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from configs.schema import Config
+from learner.batcher import BatchFeed
+from learner.loop import Counters, LearnerLoop
+from learner.update import batch_sharding
+from muzero.types import RolloutResult
+from scripts.assemble import build_learner, env_spec
+from scripts.benchmarks import bare, settings
+from scripts.benchmarks.measure import Loop, alternate, report
+
+
+def run(rounds: int, seconds: float, tiny: bool) -> dict:
+    """Returns the report: updates per second on rollouts that are there at once."""
+    config = settings.atari_cpu(tiny)
+    bare_loop = bare.make_learner(config)
+    with memory_feed(config) as (loop, feed):
+        loops = {"learner": batches_for(loop, feed, seconds), "bare": lambda: bare_loop(seconds)}
+        rates = alternate(loops, "learner", "bare", rounds=rounds)
+    minibatch = config.learner.batch_size // config.learner.num_minibatches
+    return report("learner", rates, "learner", "bare", unit="updates/s", sequences_per_update=minibatch)
+
+
+@contextlib.contextmanager
+def memory_feed(config: Config) -> Iterator[tuple[LearnerLoop, BatchFeed]]:
+    """Starts a learner loop and a feed whose rollouts are copies of one that is in memory."""
+    spec, learner = env_spec(config.env), config.learner
+    rollout = settings.synthetic_rollout(config, spec, config.actors.environments_per_worker)
+    state, update, mesh = build_learner(config, spec)
+    loop = LearnerLoop(
+        state,
+        Counters(),
+        update_fn=update,
+        publish=lambda version, params: None,
+        publish_interval=learner.publish_interval,
+    )
+    feed = BatchFeed(
+        lambda: delivered(rollout),
+        lambda minibatch: jax.device_put(minibatch, batch_sharding(mesh)),
+        batch_size=learner.batch_size,
+        collect_ahead=learner.collect_ahead,
+        num_passes=learner.num_passes,
+        num_minibatches=learner.num_minibatches,
+        seed=0,
+    )
+    try:
+        yield loop, feed
+    finally:
+        feed.close()
+
+
+def delivered(rollout: RolloutResult) -> RolloutResult:
+    """Returns `rollout` as read-only arrays, as Ray delivers it."""
+    views = jax.tree.map(np.ndarray.view, rollout.trajectory)
+    for view in views:
+        view.flags.writeable = False
+    return rollout._replace(trajectory=views)
+
+
+def batches_for(loop: LearnerLoop, feed: BatchFeed, seconds: float) -> Loop:
+    """Returns what trains for `seconds`, reports a row of the log and returns updates per second."""
+
+    def run_batches() -> float:
+        before, started = loop.counters.num_updates, time.perf_counter()
+        while time.perf_counter() - started < seconds or loop.counters.num_updates == before:
+            loop.run_batch(feed)
+        loop.report()
+        jax.block_until_ready(loop.state)
+        return (loop.counters.num_updates - before) / (time.perf_counter() - started)
+
+    return run_batches

@@ -1,0 +1,126 @@
+"""Actors and learner together: how much of the cores' time is search, emulator and update, and what the rest is."""
+
+import dataclasses
+import os
+import time
+from typing import NamedTuple
+
+import jax
+
+from configs.schema import Config
+from learner.batcher import BatchFeed
+from learner.loop import Counters, LearnerLoop
+from learner.update import batch_sharding
+from muzero.types import PublishedParams
+from scripts.assemble import build_learner, env_spec
+from scripts.benchmarks import bare, settings
+from scripts.benchmarks.actors import running_pool
+from scripts.benchmarks.measure import alternate, report, summary
+from scripts.benchmarks.pinned import PinnedProcess
+from scripts.workload import share_cores
+
+_SETTLED_SECONDS = 0.02
+
+
+class Round(NamedTuple):
+    """What the system did in one round."""
+
+    num_steps: int
+    num_updates: int
+    seconds: float
+    timings: dict[str, float]  # fractions of the round: see `learner/metrics.py`
+
+
+def run(rounds: int, seconds: float, tiny: bool) -> dict:
+    """Returns the report: bare core-seconds of the work done over core-seconds spent; `rates` are such fractions."""
+    config = settings.atari_cpu(tiny)
+    num_cores = len(os.sched_getaffinity(0))
+    share = share_cores(config, num_cores)
+    config = dataclasses.replace(config, actors=dataclasses.replace(config.actors, num_workers=share.num_workers))
+    done: list[Round] = []
+    with running_pool(config, cores_per_worker=share.cores_per_worker) as pool, System(config, pool) as system:
+        core = {max(os.sched_getaffinity(0))}
+        with (
+            PinnedProcess(core, bare.make_actor, config, config.actors.environments_per_worker) as actor,
+            PinnedProcess(core, bare.make_learner, config) as learner,
+        ):
+
+            def efficiency() -> float:
+                done.append(system.run(seconds))
+                work = done[-1].num_steps / steps[-1] + done[-1].num_updates / updates[-1]
+                return work / (done[-1].seconds * num_cores)
+
+            steps, updates = [actor.result(seconds)], [learner.result(seconds)]
+
+            def bare_rates() -> float:
+                steps.append(actor.result(seconds))
+                updates.append(learner.result(seconds))
+                return 1.0  # core-seconds of work in a core-second
+
+            loops = {"system": efficiency, "bare": bare_rates}
+            rates = alternate(loops, "system", "bare", rounds=rounds)
+    return report(
+        "system", rates, "system", "bare", unit="bare core-seconds a core-second",
+        steps_per_second=summary([row.num_steps / row.seconds for row in done]),
+        updates_per_second=summary([row.num_updates / row.seconds for row in done]),
+        bare_steps_per_core_second=summary(steps), bare_updates_per_core_second=summary(updates),
+        **explained(done), share=share._asdict(),
+    )  # fmt: skip
+
+
+def explained(done: list[Round]) -> dict:
+    """Returns the fraction of time that the learner waited, and for what the feed spent its own meanwhile."""
+    total = sum(row.seconds for row in done)
+    mean = {name: sum(row.timings[name] * row.seconds for row in done) / total for name in done[0].timings}
+    causes = {
+        "the actors are slower": mean["perf/feed_wait_fraction"],
+        "stacking and transfer": mean["perf/feed_copy_fraction"],
+    }
+    return {"timings": mean, "learner_waits_because": max(causes, key=causes.get)}
+
+
+class System:
+    """Feed and learner loop on top of a running pool, at rest between rounds; a context manager."""
+
+    def __init__(self, config: Config, pool):
+        state, update, mesh = build_learner(config, env_spec(config.env))
+        learner, self._pool = config.learner, pool
+        self._loop = LearnerLoop(
+            state,
+            Counters(),
+            update_fn=update,
+            publish=lambda version, params: pool.publish(PublishedParams(version, params)),
+            publish_interval=learner.publish_interval,
+        )
+        self._feed = BatchFeed(
+            pool.next_rollout,
+            lambda minibatch: jax.device_put(minibatch, batch_sharding(mesh)),
+            batch_size=learner.batch_size,
+            collect_ahead=learner.collect_ahead,
+            num_passes=learner.num_passes,
+            num_minibatches=learner.num_minibatches,
+            seed=0,
+        )
+
+    def __enter__(self) -> "System":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._feed.close()
+
+    def run(self, seconds: float) -> Round:
+        """Trains for `seconds` and until everything rests: a round begins and ends with the same amount of data."""
+        self._settle()
+        before, started = self._loop.counters, time.perf_counter()
+        while time.perf_counter() - started < seconds or self._loop.counters == before:
+            self._loop.run_batch(self._feed)
+        self._settle()
+        elapsed, after = time.perf_counter() - started, self._loop.counters
+        scalars = self._loop.report().scalars | self._feed.pop_metrics()
+        timings = {name: value for name, value in scalars.items() if name.startswith("perf/") and "fraction" in name}
+        return Round(after.num_steps - before.num_steps, after.num_updates - before.num_updates, elapsed, timings)
+
+    def _settle(self) -> None:
+        jax.block_until_ready(self._loop.state)
+        while not (self._feed.is_idle and self._pool.num_in_flight == self._pool.num_waiting):
+            time.sleep(_SETTLED_SECONDS)

@@ -1,0 +1,96 @@
+"""What the past-policy loss adds to an update of the paper's network: predicted from FLOPs, measured, and its memory.
+
+plain       MuZero's loss alone
+latents     + the target network's representation of all T + 1 states, and one past head
+heads       + the other 127 heads of the buffer
+"""
+
+import dataclasses
+import time
+
+import jax
+
+from configs.presets import PRESETS
+from configs.schema import Config, EnvConfig
+from scripts.assemble import build_learner, env_spec
+from scripts.benchmarks import settings
+from scripts.benchmarks.measure import Loop, alternate, ratios, report, summary
+
+
+def run(rounds: int, seconds: float, tiny: bool) -> dict:
+    """Returns the report: updates per second of the three losses on one sequence; the "bare loop" is the plain one.
+
+    One update of the paper's network takes a core a quarter of a minute: a measurement is one update at least,
+    whatever `seconds` says.
+    """
+    variants = three_losses(config_of(tiny))
+    compiled = {name: compile_update(config) for name, config in variants.items()}
+    loops = {name: update_rate(*parts, seconds) for name, parts in compiled.items()}
+    rates = alternate(loops, "heads", "plain", rounds=rounds)
+    programs = {name: parts[0] for name, parts in compiled.items()}
+    flops = {name: program.cost_analysis()["flops"] for name, program in programs.items()}
+    slower = lambda name, than: summary([1 / ratio for ratio in ratios(rates, name, than)])
+    return report(
+        "value-buffer", rates, "heads", "plain", unit="updates/s",
+        measured={"latents / plain": slower("latents", "plain"), "heads / latents": slower("heads", "latents")},
+        predicted_from_flops={
+            "latents / plain": flops["latents"] / flops["plain"],
+            "heads / latents": flops["heads"] / flops["latents"],
+        },
+        flops_per_update=flops,
+        memory_bytes={name: memory(variants[name], program) for name, program in programs.items()},
+        environment_frames_per_sequence=variants["heads"].actors.sequence_length,
+    )  # fmt: skip
+
+
+def config_of(tiny: bool) -> Config:
+    """Returns the paper's configuration with one sequence a batch, or the smallest one."""
+    config = settings.TINY if tiny else dataclasses.replace(PRESETS["atari-paper"], env=EnvConfig(name="breakout"))
+    return dataclasses.replace(config, learner=dataclasses.replace(config.learner, batch_size=1, num_devices=1))
+
+
+def three_losses(config: Config) -> dict[str, Config]:
+    """Returns the configurations of the three updates by name."""
+    change = lambda section, **fields: dataclasses.replace(
+        config, **{section: dataclasses.replace(getattr(config, section), **fields)}
+    )
+    return {
+        "plain": change("loss", past_weight=0.0),
+        "latents": change("value_buffer", size=1),
+        "heads": config,
+    }
+
+
+def compile_update(config: Config) -> tuple:
+    """Returns the compiled update, the state before it and a batch of one sequence."""
+    spec = env_spec(config.env)
+    state, update, _ = build_learner(config, spec)
+    batch = jax.device_put(settings.synthetic_rollout(config, spec, 1).trajectory)
+    return update.lower(state, batch).compile(), state, batch
+
+
+def update_rate(program, state, batch, seconds: float) -> Loop:
+    """Returns what updates for at least `seconds` and returns updates per second."""
+
+    def loop() -> float:
+        nonlocal state
+        count, started = 0, time.perf_counter()
+        while count == 0 or time.perf_counter() - started < seconds:
+            state, count = jax.block_until_ready(program(state, batch)[0]), count + 1
+        return count / (time.perf_counter() - started)
+
+    return loop
+
+
+def memory(config: Config, program) -> dict[str, int]:
+    """Returns what the update needs, and what the logits of the past heads would take if they existed at once."""
+    analysis = program.memory_analysis()
+    actors, size = config.actors, config.value_buffer.size if config.loss.past_weight > 0 else 0
+    starts = actors.sequence_length - actors.sequence_overlap
+    logits_of_a_head = 4 * starts * (config.loss.num_unroll_steps + 1) * config.support.num_bins
+    return {
+        "state_and_batch": analysis.argument_size_in_bytes,
+        "temporary": analysis.temp_size_in_bytes,
+        "value_logits_of_one_chunk": min(size, config.value_buffer.chunk_size) * logits_of_a_head,
+        "value_logits_of_all_heads": size * logits_of_a_head,
+    }

@@ -1,0 +1,73 @@
+"""How a machine is shared: workers, environments and cores for the actors, the rest for the learner."""
+
+import dataclasses
+import os
+from typing import NamedTuple
+
+from configs.schema import Config, ConfigError
+
+CORES_PER_RESERVED_CORE = 16  # the learner's feed and dispatch keep one more core busy for every so many actors
+
+
+class Share(NamedTuple):
+    """The actors' part of a machine, and what is left."""
+
+    num_workers: int
+    environments_per_worker: int
+    cores_per_worker: int | None  # what every worker claims; None: there are more workers than cores
+    learner_cores: int  # that no worker claims
+
+    def __str__(self) -> str:
+        cores = "no cores of their own" if self.cores_per_worker is None else f"{self.cores_per_worker} core(s) each"
+        return (
+            f"actors: {self.num_workers} worker(s) x {self.environments_per_worker} environments, {cores}; "
+            f"learner: {self.learner_cores} core(s) in reserve"
+        )
+
+
+def share_cores(config: Config, num_cores: int) -> Share:
+    """Returns the automatic choice for a machine with `num_cores` cores.
+
+    One worker a core beside the learner's: two pinned processes search half as much again as one on two cores
+    (`scripts/benchmark.py actors`). In lockstep learner and actors take turns, and nothing is reserved. Together the
+    workers bring one batch, or as much of it as divides it.
+    """
+    learner_cores = _learner_cores(config, num_cores)
+    num_workers = max(1, num_cores - learner_cores)
+    batch_size = config.learner.batch_size
+    most = max(1, batch_size // num_workers)
+    environments = next(count for count in range(most, 0, -1) if batch_size % count == 0)
+    return Share(num_workers, environments, 1, learner_cores)
+
+
+def resolve(config: Config, ray_address: str | None) -> Config:
+    """Returns `config` with numbers in place of `actors.num_workers = auto`, chosen for this machine.
+
+    Raises `ConfigError` if the workers are to run on a cluster, whose machines are not known here.
+    """
+    if config.actors.num_workers != "auto":
+        return config
+    if ray_address is not None:
+        raise ConfigError("actors.num_workers = auto: only for an embedded Ray; with --ray-address give a number")
+    share = share_cores(config, len(os.sched_getaffinity(0)))
+    actors = dataclasses.replace(
+        config.actors, num_workers=share.num_workers, environments_per_worker=share.environments_per_worker
+    )
+    return dataclasses.replace(config, actors=actors)
+
+
+def given_share(config: Config, ray_address: str | None) -> Share:
+    """Returns what the workers of a resolved configuration claim, on this machine or on those of a cluster."""
+    actors, num_cores = config.actors, len(os.sched_getaffinity(0))
+    learner_cores = _learner_cores(config, num_cores)
+    if ray_address is None:
+        cores_per_worker = (num_cores - learner_cores) // actors.num_workers or None
+    else:
+        cores_per_worker = max(1, int(actors.cpus_per_worker))
+    return Share(actors.num_workers, actors.environments_per_worker, cores_per_worker, learner_cores)
+
+
+def _learner_cores(config: Config, num_cores: int) -> int:
+    if not config.learner.collect_ahead or num_cores == 1:
+        return 0
+    return 1 + num_cores // CORES_PER_RESERVED_CORE

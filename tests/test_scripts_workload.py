@@ -1,0 +1,55 @@
+"""How a machine is shared between actors and learner."""
+
+import dataclasses
+
+import pytest
+
+from configs.checks import check
+from configs.presets import PRESETS
+from configs.schema import ConfigError
+from scripts import workload
+
+
+def change(config, section, **fields):
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **fields)})
+
+
+@pytest.mark.parametrize(
+    "preset, num_cores, expected",
+    [
+        ("atari-cpu", 1, (1, 32, 1, 0)),
+        ("atari-cpu", 2, (1, 32, 1, 1)),  # one acts, one learns
+        ("atari-cpu", 5, (4, 8, 1, 1)),
+        ("minatar", 2, (2, 32, 1, 0)),  # lockstep: they take turns
+        ("atari-paper", 16, (14, 6, 1, 2)),  # 6 divides a batch of 96
+        ("atari-paper", 128, (119, 1, 1, 9)),
+    ],
+)
+def test_one_worker_a_core_beside_the_learners(preset, num_cores, expected):
+    share = workload.share_cores(PRESETS[preset], num_cores)
+    assert tuple(share) == expected
+    actors = dict(num_workers=share.num_workers, environments_per_worker=share.environments_per_worker)
+    check(change(PRESETS[preset], "actors", **actors))
+
+
+def test_auto_becomes_numbers_and_says_so(monkeypatch):
+    monkeypatch.setattr(workload.os, "sched_getaffinity", lambda pid: set(range(5)))
+    config = change(PRESETS["atari-cpu"], "actors", num_workers="auto")
+    resolved = workload.resolve(config, None)
+    assert (resolved.actors.num_workers, resolved.actors.environments_per_worker) == (4, 8)
+    share = workload.given_share(resolved, None)
+    assert str(share) == "actors: 4 worker(s) x 8 environments, 1 core(s) each; learner: 1 core(s) in reserve"
+    with pytest.raises(ConfigError, match="actors.num_workers = auto: only for an embedded Ray"):
+        workload.resolve(config, "auto")
+    assert workload.resolve(PRESETS["minatar"], "auto") is PRESETS["minatar"]
+
+
+def test_what_given_workers_claim(monkeypatch):
+    monkeypatch.setattr(workload.os, "sched_getaffinity", lambda pid: set(range(8)))
+    cores = lambda number, address=None, **fields: (
+        workload.given_share(
+            change(PRESETS["atari-cpu"], "actors", num_workers=number, **fields), address
+        ).cores_per_worker
+    )
+    assert [cores(1), cores(3), cores(7), cores(8)] == [7, 2, 1, None]
+    assert cores(96, "host:6379", cpus_per_worker=2.0) == 2 and cores(96, "host:6379", cpus_per_worker=0.5) == 1
