@@ -1,24 +1,36 @@
-"""A group of environments unrolled with one batched search a step: plain Python, no Ray.
+"""Environments unrolled with one batched search a step: plain Python, no Ray.
 
 context (H-1)   | state 0 ... overlap-1 | overlap ...          T
 carried over    | carried over          | new: step, then search
                   the search of the last carried state is kept, not repeated
+
+With two groups the emulator works while a device searches:
+
+    host     | step A | step B     | step A       | step B
+    device            | search A   | search B     | search A
+
+A frame is written to the sequence that will be sent and goes to the device once; the frames of its history are there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from actors.environments import Stream
-from muzero.types import Episode, PublishedParams, RolloutResult, Trajectory
+from muzero.types import Array, Episode, Params, PublishedParams, RolloutResult, SearchOutput, Trajectory
 
 
 class _Tape(NamedTuple):
-    """The sequence being written; time is the second axis, the first `H - 1` entries are context."""
+    """The sequence being written; time is the second axis, the first `H - 1` entries are context.
 
-    observation: np.ndarray  # [N, H-1 + T+1, ...]
+    Frames lie in two arrays, in one piece each: Ray takes such arrays as they are, and slices of one would be copied.
+    """
+
+    observation: np.ndarray  # [N, T+1, ...]
+    history_observation: np.ndarray  # [N, H-1, ...]
     is_first: np.ndarray  # [N, H-1 + T+1]
     action: np.ndarray  # [N, H-1 + T+1], the last one is never read
     reward: np.ndarray
@@ -27,6 +39,16 @@ class _Tape(NamedTuple):
     search_policy: np.ndarray  # [N, H-1 + T+1, A]
     search_value: np.ndarray
     params_version: np.ndarray
+
+
+class _Group:
+    """Environments that are searched together, and what is on the device for them."""
+
+    def __init__(self, rows: slice):
+        self.rows = rows
+        self.past_frames: Array = None  # [n, H-1, ...] of the states before the one to search
+        self.searched: SearchOutput | None = None  # of the state `index`; it may still be computed
+        self.index = 0
 
 
 class Rollout:
@@ -40,6 +62,7 @@ class Rollout:
       sequence_overlap: states shared by neighbouring sequences.
       history_length: H.
       seed: seed of the searches and of the actions drawn where a decision is not real.
+      num_groups: groups of environments, searched in turn; 2 where searches run on a device of their own.
     """
 
     def __init__(
@@ -52,9 +75,10 @@ class Rollout:
         sequence_overlap: int,
         history_length: int,
         seed: int,
+        num_groups: int = 1,
     ):
         self._streams = streams
-        self._search = jax.jit(search_fn)
+        self._search = _with_frames_on_device(search_fn)
         self._num_actions = num_actions
         self._length, self._overlap, self._history = sequence_length, sequence_overlap, history_length
         self._rng_key = jax.random.key(seed)
@@ -63,28 +87,32 @@ class Rollout:
         self._tape: _Tape | None = None
         self._at_final = np.zeros(len(streams), bool)  # the current state is a final observation
         self._published = PublishedParams(-1, None)
+        bounds = np.linspace(0, len(streams), num_groups + 1).astype(int).tolist()
+        self._groups = [_Group(slice(*pair)) for pair in zip(bounds, bounds[1:], strict=False)]
 
     def run(self, published: PublishedParams) -> RolloutResult:
         """Returns the next sequence of every environment, acted with `published`."""
         self._load(published)
-        stats: list[dict[str, np.ndarray]] = []
-        episodes: list[Episode] = []
-        if self._tape is None:
-            self._tape = self._empty_tape()
-            first_new = self._history  # index of state 1: state 0 is the reset
-            self._reset(stats)
-        else:
-            self._tape = self._next_tape(self._tape)
-            first_new = self._history - 1 + self._overlap
-        num_steps = 0
-        for index in range(first_new, self._history - 1 + self._length):
-            num_steps += int(np.sum(~self._at_final))
-            episodes += self._step(index)
-            self._search_state(index, stats)
+        is_new, self._stats = self._tape is None, []
+        self._tape = self._empty_tape() if is_new else self._next_tape(self._tape)
+        first = 0 if is_new else self._overlap
+        self._put_histories(first)
+        num_steps, episodes = 0, []
+        for t in range(first, self._length):
+            for group in self._groups:
+                self._finish_search(group)
+                if is_new and t == 0:
+                    self._reset(group)
+                else:
+                    num_steps += int(np.sum(~self._at_final[group.rows]))
+                    episodes += self._step(group, t)
+                self._start_search(group, t)
+        for group in self._groups:
+            self._finish_search(group)
         return RolloutResult(
             trajectory=self._trajectory(),
             episodes=episodes,
-            search_stats={name: float(np.mean([row[name] for row in stats])) for name in stats[0]},
+            search_stats={name: float(np.mean([row[name] for row in self._stats])) for name in self._stats[0]},
             num_steps=num_steps,
             num_frames=num_steps * self._streams[0].spec.frames_per_step,
         )
@@ -99,11 +127,13 @@ class Rollout:
             self._published = PublishedParams(published.version, jax.device_put(published.params))
 
     def _empty_tape(self) -> _Tape:
-        spec = self._streams[0].spec
-        shape = (len(self._streams), self._history - 1 + self._length)
+        spec, num_streams = self._streams[0].spec, len(self._streams)
+        frames = lambda length: np.zeros((num_streams, length, *spec.observation_shape), spec.observation_dtype)
+        shape = (num_streams, self._history - 1 + self._length)
         zeros = lambda dtype, *more: np.zeros((*shape, *more), dtype)
         return _Tape(
-            observation=zeros(spec.observation_dtype, *spec.observation_shape),
+            observation=frames(self._length),
+            history_observation=frames(self._history - 1),
             is_first=zeros(bool),
             action=zeros(np.int32),
             reward=zeros(np.float32),
@@ -118,23 +148,36 @@ class Rollout:
         """Returns fresh arrays that begin with the context and the overlap of `old`."""
         shift, kept = self._length - self._overlap, self._history - 1 + self._overlap
         new = self._empty_tape()
-        for source, target in zip(old, new, strict=True):
-            target[:, :kept] = source[:, shift : shift + kept]
+        new.observation[:, : self._overlap] = old.observation[:, shift:]
+        for n, frames in enumerate(self._frames_before(shift, old)):
+            new.history_observation[n] = frames
+        for name in _Tape._fields[2:]:
+            getattr(new, name)[:, :kept] = getattr(old, name)[:, shift : shift + kept]
         return new
 
-    def _reset(self, stats: list) -> None:
-        index = self._history - 1
-        for n, stream in enumerate(self._streams):
-            self._tape.observation[n, index] = stream.reset()
-        self._tape.is_first[:, index] = True
-        self._search_state(index, stats)
+    def _frames_before(self, t: int, tape: _Tape) -> Iterator[np.ndarray]:
+        """Yields the H − 1 frames before state `t` of every environment."""
+        first = max(0, t - (self._history - 1))
+        for context, frames in zip(tape.history_observation, tape.observation, strict=True):
+            yield np.concatenate([context[t:], frames[first:t]])
 
-    def _step(self, index: int) -> list[Episode]:
-        """Takes the decision of state `index - 1` in every environment and writes state `index`."""
-        tape, episodes = self._tape, []
-        for n, stream in enumerate(self._streams):
-            step = stream.step(int(tape.action[n, index - 1]))
-            tape.observation[n, index] = step.observation
+    def _put_histories(self, t: int) -> None:
+        """Moves the frames before state `t` to the device."""
+        frames = np.stack(list(self._frames_before(t, self._tape)))
+        for group in self._groups:
+            group.past_frames = jnp.array(frames[group.rows])
+
+    def _reset(self, group: _Group) -> None:
+        for n in range(*group.rows.indices(len(self._streams))):
+            self._tape.observation[n, 0] = self._streams[n].reset()
+        self._tape.is_first[group.rows, self._history - 1] = True
+
+    def _step(self, group: _Group, t: int) -> list[Episode]:
+        """Takes the decision of state `t - 1` in every environment of the group and writes state `t`."""
+        tape, index, episodes = self._tape, self._history - 1 + t, []
+        for n in range(*group.rows.indices(len(self._streams))):
+            step = self._streams[n].step(int(tape.action[n, index - 1]))
+            tape.observation[n, t] = step.observation
             tape.is_first[n, index] = step.is_first
             tape.reward[n, index - 1] = step.reward
             tape.discount[n, index - 1] = step.discount
@@ -143,24 +186,36 @@ class Rollout:
                 episodes.append(step.episode)
         return episodes
 
-    def _search_state(self, index: int, stats: list) -> None:
-        """Searches state `index` of every environment and writes the decision it leads to."""
-        tape, window = self._tape, slice(index - self._history + 1, index + 1)
-        actions = tape.action[:, index - self._history + 1 : index]
+    def _start_search(self, group: _Group, t: int) -> None:
+        """Has the device search state `t` of the group's environments."""
+        tape, rows, index = self._tape, group.rows, self._history - 1 + t
         key = jax.random.fold_in(self._rng_key, self._num_searches)
         self._num_searches += 1
-        out = jax.device_get(
-            self._search(self._published.params, key, tape.observation[:, window], actions, tape.is_first[:, window])
+        group.index = index
+        group.searched, group.past_frames = self._search(
+            self._published.params,
+            key,
+            group.past_frames,
+            tape.observation[rows, t],
+            tape.action[rows, t:index],
+            tape.is_first[rows, t : index + 1],
         )
+
+    def _finish_search(self, group: _Group) -> None:
+        """Waits for the search of the group, if there is one, and writes the decisions it leads to."""
+        if group.searched is None:
+            return
+        out, group.searched = jax.device_get(group.searched), None
+        tape, place, at_final = self._tape, (group.rows, group.index), self._at_final[group.rows]
         # A final observation is searched for its value only. A constant action there would be the only one to
         # learn absorption.
-        uniform = self._np_rng.integers(self._num_actions, size=len(self._streams))
-        tape.action[:, index] = np.where(self._at_final, uniform, out.action)
-        tape.behaviour_prob[:, index] = np.where(self._at_final, 1.0 / self._num_actions, out.behaviour_prob)
-        tape.search_policy[:, index] = out.policy
-        tape.search_value[:, index] = out.value
-        tape.params_version[:, index] = self._published.version
-        stats.append(out.stats)
+        uniform = self._np_rng.integers(self._num_actions, size=len(at_final))
+        tape.action[place] = np.where(at_final, uniform, out.action)
+        tape.behaviour_prob[place] = np.where(at_final, 1.0 / self._num_actions, out.behaviour_prob)
+        tape.search_policy[place] = out.policy
+        tape.search_value[place] = out.value
+        tape.params_version[place] = self._published.version
+        self._stats.append(out.stats)
 
     def _trajectory(self) -> Trajectory:
         context = self._history - 1
@@ -168,7 +223,7 @@ class Rollout:
         decisions = lambda x: x[:, context:-1]
         tape = self._tape
         return Trajectory(
-            observation=states(tape.observation),
+            observation=tape.observation,
             is_first=states(tape.is_first),
             search_policy=states(tape.search_policy),
             search_value=states(tape.search_value),
@@ -177,7 +232,19 @@ class Rollout:
             reward=decisions(tape.reward),
             discount=decisions(tape.discount),
             behaviour_prob=decisions(tape.behaviour_prob),
-            history_observation=tape.observation[:, :context],
+            history_observation=tape.history_observation,
             history_action=tape.action[:, :context],
             history_is_first=tape.is_first[:, :context],
         )
+
+
+def _with_frames_on_device(search_fn: Callable) -> Callable:
+    """Returns the jitted search that takes the newest frame [n, ...] and keeps the others where they are."""
+
+    def search(
+        params: Params, rng_key: Array, past_frames: Array, frame: Array, actions: Array, is_first: Array
+    ) -> tuple[SearchOutput, Array]:
+        frames = jnp.concatenate([past_frames, frame[:, None]], axis=1)
+        return search_fn(params, rng_key, frames, actions, is_first), frames[:, 1:]
+
+    return jax.jit(search, donate_argnums=2)

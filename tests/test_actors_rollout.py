@@ -1,5 +1,7 @@
 """The unroll of a group of environments: every state of the games carries its number, so an index that moved shows."""
 
+import time
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -79,7 +81,7 @@ class Search:
         return [int(frames[n, -1, 0]) for frames, _, _ in self.asked]
 
 
-def make_rollout(envs, search, *, history=1, length=LENGTH, overlap=OVERLAP, seed=0):
+def make_rollout(envs, search, *, history=1, length=LENGTH, overlap=OVERLAP, seed=0, num_groups=1):
     return Rollout(
         [Stream(env, seed=5, reward_clip=None) for env in envs],
         search,
@@ -88,6 +90,7 @@ def make_rollout(envs, search, *, history=1, length=LENGTH, overlap=OVERLAP, see
         sequence_overlap=overlap,
         history_length=history,
         seed=seed,
+        num_groups=num_groups,
     )
 
 
@@ -400,3 +403,63 @@ def test_cartpole_games_end_in_states_that_are_kept(cartpole):
     np.testing.assert_array_equal(first.trajectory.observation[:, -10:], second.trajectory.observation[:, :10])
     assert second.trajectory.params_version[0].tolist() == [0] * 10 + [1] * 20
     assert first.num_steps == (~first.trajectory.is_first[:, 1:]).sum()
+
+
+# --- Groups -----------------------------------------------------------------------------------------------
+
+
+def by_environment(result):
+    """Returns what does not depend on the order of searches."""
+    return {name: getattr(result.trajectory, name) for name in (*PER_STATE, *PER_DECISION) if name != "action"}
+
+
+def test_two_groups_make_the_sequences_of_one():
+    games = [[PLAIN, REWARDED, PLAIN, PLAIN], [LOST_LIFE] * 40]
+
+    def play(num_groups):
+        envs = [Numbered([ENDLESS]), Numbered(games[1:], name=1), Numbered([ENDLESS], name=2)]
+        rollout = make_rollout(envs, Search(), history=4, num_groups=num_groups)
+        return [rollout.run(published(version, version / 10)) for version in range(3)]
+
+    for one, two in zip(play(1), play(2), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, by_environment(one), by_environment(two))
+        np.testing.assert_array_equal(one.trajectory.action, two.trajectory.action)
+        assert one.num_steps == two.num_steps and one.episodes == two.episodes
+
+
+class SlowSearch(Search):
+    """Takes 10 ms as on a device: the host may go on."""
+
+    def __call__(self, params, rng_key, frames, actions, is_first):
+        def sleep(out):
+            time.sleep(0.01)
+            return out
+
+        out = super().__call__(params, rng_key, frames, actions, is_first)
+        late = lambda _, value: jax.pure_callback(sleep, jax.ShapeDtypeStruct(value.shape, value.dtype), value)
+        return out._replace(value=jax.lax.fori_loop(0, 1, late, out.value))  # a loop: XLA runs what is short at once
+
+
+class SlowEnv(Numbered):
+    """Takes 5 ms a step."""
+
+    def step(self, action):
+        time.sleep(0.005)
+        return super().step(action)
+
+
+def test_the_emulator_of_one_group_works_while_the_other_is_searched():
+    """Four environments, 20 ms a step; the search hides behind the 10 ms of the other group."""
+    seconds = {}
+    for num_groups in (1, 2):
+        envs = [SlowEnv([ENDLESS], name=n) for n in range(4)]
+        rollout = make_rollout(envs, SlowSearch(), length=16, overlap=1, num_groups=num_groups)
+        rollout.run(published())
+        times = []
+        for _ in range(3):
+            started = time.monotonic()
+            rollout.run(published())
+            times.append(time.monotonic() - started)
+        seconds[num_groups] = min(times) / 15
+    assert seconds[1] > 0.030  # one after the other
+    assert seconds[2] < 0.9 * seconds[1], seconds
