@@ -87,3 +87,41 @@ def garnet(rng_key: jax.Array, num_states: int, num_actions: int, branching: int
     weight = jnp.where(priority >= cut, jax.random.exponential(chance_key, priority.shape), 0.0)
     transition = weight / jnp.sum(weight, axis=-1, keepdims=True)
     return MDP(transition, jax.random.uniform(reward_key, shape), discount)
+
+
+def tempered_garnet(rng_key: jax.Array, num_states: int, *, branching: int, temperature: float, discount: float) -> MDP:
+    """Returns a random chain (one action): `branching` random successors with chances softmax(w / temperature).
+
+    Calibrated Value-Aware Model Learning, section 5 and appendix B: w ~ N(0, 1), so that `temperature` → 0 makes the
+    chain deterministic and → ∞ uniform over the successors. The reward's formula is not in the text: r ~ N(0, 1).
+    """
+    states_key, weight_key, reward_key = jax.random.split(rng_key, 3)
+    priority = jax.random.uniform(states_key, (1, num_states, num_states))
+    cut = jax.lax.top_k(priority, branching)[0][..., -1:]
+    weight = jax.random.normal(weight_key, priority.shape) / temperature
+    transition = jax.nn.softmax(jnp.where(priority >= cut, weight, -jnp.inf), axis=-1)
+    return MDP(transition, jax.random.normal(reward_key, (1, num_states)), discount)
+
+
+def cliff_walk(temperature: float, discount: float) -> MDP:
+    """Returns a 5 x 5 cliff walk with noisy moves (Calibrated Value-Aware Model Learning, appendix C.5).
+
+        ...../...../...../...../SCCCG    S start, C cliff, G goal; states row by row; actions up, down, right, left
+
+    An action's move has the chance softmax(e / temperature) of the four moves, e one-hot: certain at 0, one in four
+    at ∞. The paper does not say how it modified the walk. Here: a step costs 0.1 and the cliff 1 (of 1 and 100 in
+    Gymnasium, where one number decides every value), the cliff leads to the start, the goal keeps its visitor for free.
+    """
+    size, start, goal = 5, 20, 24
+    row, column = np.divmod(np.arange(size * size), size)
+    arrival = np.zeros((4, size * size, size * size))
+    for move, (down, right) in enumerate(_MOVES):
+        target = np.clip(row + down, 0, size - 1) * size + np.clip(column + right, 0, size - 1)
+        arrival[move, np.arange(size * size), target] = 1.0
+    chance = jax.nn.softmax(jnp.eye(4) / temperature)
+    to_square = jnp.einsum("am,mst->ast", chance, jnp.asarray(arrival))
+    fall = jnp.sum(to_square[:, :, start + 1 : goal], axis=-1)
+    stays = jnp.arange(size * size) == goal
+    transition = to_square.at[:, :, start + 1 : goal].set(0.0).at[:, :, start].add(fall)
+    transition = jnp.where(stays[:, None], jnp.eye(size * size)[goal], transition)
+    return MDP(transition, jnp.where(stays, 0.0, -0.1 - 0.9 * fall), discount)
