@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from muzero.tabular.mdp import MDP, bellman, policy_value
+from muzero.tabular.mdp import MDP, action_value, bellman, policy_value
 
 _LOGIT_RANGE = 5.0  # of the initial transition parameters (A.3.4)
 
@@ -45,6 +45,15 @@ def value_equivalence_loss(model: MDP, batch: Batch, order: int) -> jax.Array:
     """Returns the mean over the batch of Σ_s (T̃_π^k v − target)², a scalar (eq. 45; `order` = k)."""
     predicted = jax.vmap(lambda pi, v: bellman(model, pi, v, order))(batch.policy, batch.value)
     return jnp.mean(jnp.sum(jnp.square(predicted - batch.target), axis=-1))
+
+
+def action_value_loss(model: MDP, environment: MDP, value: jax.Array) -> jax.Array:
+    """Returns the mean square of the model's error in r + γ P v for `value` [B, S], over functions, states and actions.
+
+    It is 0 for order-1 value equivalence for these functions and *all* policies: those are mixtures of the actions.
+    """
+    of = jax.vmap(action_value, in_axes=(None, 0))
+    return jnp.mean(jnp.square(of(model, value) - of(environment, value)))
 
 
 class ModelParams(NamedTuple):

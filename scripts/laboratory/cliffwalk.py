@@ -12,7 +12,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from muzero.tabular import mdp, model_learning, worlds
 from scripts.laboratory import value_errors

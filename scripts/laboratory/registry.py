@@ -1,9 +1,10 @@
 """Every experiment under its name on the command line."""
 
-from scripts.laboratory import calibration, cliffwalk, garnet
+from scripts.laboratory import ave, calibration, cliffwalk, garnet
 from scripts.laboratory.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
+    "ave": ave.EXPERIMENT,
     "calibration": calibration.EXPERIMENT,
     "cliffwalk": cliffwalk.EXPERIMENT,
     "garnet": garnet.EXPERIMENT,
