@@ -94,7 +94,7 @@ def summarise(scale, rows):
         for metric in ("planning", "loss"):
             row[metric], row[f"{metric}_ci"] = mean_and_interval([member[metric] for member in group])
         result.append(row)
-    return result
+    return sorted(result, key=lambda row: (row["rank"], row["functions"]))
 
 
 def draw(scale, rows, scratch):

@@ -190,7 +190,7 @@ def summarise(scale, rows):
         row |= {"exact_error": mean["exact_error"][0], "measured_error": mean["measured_error"][0]}
         row |= {"measured_ci": mean["measured_error"][1], "gap": mean["gap"][0], "spread": mean["spread"][0]}
         result.append(row)
-    return result
+    return sorted(result, key=lambda row: CASES.index((row["statement"], row["loss"], row["n"])))
 
 
 def draw(scale, rows, scratch):

@@ -35,7 +35,8 @@ def summary(rows: list[Row], metrics: tuple[str, ...]) -> list[Row]:
         for metric in metrics:
             row[metric], row[f"{metric}_ci"] = mean_and_interval([member[metric] for member in group])
         result.append(row)
-    return result
+    order = list(_STYLES)  # units finish in any order
+    return sorted(result, key=lambda row: (row["rank"], order.index(row["loss"]), row["temperature"]))
 
 
 def panels(rows: list[Row], metric: str, label: str, log: bool) -> matplotlib.figure.Figure:
