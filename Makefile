@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install train test lint
+.PHONY: install train test test-browser lint
 
 install: $(VENV)/.installed
 
@@ -14,6 +14,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 train: install
 	$(BIN)/python scripts/train.py atari-cpu
+
+test-browser: install
+	command -v chromium || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
+	$(BIN)/python -m pytest -q tests/browser_report.py
 
 test: install
 	$(BIN)/python -m pytest -q
