@@ -36,7 +36,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale((2,), (1, 3), 2, 10),
-    "small": Scale((1, 11, 31, 61, 101), (1, 5, 20, 60, 101), 8, 2000),
+    "small": Scale((1, 11, 31, 61, 101), (1, 5, 20, 60, 101), 8, 1500),
     "paper": Scale(tuple(range(1, 102, 10)), tuple(range(1, 102, 10)), 10, 50_000),
 }
 
