@@ -55,12 +55,10 @@ def train_arguments(suite: Suite, trial: Trial, path: Path) -> list[str]:
     """Returns the arguments of `train.py` that start a trial."""
     arguments = [suite.preset, "--run-dir", str(path)]
     for field, value in suite.changes(trial).items():
-        section, _, name = f".{field}".rpartition(".")
-        flag = f"{section.lstrip('.')}." if section.strip(".") else ""
-        name = name.replace("_", "-")
-        arguments += (
-            [f"--{flag}{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{flag}{name}", str(value)]
-        )
+        section, dot, name = field.replace("_", "-").rpartition(".")
+        flag = f"--{section}{dot}"
+        is_switch = isinstance(value, bool)
+        arguments += [f"{flag}{'' if value else 'no-'}{name}"] if is_switch else [f"{flag}{name}", str(value)]
     return arguments
 
 
