@@ -61,8 +61,8 @@ def programs(words):
     for number, word in enumerate(words):
         if word == "ray" and (number == 0 or words[number - 1] != "-c"):
             yield "ray", words[number + 1 :]
-        if re.fullmatch(r"scripts/\w+\.py", word) and words[number - 1] == "python":
-            yield word, words[number + 1 :]
+        if re.fullmatch(r"(/app/)?scripts/\w+\.py", word) and words[number - 1] == "python":
+            yield word.removeprefix("/app/"), words[number + 1 :]
 
 
 CALLS = [(where, *call) for where, words in commands() for call in programs(words)]
@@ -119,6 +119,8 @@ def test_every_submitted_program_joins_the_cluster_and_keeps_off_the_head():
         options, entrypoint = words[: words.index("--")], words[words.index("--") + 1 :]
         assert "--entrypoint-num-cpus" in options and entrypoint[0] == "python"
         assert entrypoint[entrypoint.index("--ray-address") + 1] == "auto"
+        # The code of the checkout is sent along, or that of the image is named by its place.
+        assert entrypoint[1].startswith("scripts/" if "--working-dir" in options else "/app/scripts/")
     assert job_submit in ray_cli.commands["job"].commands.values()
 
 
@@ -212,7 +214,6 @@ RAY_JOB = fields(
         entrypointNumCpus=NUMBERS,
         entrypointNumGpus=NUMBERS,
         entrypoint=TEXT,
-        runtimeEnvYAML=TEXT,
     ),
 )
 PEERS = {"type": "array", "items": fields(podSelector={"type": "object"}, namespaceSelector={"type": "object"})}
@@ -264,7 +265,6 @@ def test_the_job_fits_the_learners_pod_and_names_the_cluster():
     learner = next(group for group in cluster()["spec"]["workerGroupSpecs"] if group["groupName"] == "learner")
     assert job["clusterSelector"] == {"ray.io/cluster": name}
     assert job["entrypointNumCpus"] == int(learner["rayStartParams"]["num-cpus"]) and job["entrypointNumGpus"] == 1
-    assert yaml.safe_load(job["runtimeEnvYAML"]) == {"working_dir": "/app"}
 
 
 def test_nobody_but_its_own_pods_and_the_operator_reaches_the_cluster():
