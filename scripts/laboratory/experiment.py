@@ -28,5 +28,7 @@ class Experiment:
     """(scale, rows) → the few rows that answer the question, with intervals over seeds."""
     draw: Callable[[Any, list[Row], Path], Any]
     """(scale, rows, scratch) → a Matplotlib figure."""
+    complete: Callable[[Any, list[Row], Path], list[Row]] | None = None
+    """(scale, rows of all units, scratch) → the rows with further columns: what one unit alone cannot say."""
     benchmark: Callable[[], list[Row]] | None = None
     """() → speed of one update at paper size and the projected time of the scale `paper`, as rows."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import rich.console
 import rich.progress
+import rich.table
 
 from configs.schema import ConfigError
 from learner.run_directory import write_atomically
@@ -37,6 +38,8 @@ def run(name: str, experiment: Experiment, scale_name: str, out: Path, num_worke
     scratch.mkdir(parents=True, exist_ok=True)
     finished = workers.run_units(experiment, scale, missing, scratch, num_workers)
     _collect(name, table, finished, len(units), len(missing))
+    if experiment.complete is not None:
+        table.replace(experiment.complete(scale, table.rows, scratch))
     _conclude(name, experiment, scale, table.rows, out)
 
 

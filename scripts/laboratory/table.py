@@ -46,7 +46,11 @@ class Table:
 
     def add(self, unit: Unit, rows: list[Row]) -> None:
         """Keeps the rows of a finished unit, each with the unit's own columns in front."""
-        self.rows += [unit | {key: _rounded(cell) for key, cell in row.items()} for row in rows]
+        self.replace(self.rows + [unit | row for row in rows])
+
+    def replace(self, rows: list[Row]) -> None:
+        """Keeps `rows` instead of all that is here."""
+        self.rows = [{key: _rounded(cell) for key, cell in row.items()} for row in rows]
         write_atomically(self._path, to_text(self.rows))
 
 
