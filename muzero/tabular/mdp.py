@@ -67,18 +67,22 @@ def one_hot_policy(action: jax.Array, num_actions: int, dtype=None) -> jax.Array
     return jax.nn.one_hot(action, num_actions, axis=0, dtype=dtype or jnp.zeros(()).dtype)
 
 
-def optimal_policy(mdp: MDP) -> jax.Array:
-    """Returns [A, S], a deterministic optimal policy, by policy iteration from the greedy policy of zero.
+def improvable(mdp: MDP, value: jax.Array) -> jax.Array:
+    """Returns bool [S], where an action is better than `value` [S] by more than the rounding of a solve.
 
-    An action is changed only for one that is better by more than the rounding of the solve, so that equal actions
-    cannot alternate.
+    Without the allowance equal actions would alternate for ever.
     """
+    gain = jnp.max(action_value(mdp, value), axis=0) - value
+    return gain > 64 * jnp.finfo(value.dtype).eps * (1 + jnp.max(jnp.abs(value)))
+
+
+def optimal_policy(mdp: MDP) -> jax.Array:
+    """Returns [A, S], a deterministic optimal policy, by policy iteration from the greedy policy of zero."""
 
     def improve(state):
         policy, _, count = state
         value = policy_value(mdp, policy)
-        gain = jnp.max(action_value(mdp, value), axis=0) - value
-        better = gain > 64 * jnp.finfo(value.dtype).eps * (1 + jnp.max(jnp.abs(value)))
+        better = improvable(mdp, value)
         return jnp.where(better, greedy_policy(mdp, value), policy), jnp.any(better), count + 1
 
     start = (greedy_policy(mdp, jnp.zeros_like(mdp.reward[0])), jnp.array(True), jnp.array(0))

@@ -5,7 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from muzero.tabular.mdp import MDP, greedy_policy, one_hot_policy, policy_value
+from muzero.tabular.mdp import MDP, greedy_policy, improvable, one_hot_policy, policy_value
 
 
 def deterministic_policy(rng_key: jax.Array, num_actions: int, num_states: int) -> jax.Array:
@@ -42,11 +42,12 @@ def improvement_policies(rng_key: jax.Array, mdp: MDP, num_policies: int, fracti
 
     def step(policy, key):
         restart_key, states_key = jax.random.split(key)
-        greedy = greedy_policy(mdp, policy_value(mdp, policy))
+        value = policy_value(mdp, policy)
+        better = improvable(mdp, value)
         chosen = jax.random.bernoulli(states_key, fraction, (num_states,))
-        improved = jnp.where(chosen, greedy, policy)
+        improved = jnp.where(better & chosen, greedy_policy(mdp, value), policy)
         fresh = deterministic_policy(restart_key, num_actions, num_states).astype(policy.dtype)
-        return jnp.where(jnp.all(greedy == policy), fresh, improved), policy
+        return jnp.where(jnp.any(better), improved, fresh), policy
 
     start_key, scan_key = jax.random.split(rng_key)
     start = deterministic_policy(start_key, num_actions, num_states).astype(mdp.reward.dtype)

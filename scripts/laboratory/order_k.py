@@ -17,7 +17,7 @@ import numpy as np
 
 from muzero.tabular import policies, worlds
 from muzero.tabular.value_equivalence import Batch, init_params, order_k_batch, proper_batch
-from scripts.laboratory import training
+from scripts.laboratory import speed, training
 from scripts.laboratory.experiment import Experiment, Row, Unit
 from scripts.laboratory.intervals import grouped, mean_and_interval
 from scripts.laboratory.principal_plane import diameter, principal_components
@@ -182,4 +182,11 @@ def _name(order: float) -> str:
     return "∞" if order == PROPER else f"{order:g}"
 
 
-EXPERIMENT = Experiment(SCALES, units, run, summarise, draw, complete=complete)
+def benchmark() -> list[Row]:
+    """Returns the speed at paper size, a row per order and one for them all."""
+    paper = SCALES["paper"]
+    tasks = [speed.Task(f"k = {_name(k)}", training.operator_order(k), None, paper.batch_size) for k in paper.orders]
+    return speed.measure(tasks, num_updates=paper.num_models * paper.num_updates)
+
+
+EXPERIMENT = Experiment(SCALES, units, run, summarise, draw, complete, benchmark)

@@ -1,9 +1,9 @@
 """Every statement of the two papers on value equivalence, tried on random cases in float64.
 
-A row says how many cases were tried, the worst margin, how many were violated by more than rounding, and how many
-(of `cases_broken`) are once the worst of some deliberate faults is in an operator: a statement whose check cannot fail would say nothing. The statements
-are in `muzero/tabular/*_statements.py`; theorems 1 and 2 of *Approximate Value Equivalence*, whose minimum over c and
-over c-vspan(V) is a linear program, are here.
+A row says how many cases were tried, the worst margin and how many were violated by more than rounding; and, because a
+check that cannot fail says nothing, how many of `cases_broken` are violated once an operator has a deliberate fault
+(the fault that shows most). The statements are in `muzero/tabular/*_statements.py`; theorems 1 and 2 of *Approximate
+Value Equivalence*, whose minimum over c and over c-vspan(V) is a linear program, are here.
 """
 
 import dataclasses

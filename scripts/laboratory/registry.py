@@ -1,6 +1,6 @@
 """Every experiment under its name on the command line."""
 
-from scripts.laboratory import ave, calibration, cliffwalk, garnet, order_k, propositions
+from scripts.laboratory import ave, calibration, capacity, cliffwalk, garnet, order_k, propositions, trajectories
 from scripts.laboratory.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -9,5 +9,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "cliffwalk": cliffwalk.EXPERIMENT,
     "garnet": garnet.EXPERIMENT,
     "order-k": order_k.EXPERIMENT,
+    "capacity": capacity.EXPERIMENT,
+    "trajectories": trajectories.EXPERIMENT,
     "propositions": propositions.EXPERIMENT,
 }

@@ -1,0 +1,147 @@
+"""Speed of the laboratory's update on all cores: against the matrix product, and against a plain update.
+
+Every core has a process of its own, which measures all tasks in the same order: the product of two 2048² matrices, the
+compiled loop of `training.train`, and the baseline: one jitted, donated update of one model a call, on the
+reference loss, in a Python loop. All float32; rates are of the operations in matrix products alone, the best of
+some repetitions, summed over cores. Busy cores show in all three.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import optax
+
+from muzero.tabular import policies, worlds
+from muzero.tabular.fast_losses import update_flops
+from muzero.tabular.value_equivalence import Batch, ModelParams, init_params, to_mdp, value_equivalence_loss
+from scripts.laboratory import training, workers
+from scripts.laboratory.experiment import Experiment, Row, Unit
+
+_NUM_PAIRS = 1000
+_REPEATS = 3
+_SECONDS = 0.5  # of one repetition, about
+_MATRIX = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One kind of update: `order` applications for a model of `rank` (None for full)."""
+
+    name: str
+    order: int
+    rank: int | None
+    batch_size: int
+
+    def flops(self) -> int:
+        """Returns the operations of one update's matrix products."""
+        return update_flops(4, 104, self.rank, self.batch_size, self.order)
+
+
+def measure(tasks: list[Task], num_updates: int) -> list[Row]:
+    """Returns a row per task and one for all: rates, their ratios, and the hours of `num_updates` updates of each."""
+    cores = workers.cores()
+    per_core = Experiment({}, lambda _: [], _measure_here, lambda *_: [], lambda *_: None)
+    units: list[Unit] = [{"core": core, "seed": 0} for core in cores]
+    found = [rows for _, rows in workers.run_units(per_core, tasks, units, Path(), len(cores))]
+    rates = [{key: sum(rows[i][key] for rows in found) for key in found[0][i]} for i in range(len(tasks))]
+    seconds = [num_updates * task.flops() / 1e9 / rate["gflops"] for task, rate in zip(tasks, rates, strict=True)]
+    rows = [_row(task.name, rate, time) for task, rate, time in zip(tasks, rates, seconds, strict=True)]
+    work = sum(task.flops() for task in tasks)
+    share = lambda key: work / sum(task.flops() / rate[key] for task, rate in zip(tasks, rates, strict=True))
+    return [*rows, _row("all", {key: share(key) for key in rates[0]}, sum(seconds))]
+
+
+def _row(name: str, rate: dict[str, float], seconds: float) -> Row:
+    return {
+        "task": name,
+        "gflops": rate["gflops"],
+        "matmul_gflops": rate["matmul_gflops"],
+        "of_matmul": rate["gflops"] / rate["matmul_gflops"],
+        "baseline_gflops": rate["baseline_gflops"],
+        "times_baseline": rate["gflops"] / rate["baseline_gflops"],
+        "paper_hours": seconds / 3600,
+    }
+
+
+def _measure_here(tasks: list[Task], unit: Unit, scratch: Path) -> list[dict[str, float]]:
+    """Returns the rates of this process, a row per task."""
+    matrix = jax.random.normal(jax.random.key(0), (_MATRIX, _MATRIX))
+    product = jax.jit(lambda x: x @ x)
+    return [
+        {
+            "matmul_gflops": 2 * _MATRIX**3 / _seconds(lambda n: [product(matrix) for _ in range(n)]) / 1e9,
+            "gflops": task.flops() / _seconds(_loop(task)) / 1e9,
+            "baseline_gflops": task.flops() / _seconds(_baseline(task)) / 1e9,
+        }
+        for task in tasks
+    ]
+
+
+def _seconds(repeat: Callable[[int], object]) -> float:
+    """Returns seconds per piece of `repeat(n)`, at best; the first calls compile and choose n."""
+    jax.block_until_ready(repeat(1))
+    start = time.perf_counter()
+    jax.block_until_ready(repeat(1))
+    count = max(1, min(2000, round(_SECONDS / (time.perf_counter() - start))))
+    jax.block_until_ready(repeat(count))
+    found = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(repeat(count))
+        found.append((time.perf_counter() - start) / count)
+    return min(found)
+
+
+def _start(task: Task) -> tuple[training.Learner, Batch]:
+    world = worlds.four_rooms(discount=training.DISCOUNT)
+    shape = world.reward.shape
+    keys = jax.random.split(jax.random.key(0), _NUM_PAIRS)
+    policy = jax.jit(jax.vmap(lambda key: policies.mixed_policy(key, *shape)))(keys)
+    value = jax.random.uniform(keys[0], (_NUM_PAIRS, shape[1]), minval=-1, maxval=1)
+    params = init_params(keys[1], *shape, task.rank)
+    return training.make_learner(params, 1e-3), Batch(policy, value, value)
+
+
+def _loop(task: Task) -> Callable[[int], object]:
+    """Returns n → n updates, as the experiments make them."""
+    learner, data = _start(task)
+
+    def repeat(count: int):
+        nonlocal learner
+        learner, loss = training.train(
+            learner, data, jax.random.key(count), order=task.order, learning_rate=1e-3, batch_size=task.batch_size,
+            num_updates=count,
+        )  # fmt: skip
+        return loss
+
+    return repeat
+
+
+def _baseline(task: Task) -> Callable[[int], object]:
+    """Returns n → n calls of a jitted update on the plain loss."""
+    learner, data = _start(task)
+    optimiser = training.make_optimiser(1e-3)
+
+    def plain_loss(params: ModelParams, batch: Batch):
+        return value_equivalence_loss(to_mdp(params, training.DISCOUNT), batch, task.order)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update(learner, data, key):
+        index = jax.random.randint(key, (task.batch_size,), 0, _NUM_PAIRS)
+        gradient = jax.grad(plain_loss)(learner.params, jax.tree.map(lambda leaf: leaf[index], data))
+        change, opt_state = optimiser.update(gradient, learner.opt_state)
+        return training.Learner(optax.apply_updates(learner.params, change), opt_state)
+
+    keys = jax.random.split(jax.random.key(1), 16)
+
+    def repeat(count: int):
+        nonlocal learner
+        for number in range(count):
+            learner = update(learner, data, keys[number % 16])
+        return learner
+
+    return repeat
