@@ -44,7 +44,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale((1, 3, PROPER), 4, 20, 2, 1e-2, 5, 20, num_groups=2),
+    "smoke": Scale((2, PROPER), 4, 20, 2, 1e-2, 5, 20, num_groups=2),
     "small": Scale((1, 30, 60, PROPER), 8, 6000, 12, 1e-2, 20, 4000),
     "paper": Scale((1, 30, 40, 50, 60, PROPER), 120, 500_000, 500, 1e-3, 50, 100_000),
 }
