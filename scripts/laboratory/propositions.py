@@ -160,7 +160,8 @@ def draw(scale: Scale, rows: list[Row], scratch: Path):
     panel.plot([row["worst_margin"] for row in summary], range(len(summary)), "o")
     panel.set_xscale("symlog", linthresh=1e-16)
     panel.set_yticks(range(len(summary)), [f"{row['statement']} ({row['cases']:,} cases)" for row in summary])
-    panel.set(xlabel="worst margin, relative", xlim=(-1e-8, 1))
+    panel.set_xticks([-1e-8, -1e-12, 0, 1e-12, 1e-8, 1e-4, 1])
+    panel.set(xlabel="worst margin, relative", xlim=(-1e-8, 3))
     panel.legend(frameon=False, fontsize=8)
     figure.tight_layout()
     return figure
