@@ -6,7 +6,7 @@
 What cannot pass by itself is not tried again: bad input, numbers that are not finite, and what the user asked for.
 """
 
-import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from scripts import process
 from scripts.exit_codes import RESTARTABLE, ExitCode
 
 OPTION = "--max-restarts"
 _MAX_BACKOFF_SECONDS = 60.0
-_PR_SET_PDEATHSIG = 1
 _SCRIPTS = Path(__file__).resolve().parent
 _FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
@@ -58,7 +58,8 @@ def supervise(first: Sequence[str], run_dir: Path, resume_options: Sequence[str]
 def _run(command: Sequence[str]) -> tuple[int, bool]:
     """Returns the child's exit code and whether a signal to end came in meanwhile, which it has been handed."""
     # A session of its own: a Ctrl-C of the terminal would reach it twice, and the second means "do not save".
-    with subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent) as child:
+    environment = os.environ | {process.PARENT: str(os.getpid())}
+    with subprocess.Popen(command, start_new_session=True, env=environment) as child:
         signals: list[int] = []
         forward: Callable = lambda number, frame: (signals.append(number), child.send_signal(number))
         previous = {number: signal.signal(number, forward) for number in _FORWARDED}
@@ -67,12 +68,6 @@ def _run(command: Sequence[str]) -> tuple[int, bool]:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-def _die_with_parent() -> None:
-    """Has the kernel (Linux) tell the child to end when we are killed: nothing is left behind."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _description(code: int) -> str:

@@ -23,7 +23,7 @@ _SECONDS = 1800
 _IN_ROUNDS = (
     "--deterministic", "--learner.no-collect-ahead", "--actors.num-workers", "2", "--learner.batch-size", "4",
     "--learner.num-passes", "2", "--learner.num-minibatches", "2", "--learner.publish-interval", "4",
-    "--log.checkpoint-interval-minutes", "0.0001",
+    "--optimiser.schedule-num-updates", "64", "--log.checkpoint-interval-minutes", "0.0001",
 )  # fmt: skip
 _SAME = "SHA-256 of parameters, averages, optimiser, value buffer, counters and environments as in an uninterrupted run"
 
