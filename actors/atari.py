@@ -70,6 +70,9 @@ class AtariGame(gymnasium.Env):
     `info` holds `lives`, `episode_frames` (the emulator's own count, no-ops and in a few games the
     presses of the start buttons included) and `life_lost` (always False unless `signal_life_loss`).  A lost
     life ends nothing here: what it means for learning is the reader's business, the game goes on.
+
+    `emulator`, `lives` (at the last decision), the generator `np_random` and Gymnasium's wrappers are all there is to
+    save of a game (`actors/states.py`).
     """
 
     def __init__(
@@ -103,14 +106,15 @@ class AtariGame(gymnasium.Env):
         """
         if not 1 <= max_pool_frames <= action_repeat:
             raise ValueError(f"max_pool_frames is {max_pool_frames}, allowed: 1 to action_repeat ({action_repeat})")
+        self.rom, self.sticky_action_prob = rom, sticky_action_prob
         self.action_repeat = action_repeat
         self._first_pooled = action_repeat - max_pool_frames
         self._max_noops = max_noops
         self._signal_life_loss = signal_life_loss
         self._rom_path = roms.get_rom_path(rom)
         self._start_emulator(max_episode_frames, sticky_action_prob)
-        self._actions = self._ale.getMinimalActionSet()
-        self._pooled = np.empty(self._ale.getScreenDims(), np.uint8)
+        self._actions = self.emulator.getMinimalActionSet()
+        self._pooled = np.empty(self.emulator.getScreenDims(), np.uint8)
         self._screen = np.empty_like(self._pooled)
         self._frame_size = (frame_size, frame_size)
         self.observation_space = spaces.Box(0, 255, (frame_size, frame_size, 1), np.uint8)
@@ -130,8 +134,8 @@ class AtariGame(gymnasium.Env):
         if seed is not None:
             self._load_rom()
         self._start_game()
-        self._ale.getScreenGrayscale(self._pooled)
-        self._lives = self._ale.lives()
+        self.emulator.getScreenGrayscale(self._pooled)
+        self.lives = self.emulator.lives()
         return self._observe(), self._info()
 
     def step(self, action: int):
@@ -149,8 +153,8 @@ class AtariGame(gymnasium.Env):
         if not 0 <= action < len(self._actions):
             raise ValueError(f"action is {action}, allowed: 0 to {len(self._actions) - 1}")
         reward = self._repeat(self._actions[action])
-        terminated = self._ale.game_over(with_truncation=False)
-        truncated = not terminated and self._ale.game_truncated()
+        terminated = self.emulator.game_over(with_truncation=False)
+        truncated = not terminated and self.emulator.game_truncated()
         return self._observe(), reward, terminated, truncated, self._info()
 
     def get_action_meanings(self) -> list[str]:
@@ -165,31 +169,31 @@ class AtariGame(gymnasium.Env):
         """
         if self.render_mode is None:
             raise ValueError("the environment was made with render=False")
-        return self._ale.getScreenRGB()
+        return self.emulator.getScreenRGB()
 
     def _start_emulator(self, max_episode_frames: int, sticky_action_prob: float) -> None:
         # Before the interface exists, or its banner is out.
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-        self._ale = ale_py.ALEInterface()
-        self._ale.setFloat("repeat_action_probability", sticky_action_prob)
-        self._ale.setInt("max_num_frames_per_episode", max_episode_frames)
+        self.emulator = ale_py.ALEInterface()
+        self.emulator.setFloat("repeat_action_probability", sticky_action_prob)
+        self.emulator.setInt("max_num_frames_per_episode", max_episode_frames)
         self._load_rom()
 
     def _load_rom(self) -> None:
         # The emulator reads its seed only when it loads a ROM; loading also forgets earlier games.
-        self._ale.setInt("random_seed", int(self.np_random.integers(2**31)))
-        self._ale.loadROM(self._rom_path)
+        self.emulator.setInt("random_seed", int(self.np_random.integers(2**31)))
+        self.emulator.loadROM(self._rom_path)
 
     def _start_game(self) -> None:
-        self._ale.reset_game()
+        self.emulator.reset_game()
         for _ in range(self.np_random.integers(self._max_noops + 1)):
-            self._ale.act(ale_py.Action.NOOP)
-            if self._ale.game_over():
-                self._ale.reset_game()
+            self.emulator.act(ale_py.Action.NOOP)
+            if self.emulator.game_over():
+                self.emulator.reset_game()
 
     def _repeat(self, action: ale_py.Action) -> float:
         """Plays `action` for one decision, leaves the pooled screen in `_pooled`, returns the score."""
-        ale, reward = self._ale, 0
+        ale, reward = self.emulator, 0
         for frame in range(self.action_repeat):
             reward += ale.act(action)
             over = ale.game_over()
@@ -207,10 +211,10 @@ class AtariGame(gymnasium.Env):
         return cv2.resize(self._pooled, self._frame_size, interpolation=cv2.INTER_AREA)[:, :, None]
 
     def _info(self) -> dict:
-        lives, lives_before = self._ale.lives(), self._lives
-        self._lives = lives
+        lives, lives_before = self.emulator.lives(), self.lives
+        self.lives = lives
         return {
             "lives": lives,
-            "episode_frames": self._ale.getEpisodeFrameNumber(),
+            "episode_frames": self.emulator.getEpisodeFrameNumber(),
             "life_lost": self._signal_life_loss and lives < lives_before,
         }

@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from actors import atari
+from actors import atari, states
 from muzero.types import Array, Episode
 
 SMALLEST_RENDER_SIDE = 160
@@ -197,6 +197,17 @@ class Stream:
             is_first=False,
             episode=self._finished_episode(info) if self._is_final else None,
         )
+
+    def save(self) -> states.Arrays:
+        """Returns the state of the stream between two decisions. Raises ValueError if `states.why_not_saved`."""
+        game = np.array([self._is_final, self._return, self._num_steps], np.float64)
+        return {"game": game} | states.nested("env", states.save_environment(self._env))
+
+    def load(self, arrays: states.Arrays) -> None:
+        """Goes on where the saved stream was, in place of the first `reset`."""
+        is_final, self._return, num_steps = arrays["game"].tolist()
+        self._is_final, self._num_steps = bool(is_final), int(num_steps)
+        states.load_environment(self._env, states.part("env", arrays))
 
     def close(self) -> None:
         """Closes the environment."""

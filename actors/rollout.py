@@ -13,32 +13,15 @@ A frame is written to the sequence that will be sent and goes to the device once
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from actors import states
 from actors.environments import Stream
+from actors.tape import Tape
 from muzero.types import Array, Episode, Params, PublishedParams, RolloutResult, SearchOutput, Trajectory
-
-
-class _Tape(NamedTuple):
-    """The sequence being written; time is the second axis, the first `H - 1` entries are context.
-
-    Frames lie in two arrays, in one piece each: Ray takes such arrays as they are, and slices of one would be copied.
-    """
-
-    observation: np.ndarray  # [N, T+1, ...]
-    history_observation: np.ndarray  # [N, H-1, ...]
-    is_first: np.ndarray  # [N, H-1 + T+1]
-    action: np.ndarray  # [N, H-1 + T+1], the last one is never read
-    reward: np.ndarray
-    discount: np.ndarray
-    behaviour_prob: np.ndarray
-    search_policy: np.ndarray  # [N, H-1 + T+1, A]
-    search_value: np.ndarray
-    params_version: np.ndarray
 
 
 class _Group:
@@ -84,7 +67,7 @@ class Rollout:
         self._rng_key = jax.random.key(seed)
         self._np_rng = np.random.default_rng(seed)
         self._num_searches = 0
-        self._tape: _Tape | None = None
+        self._tape: Tape | None = None
         self._at_final = np.zeros(len(streams), bool)  # the current state is a final observation
         self._published = PublishedParams(-1, None)
         bounds = np.linspace(0, len(streams), num_groups + 1).astype(int).tolist()
@@ -117,6 +100,29 @@ class Rollout:
             num_frames=num_steps * self._streams[0].spec.frames_per_step,
         )
 
+    def save(self) -> states.Arrays:
+        """Returns all that the next sequence depends on, the parameters apart; there must have been one before."""
+        saved = {
+            "num_searches": np.array(self._num_searches),
+            "rng_key": np.asarray(jax.random.key_data(self._rng_key)),
+            "at_final": self._at_final.copy(),
+        }
+        saved |= states.nested("generator", states.save_generator(self._np_rng))
+        saved |= states.nested("tape", self._tape._asdict())
+        for n, stream in enumerate(self._streams):
+            saved |= states.nested(f"stream{n}", stream.save())
+        return saved
+
+    def load(self, arrays: states.Arrays) -> None:
+        """Goes on where the saved rollout was; its environments and settings must be the same."""
+        self._num_searches = int(arrays["num_searches"])
+        self._rng_key = jax.random.wrap_key_data(arrays["rng_key"])
+        self._at_final = arrays["at_final"].copy()
+        self._np_rng = states.load_generator(states.part("generator", arrays))
+        self._tape = Tape(**states.part("tape", arrays))
+        for n, stream in enumerate(self._streams):
+            stream.load(states.part(f"stream{n}", arrays))
+
     def close(self) -> None:
         """Closes the environments."""
         for stream in self._streams:
@@ -126,12 +132,12 @@ class Rollout:
         if published.version != self._published.version:
             self._published = PublishedParams(published.version, jax.device_put(published.params))
 
-    def _empty_tape(self) -> _Tape:
+    def _empty_tape(self) -> Tape:
         spec, num_streams = self._streams[0].spec, len(self._streams)
         frames = lambda length: np.zeros((num_streams, length, *spec.observation_shape), spec.observation_dtype)
         shape = (num_streams, self._history - 1 + self._length)
         zeros = lambda dtype, *more: np.zeros((*shape, *more), dtype)
-        return _Tape(
+        return Tape(
             observation=frames(self._length),
             history_observation=frames(self._history - 1),
             is_first=zeros(bool),
@@ -144,18 +150,18 @@ class Rollout:
             params_version=zeros(np.int32),
         )
 
-    def _next_tape(self, old: _Tape) -> _Tape:
+    def _next_tape(self, old: Tape) -> Tape:
         """Returns fresh arrays that begin with the context and the overlap of `old`."""
         shift, kept = self._length - self._overlap, self._history - 1 + self._overlap
         new = self._empty_tape()
         new.observation[:, : self._overlap] = old.observation[:, shift:]
         for n, frames in enumerate(self._frames_before(shift, old)):
             new.history_observation[n] = frames
-        for name in _Tape._fields[2:]:
+        for name in Tape._fields[2:]:
             getattr(new, name)[:, :kept] = getattr(old, name)[:, shift : shift + kept]
         return new
 
-    def _frames_before(self, t: int, tape: _Tape) -> Iterator[np.ndarray]:
+    def _frames_before(self, t: int, tape: Tape) -> Iterator[np.ndarray]:
         """Yields the H − 1 frames before state `t` of every environment."""
         first = max(0, t - (self._history - 1))
         for context, frames in zip(tape.history_observation, tape.observation, strict=True):

@@ -22,7 +22,8 @@ import ray.cloudpickle
 from ray import exceptions
 
 from actors.cores import claim_cores
-from muzero.types import PublishedParams, RolloutResult
+from actors.identity import code_identity, require_same_code
+from muzero.types import Origin, PublishedParams, RolloutResult
 
 CPU_ENV_VARS = {"JAX_PLATFORMS": "cpu"}  # an actor without a GPU of its own still sees the learner's
 WORKER_FAILURES = (
@@ -42,6 +43,12 @@ class Rollout(Protocol):
     def run(self, published: PublishedParams) -> RolloutResult:
         """Returns the next sequence of every environment, acted with `published`."""
 
+    def save(self) -> dict[str, np.ndarray]:
+        """Returns all that the next sequence depends on."""
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Goes on where the saved rollout was."""
+
 
 BuildRollout = Callable[[int], Rollout]  # seed -> rollout
 
@@ -51,10 +58,12 @@ class PickledBuilder:
 
     def __init__(self, build_rollout: BuildRollout):
         """Pickles `build_rollout`, by value where it is defined in a function or in `__main__`."""
+        self._identity = code_identity()
         self._payload = ray.cloudpickle.dumps(build_rollout)
 
     def __call__(self, seed: int) -> Rollout:
-        """Returns `build_rollout(seed)`; importing what it needs happens here."""
+        """Returns `build_rollout(seed)`; importing what it needs happens here. Raises CodeMismatch."""
+        require_same_code(self._identity)
         return pickle.loads(self._payload)(seed)
 
 
@@ -101,6 +110,7 @@ class RolloutWorker:
         cores = None if cores_per_worker is None else claim_cores(cores_per_worker)
         if cores is not None:
             os.sched_setaffinity(0, cores)
+        self._origin = Origin(worker_id, incarnation, number=0)
         self._logger = _open_log(pathlib.Path(log_dir), worker_id)
         own_seed = worker_seed(seed, worker_id, incarnation)
         self._logger.info(
@@ -116,12 +126,22 @@ class RolloutWorker:
           Exception: whatever the rollout raises; it is in the log with its traceback. The rollout is in an
             unknown state then: throw the worker away.
         """
-        return self._logged(self._rollout.run, published)
+        result = self._logged(self._rollout.run, published)
+        self._origin = self._origin._replace(number=self._origin.number + 1)
+        return result._replace(origin=self._origin)
 
-    def _logged(self, function: Callable, argument):
-        """Returns `function(argument)`; an exception passes through, and its traceback into the log."""
+    def save(self) -> dict[str, np.ndarray]:
+        """Returns the state of the rollout between two requests."""
+        return self._logged(self._rollout.save)
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Goes on where the saved rollout was, whichever process it was in."""
+        self._logged(self._rollout.load, arrays)
+
+    def _logged(self, function: Callable, *arguments):
+        """Returns `function(*arguments)`; an exception passes through, and its traceback into the log."""
         try:
-            return function(argument)
+            return function(*arguments)
         except Exception:
             self._logger.exception("%s failed", getattr(function, "__qualname__", type(function).__name__))
             raise

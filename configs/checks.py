@@ -7,7 +7,7 @@ from configs.schema import Config, ConfigError
 
 def check(config: Config) -> None:
     """Raises `ConfigError` with one line a problem if `config` cannot work."""
-    problems = [*_ranges(config), *_lengths(config), *_batches(config), *_behaviour(config)]
+    problems = [*_ranges(config), *_lengths(config), *_batches(config), *_behaviour(config), *_rounds(config)]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -85,7 +85,7 @@ def _lengths(config: Config):
             f"loss.num_unroll_steps = {steps}, or the last start states lack targets"
         )
     support = config.support
-    if not -math.inf < support.min_value < support.max_value < math.inf or support.num_bins < 2:
+    if not -math.inf < support.min_value < support.max_value < math.inf or not support.num_bins >= 2:
         yield (
             f"support.min_value = {support.min_value}, support.max_value = {support.max_value}, "
             f"support.num_bins = {support.num_bins}: needs finite min_value < max_value and at least 2 bins"
@@ -125,4 +125,27 @@ def _behaviour(config: Config):
         yield (
             "search.policy = gumbel_halving: its action has no exact behaviour probability, which loss.past_weight = "
             f"{config.loss.past_weight} needs; use search.policy = gumbel or visits, or loss.past_weight = 0"
+        )
+
+
+def _rounds(config: Config):
+    """Deterministic runs: at the end of a batch the actors are at rest and act on with what was published then."""
+    if not config.deterministic:
+        return
+    actors, learner = config.actors, config.learner
+    if learner.collect_ahead:
+        yield "learner.collect_ahead = True: must be False with deterministic = True"
+    if actors.max_in_flight != 1:
+        yield f"actors.max_in_flight = {actors.max_in_flight}: must be 1 with deterministic = True"
+    sequences = actors.num_workers * actors.environments_per_worker
+    if sequences > 0 and learner.batch_size % sequences:
+        yield (
+            f"learner.batch_size = {learner.batch_size}: must be divisible by actors.num_workers * "
+            f"actors.environments_per_worker = {sequences} with deterministic = True"
+        )
+    updates = learner.num_passes * learner.num_minibatches
+    if learner.publish_interval > 0 and updates % learner.publish_interval:
+        yield (
+            f"learner.publish_interval = {learner.publish_interval}: must divide the {updates} updates of a batch "
+            "with deterministic = True"
         )

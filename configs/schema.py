@@ -241,6 +241,9 @@ class Config:
     stop: StopConfig = StopConfig()
     seed: int = 0
     """Seed of everything: parameters, searches, environments."""
+    deterministic: bool = False
+    """Stopping and resuming changes no bit: lockstep in rounds, actors' states in the checkpoints, no worker replaced.
+    """
 
 
 class ConfigError(ValueError):

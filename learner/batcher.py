@@ -7,6 +7,7 @@ actors       | play for 3        | play for 4        | ...
 
 import contextlib
 import itertools
+import logging
 import queue
 import threading
 import time
@@ -15,7 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from muzero.types import Episode, RolloutResult, Trajectory
+from muzero.types import Episode, Origin, RolloutResult, Trajectory
+
+_logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -32,6 +35,8 @@ class Batch(NamedTuple):
 class BatchFeed:
     """Collects rollouts in a thread and hands over batches, at most one ahead of the learner.
 
+    A rollout that has come before, or after a later one of its worker, is dropped.
+
     Ahead, the thread starts on a batch when the learner takes the one before it: device and actors work at the same
     time, and the policy lag is bounded by one batch whatever the speeds.  In lockstep it starts when the learner
     asks: actors rest while it trains, and act with the parameters of the last update.  An exception of the thread is
@@ -47,6 +52,8 @@ class BatchFeed:
       first_update: updates done before the first batch.
       max_lag: a rollout is dropped if the parameters of its newest search will be older, in updates, when its batch
         is begun; None for no bound. Ends well: a learner that waits has published what the next rollout acts with.
+      num_batches: batches before the first of this feed. The order depends on the seed and the number of the batch
+        alone: a resumed run goes on with the orders of an uninterrupted one.
     """
 
     def __init__(
@@ -61,15 +68,18 @@ class BatchFeed:
         seed: int,
         first_update: int = 0,
         max_lag: int | None = None,
+        num_batches: int = 0,
     ):
         self._next_rollout, self._put = next_rollout, put
         self._next_update, self._max_lag = first_update, max_lag
         self._batch_size, self._num_passes, self._num_minibatches = batch_size, num_passes, num_minibatches
-        self._rng = np.random.default_rng(seed)
+        self._seed, self._num_batches = seed, num_batches
         self._queue: queue.Queue = queue.Queue()
         self._collect_ahead = collect_ahead
         self._wanted = threading.Semaphore(1 if collect_ahead else 0)
         self._num_wanted, self._num_prepared = int(collect_ahead), 0
+        self.num_received = 0  # sequences, those dropped and those of batches never taken included
+        self._newest: dict[int, tuple[int, int]] = {}  # of each worker: incarnation, number
         self._closed = False
         self._num_dropped = 0
         self._clock = _Clock()
@@ -130,6 +140,9 @@ class BatchFeed:
             with self._clock.spent("wait"):
                 rollout = self._next_rollout()
             size = rollout.trajectory.action.shape[0]
+            self.num_received += size
+            if not self._is_new(rollout.origin):
+                continue
             if self._is_too_old(rollout):
                 self._num_dropped += size
                 continue
@@ -137,13 +150,26 @@ class BatchFeed:
             num_sequences += size
         return rollouts
 
+    def _is_new(self, origin: Origin | None) -> bool:
+        """Returns whether a rollout comes in order, and notes it; a repeated or late one is never trained on."""
+        if origin is None:
+            return True
+        newest = self._newest.get(origin.worker_id, (0, 0))
+        if (origin.incarnation, origin.number) <= newest:
+            _logger.error("a rollout came twice or out of order and is dropped: %s, after %s", origin, newest)
+            return False
+        self._newest[origin.worker_id] = (origin.incarnation, origin.number)
+        return True
+
     def _is_too_old(self, rollout: RolloutResult) -> bool:
         lag = self._next_update - int(rollout.trajectory.params_version[:, -1].min())
         return self._max_lag is not None and lag > self._max_lag
 
     def _prepare(self, rollouts: list[RolloutResult]) -> Batch:
+        pieces = self._pieces()
+        self._num_batches += 1
         with self._clock.spent("copy"):
-            minibatches = [self._put(_gather(rollouts, rows)) for rows in self._pieces()]
+            minibatches = [self._put(_gather(rollouts, rows)) for rows in pieces]
         return Batch(
             minibatches=minibatches,
             params_version=np.concatenate([r.trajectory.params_version for r in rollouts]),
@@ -159,7 +185,8 @@ class BatchFeed:
         """Returns the sequences of each minibatch, in the order of the updates; None for all as they arrived."""
         if self._num_minibatches == 1:
             return [None] * self._num_passes
-        orders = [self._rng.permutation(self._batch_size) for _ in range(self._num_passes)]
+        rng = np.random.default_rng([self._seed, self._num_batches])
+        orders = [rng.permutation(self._batch_size) for _ in range(self._num_passes)]
         return [rows for order in orders for rows in np.split(order, self._num_minibatches)]
 
 

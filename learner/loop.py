@@ -95,14 +95,17 @@ class LearnerLoop:
             skipped.append(metrics[SKIPPED])
             if (num_tried + index) % self._publish_interval == 0:
                 self.publish()
-        self._count_updates(batch.minibatches, [bool(x) for x in jax.device_get(skipped)])
+        was_skipped = [bool(x) for x in jax.device_get(skipped)]  # waits for the device
         self._advance(
+            num_updates=len(was_skipped) - sum(was_skipped),
+            num_skipped=sum(was_skipped),
             num_steps=batch.num_steps,
             num_frames=batch.num_frames,
             num_episodes=len(batch.episodes),
             num_batches=1,
             seconds=time.monotonic() - started,
         )
+        self._require_progress(batch.minibatches, was_skipped)
         return batch
 
     def publish(self) -> None:
@@ -130,10 +133,10 @@ class LearnerLoop:
         self._waited, self._row_started, self._row_counters = 0.0, time.monotonic(), self.counters
         return Report(self.counters, scalars)
 
-    def _count_updates(self, minibatches: Sequence[Trajectory], skipped: Sequence[bool]) -> None:
-        self._advance(num_updates=len(skipped) - sum(skipped), num_skipped=sum(skipped))
-        for minibatch, was_skipped in zip(minibatches, skipped, strict=True):
-            self._skipped_in_row = self._skipped_in_row + 1 if was_skipped else 0
+    def _require_progress(self, minibatches: Sequence[Trajectory], was_skipped: Sequence[bool]) -> None:
+        """Raises NonFiniteError if too many updates in a row were skipped."""
+        for minibatch, skipped in zip(minibatches, was_skipped, strict=True):
+            self._skipped_in_row = self._skipped_in_row + 1 if skipped else 0
             if self._skipped_in_row >= self._max_skipped_in_row:
                 raise NonFiniteError(
                     f"{self._skipped_in_row} updates in a row had numbers that are not finite; "

@@ -78,6 +78,14 @@ class Episode(NamedTuple):
     num_frames: int  # emulator frames
 
 
+class Origin(NamedTuple):
+    """Which rollout this is: in a session no two have the same, and those of an incarnation come in order."""
+
+    worker_id: int
+    incarnation: int
+    number: int  # 1 is the first of this incarnation
+
+
 class RolloutResult(NamedTuple):
     """One worker's answer: a sequence from each of its environments and what happened meanwhile."""
 
@@ -86,3 +94,4 @@ class RolloutResult(NamedTuple):
     search_stats: dict[str, float]  # means over the searches of this rollout
     num_steps: int  # real decisions taken that no earlier sequence holds
     num_frames: int  # emulator frames behind them
+    origin: Origin | None = None  # None outside of a pool

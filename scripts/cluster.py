@@ -1,11 +1,20 @@
-"""How a program comes to its Ray: an embedded one, or a cluster that is there already."""
+"""How a program comes to its Ray: an embedded one, or a cluster that is there already; and whom it lets in.
 
+Whoever reaches a port of Ray can run code as this user, so nothing is opened without a token: an embedded Ray gets
+one of its own that no file holds, and another machine's cluster is joined with the token of its owner only.
+"""
+
+import ipaddress
 import os
+import secrets
 import socket
 import subprocess
 import sys
+import uuid
+from pathlib import Path
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.schema import ConfigError
 
@@ -15,10 +24,12 @@ _JOIN_SECONDS = 60.0
 
 
 def check_address(address: str | None) -> None:
-    """Raises `ConfigError` if there is no cluster at `auto` or HOST:PORT, where Ray would try for many minutes.
+    """Raises `ConfigError` if there is no cluster at `auto` or HOST:PORT, where Ray would try for many minutes, or
+    if it would be open to strangers.
 
     `auto` is tried in a child process: nothing may start here before the run directory exists.
     """
+    _require_token(address)
     if address == "auto" and not finds_cluster():
         raise ConfigError("--ray-address auto: no Ray cluster runs on this machine; start one or leave it out")
     host, _, port = (address or "").rpartition(":")
@@ -28,6 +39,54 @@ def check_address(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:  # the latter: no such port number
         raise ConfigError(f"--ray-address {address}: no Ray cluster answers there ({error})") from error
+
+
+def _require_token(address: str | None) -> None:
+    """Raises `ConfigError` where Ray would listen beyond loopback to whoever comes: it binds all interfaces."""
+    mode = os.environ.get("RAY_AUTH_MODE", "").lower()
+    if address is None and mode not in ("", "token"):
+        raise ConfigError(
+            f"RAY_AUTH_MODE = {mode}: an embedded Ray listens on every interface of this machine; unset it or use token"
+        )
+    host = (address or "").rpartition("://")[2].rpartition(":")[0].strip("[]")
+    if address not in (None, "auto", "local") and not _is_loopback(host) and mode != "token":
+        raise ConfigError(
+            f"--ray-address {address}: a cluster beyond this machine needs RAY_AUTH_MODE=token and its token "
+            "(RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, and names lead anywhere
+        return False
+
+
+def check_shared(path: Path, ray_address: str | None) -> None:
+    """Raises `ConfigError` unless every node of the running cluster sees `path`, which exists here.
+
+    Asked, not guessed: a file is written here and looked for there. An embedded Ray has one node.
+    """
+    if ray_address is None:
+        return
+    mark = path / f".seen-{uuid.uuid4().hex}"
+    mark.touch()
+    try:
+        blind = [node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"] and not _sees(node, mark)]
+    finally:
+        mark.unlink()
+    if blind:
+        raise ConfigError(
+            f"--run-dir {path}: not seen by {', '.join(blind)}; the run directory must be a path that every node sees "
+            "(a shared mount): a local path with more than one node is refused"
+        )
+
+
+def _sees(node: dict, mark: Path) -> bool:
+    on_that_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    look = ray.remote(os.path.exists).options(num_cpus=0, scheduling_strategy=on_that_node)
+    return ray.get(look.remote(str(mark)), timeout=_JOIN_SECONDS)
 
 
 def finds_cluster() -> bool:
@@ -52,6 +111,8 @@ def start_ray(address: str | None, *, num_workers: int, cpus_per_worker: float) 
     if address is None:
         # Ray gives its workers niceness 15: any other job on the machine starves the actors, and the run with them.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        if "RAY_AUTH_MODE" not in os.environ:  # then Ray asks for a token, and takes its user's if it is given none
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only place actors.
         ray.init(
             address="local",

@@ -11,6 +11,7 @@ import jax
 
 from actors.environments import EnvironmentSpec, environment_spec
 from actors.pool import ActorPoolError
+from actors.states import why_not_saved
 from configs.checks import check, check_devices
 from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import differences, from_dict, section, to_dict
@@ -37,6 +38,7 @@ _FAILURES = (  # the first that fits; anything else is a traceback and ExitCode.
 def run(main: Callable[[list[str]], int]) -> int:
     """Returns the exit code of `main(sys.argv[1:])`, after one clear line for every failure that was foreseen."""
     process.keep_heap()
+    process.follow_parent()
     try:
         return main(sys.argv[1:])
     except tuple(kind for kind, _ in _FAILURES) as error:
@@ -53,8 +55,10 @@ def check_environment(config: Config) -> EnvironmentSpec:
         env = make_env(config.env, training=True)
     except (ValueError, ImportError, gymnasium.error.Error) as error:
         raise ConfigError(f"env.name = {config.env.name}: {error}") from error
-    spec = environment_spec(env)
+    spec, reason = environment_spec(env), why_not_saved(env)
     env.close()
+    if config.deterministic and reason is not None:
+        raise ConfigError(f"env.name = {config.env.name}: not with deterministic = True: {reason}")
     return spec
 
 
@@ -165,12 +169,15 @@ def _train(config: Config, directory: RunDirectory, start: Start, ray_address: s
     # holds hangs for ever (seen here).
     cluster.start_ray(ray_address, num_workers=actors.num_workers, cpus_per_worker=actors.cpus_per_worker)
     try:
+        cluster.check_shared(directory.path, ray_address)
         directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
         session = Session(config, directory, start)
         counters = session.run()
     finally:
         cluster.stop_ray()
     print(f"saved after {counters.num_updates:,} updates, {counters.num_frames:,} frames")
+    if session.num_lost and not config.deterministic:
+        print(f"{session.num_lost} sequences were in flight and are lost; a resumed session plays others")
     if session.interrupted is not None:
         print(f"interrupted; go on with: python scripts/resume.py {directory.path}")
         return ExitCode[session.interrupted]

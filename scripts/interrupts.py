@@ -26,6 +26,7 @@ class Interrupts:
         self.name: str | None = None
         self._after_grace = after_grace
         self._handlers = {}
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "Interrupts":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -33,8 +34,14 @@ class Interrupts:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.settle()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+
+    def settle(self) -> None:
+        """Calls `after_grace` off: no batch is under way any more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def check(self, *args: object) -> None:
         """Raises Interrupted if a signal has come in; takes any arguments, to be a callback."""
@@ -45,7 +52,7 @@ class Interrupts:
         if self.name is not None:
             raise KeyboardInterrupt  # asked twice: no checkpoint
         self.name = signal.Signals(number).name
-        timer = threading.Timer(GRACE_SECONDS, self._after_grace)
-        timer.daemon = True
-        timer.start()
+        self._timer = threading.Timer(GRACE_SECONDS, self._after_grace)
+        self._timer.daemon = True
+        self._timer.start()
         print(f"\n{self.name}: finishing the batch, then saving. Once more to leave without saving.", flush=True)

@@ -10,6 +10,8 @@ import sys
 # memory once and no page faults after that.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _KEEP_BYTES = 2**31 - 1  # mallopt takes an int
+PARENT = "MUZERO_SUPERVISOR"  # process id, in the environment of what `scripts/supervise.py` starts
+_PR_SET_PDEATHSIG = 1
 WORKER_ENV_VARS = {
     "JAX_PLATFORMS": "cpu",  # an actor without a GPU of its own still sees the learner's
     "MALLOC_MMAP_MAX_": "0",
@@ -46,3 +48,9 @@ def run_tied() -> None:
     if os.getppid() != int(sys.argv[1]):  # it died before
         sys.exit(1)
     os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+
+
+def follow_parent() -> None:
+    """Has the kernel (Linux) tell a supervised process to end when its supervisor is killed: nothing is left behind."""
+    if sys.platform.startswith("linux") and os.environ.get(PARENT) == str(os.getppid()):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

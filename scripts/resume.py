@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from configs.schema import StopConfig
-from scripts import commands
+from scripts import commands, supervise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +24,17 @@ class Options:
     """Limits in place of the run's own; those that are not given stay."""
     ray_address: str | None = None
     """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
+    max_restarts: int = 0
+    """Times the learner is restarted from its last checkpoint after it died; see scripts/exit_codes.py."""
 
 
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="resume.py", args=argv, description=__doc__)
+    if options.max_restarts:
+        again = supervise.without(argv, supervise.OPTION)
+        options_only = [argument for argument in again if argument != str(options.run_dir)]
+        return supervise.supervise(["resume.py", *again], options.run_dir, options_only, options.max_restarts)
     return commands.resume(options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address)
 
 

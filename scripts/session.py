@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from actors.pool import ActorPool, ActorPoolError
+from actors.rounds import RoundPool
 from configs.schema import Config
 from learner.batcher import Batch, BatchFeed
 from learner.episodes import EpisodeLog
@@ -39,6 +40,7 @@ class Session:
         self._config, self._directory = config, directory
         self._share = workload.given_share(config, start.ray_address)
         self._spec = env_spec(config.env)
+        self._actor_states: dict[str, np.ndarray] = {}
         self._loop, self._saver, self._mesh = self._make_loop(start)
         counters = self._loop.counters
         resumed_at = counters.num_frames if start.resume else None
@@ -47,6 +49,7 @@ class Session:
         self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
         self._recent_returns: collections.deque[float] = collections.deque(maxlen=100)
         self._started = time.monotonic()
+        self.num_lost = 0  # sequences played and not trained on: in flight, or of a batch not taken
         self._interrupts = Interrupts(after_grace=lambda: self._pool.close())
 
     def run(self) -> Counters:
@@ -55,6 +58,9 @@ class Session:
         self._pool = pool = self._make_pool()
         with self._interrupts:
             try:
+                if self._actor_states:
+                    pool.load(self._actor_states)
+                    self._actor_states = {}
                 self._loop.publish()
                 self._train(pool)
             finally:
@@ -76,6 +82,7 @@ class Session:
         counters = Counters()
         if start.resume:
             checkpoint, counters = saver.restore()
+            self._actor_states = checkpoint.arrays
             state = jax.device_put(checkpoint.state, replicated(mesh))
         elif start.load_params is not None:
             state = _with_params(state, start.load_params(), mesh)
@@ -89,22 +96,23 @@ class Session:
         )
         return loop, saver, mesh
 
-    def _make_pool(self) -> ActorPool:
+    def _make_pool(self) -> ActorPool | RoundPool:
         actors = self._config.actors
         # A resumed session must not replay the games of the one before it.
         seed = int(np.random.SeedSequence([self._config.seed, self._loop.counters.num_batches]).generate_state(1)[0])
-        return ActorPool(
-            rollout_builder(self._config),
+        shared = dict(
             num_workers=actors.num_workers,
-            max_in_flight=actors.max_in_flight,
             cpus_per_worker=actors.cpus_per_worker,
             cores_per_worker=self._share.cores_per_worker,
             seed=seed,
             log_dir=self._directory.logs,
             env_vars=process.WORKER_ENV_VARS,
         )
+        if self._config.deterministic:
+            return RoundPool(rollout_builder(self._config), **shared)
+        return ActorPool(rollout_builder(self._config), max_in_flight=actors.max_in_flight, **shared)
 
-    def _make_feed(self, pool: ActorPool) -> BatchFeed:
+    def _make_feed(self, pool: ActorPool | RoundPool) -> BatchFeed:
         learner, sharding = self._config.learner, batch_sharding(self._mesh)
         return BatchFeed(
             pool.next_rollout,
@@ -113,20 +121,22 @@ class Session:
             collect_ahead=learner.collect_ahead,
             num_passes=learner.num_passes,
             num_minibatches=learner.num_minibatches,
-            seed=self._config.seed + self._loop.counters.num_batches,
+            seed=self._config.seed,
+            num_batches=self._loop.counters.num_batches,
             first_update=self._loop.counters.num_updates,
             max_lag=learner.max_lag,
         )
 
-    def _train(self, pool: ActorPool) -> None:
+    def _train(self, pool: ActorPool | RoundPool) -> None:
         self._feed, progress = self._make_feed(pool), Progress()
         print(self._share, flush=True)
-        log = self._config.log
+        log, actors, num_taken = self._config.log, self._config.actors, 0
         due_row, due_checkpoint = _Timer(log.interval_seconds), _Timer(60 * log.checkpoint_interval_minutes)
         due_evaluation = _Timer(60 * (log.evaluation_interval_minutes or float("inf")))
         try:
             while not self._is_done():
                 self._take_in(self._loop.run_batch(self._feed))
+                num_taken += self._config.learner.batch_size
                 self._saver.check()
                 if due_row.rings():
                     self._report(progress)
@@ -135,7 +145,8 @@ class Session:
                 if due_evaluation.rings():
                     self._evaluate()
         except ActorPoolError:  # the actors are gone, the learner is whole
-            self._save()
+            if not self._config.deterministic:  # where a state without the actors' is none: the last one stands
+                self._save()
             if self.interrupted is None:
                 raise
         except NonFiniteError as error:
@@ -144,8 +155,10 @@ class Session:
                 self._save()
             raise
         finally:
+            self._interrupts.settle()
             self._feed.close()
             progress.close()
+            self.num_lost = self._feed.num_received - num_taken + pool.num_in_flight * actors.environments_per_worker
         if self._loop.counters.num_updates > self._row_updates:  # else it would repeat the last row
             self._report(progress)
         self._save()
@@ -194,7 +207,8 @@ class Session:
 
     def _save(self) -> None:
         if not self._saver.has(self._loop.counters.num_updates):
-            self._saver.save(self._loop, {})
+            arrays = self._pool.save() if self._config.deterministic and self._loop.counters.num_batches else {}
+            self._saver.save(self._loop, arrays)
 
     def _evaluate(self) -> None:
         """Plays greedy games with the present search average; keeps the state if it is the best so far."""

@@ -14,7 +14,7 @@ import tyro
 from configs import presets, serialise
 from configs.checks import check
 from configs.schema import Config
-from scripts import commands, workload
+from scripts import commands, supervise, workload
 from scripts.exit_codes import ExitCode
 
 
@@ -29,6 +29,8 @@ class Options:
     """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
     init_from: str | None = None
     """RUN_DIR or RUN_DIR@N: start from the weights of that run (after N updates), with fresh counters."""
+    max_restarts: int = 0
+    """Times the learner is restarted from its last checkpoint after it died; see scripts/exit_codes.py."""
     dry_run: bool = False
     """Resolve and check everything, print the configuration as JSON, start nothing."""
 
@@ -52,6 +54,10 @@ def main(argv: list[str]) -> int:
         print(json.dumps(serialise.to_dict(config), indent=2))
         return ExitCode.DONE
     path = options.run_dir or commands.default_path(preset, config)
+    if options.max_restarts:
+        first = ["train.py", *supervise.without(supervise.without(argv, supervise.OPTION), "--run-dir")]
+        address = ["--ray-address", options.ray_address] if options.ray_address else []
+        return supervise.supervise([*first, "--run-dir", str(path)], path, address, options.max_restarts)
     command = ["scripts/train.py", *argv]
     return commands.train_new(config, path, command, load_params=load_params, ray_address=options.ray_address)
 

@@ -211,7 +211,7 @@ def test_a_game_that_ends_during_the_noops_is_reset_again(scripted):
     env = scripted(emulator=Short, max_noops=30)
     starts = {env.reset()[1]["episode_frames"] for _ in range(100)}
     assert starts == {0, 1, 2}
-    assert env._ale.resets > 100
+    assert env.emulator.resets > 100
 
 
 def test_starts_draw_zero_to_max_noops_inclusive_and_uniformly(scripted):
@@ -268,9 +268,9 @@ def test_truncated_at_exactly_max_episode_frames():
 
 
 def test_the_paper_settings_reach_the_emulator(scripted):
-    settings = scripted()._ale.settings
+    settings = scripted().emulator.settings
     assert (settings["repeat_action_probability"], settings["max_num_frames_per_episode"]) == (0.0, 108_000)
-    assert scripted(sticky_action_prob=0.25)._ale.settings["repeat_action_probability"] == 0.25
+    assert scripted(sticky_action_prob=0.25).emulator.settings["repeat_action_probability"] == 0.25
 
 
 def play(env, seed, num_steps=40):

@@ -452,6 +452,8 @@ def test_a_session_whose_actors_are_gone_saves_what_it_has(smoke, tmp_path, is_i
     RunDirectory.create(path, json.loads((smoke[0] / "config.json").read_text()), ["test"], {})
 
     class Pool:
+        num_in_flight = 0
+
         def next_rollout(self):
             raise ActorPoolError("all gone")
 

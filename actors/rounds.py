@@ -1,0 +1,90 @@
+"""The pool of a deterministic run: every worker delivers once a round, in the order of their numbers.
+
+    publish ─▶ ask 0, 1, ... W-1 ─▶ rollout of 0, of 1, ... of W-1 ─▶ all at rest: `save`, `publish`, the next round
+
+All of a round act with the same parameters, and between two rounds nothing is in flight: then the states of the
+workers are the whole of the actors' side.  Nobody is replaced: a new worker would play other games, so that a failure
+ends the session, and resuming from the last checkpoint repeats the very same games.
+"""
+
+import collections
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import ray
+from ray import exceptions
+
+from actors.pool import ActorPoolError
+from actors.worker import BuildRollout, make_start_fn
+from muzero.types import PublishedParams, RolloutResult
+
+_FAILURES = (exceptions.RayError, exceptions.GetTimeoutError)
+
+
+class RoundPool:
+    """Like `ActorPool`, in rounds.
+
+    `next_rollout` belongs to one thread; `close` may be called from another, the rest between two rounds.
+
+    Args:
+      build_rollout: seed -> `Rollout`; pickled here, unpickled in the workers.
+      num_workers: workers, one process each.
+      rollout_timeout_seconds: longest wait for an answer, start and compilation included.
+      worker: seed, log_dir and so on, see `make_start_fn`.
+    """
+
+    num_dropped = num_waiting = 0  # a failure ends the session; what was in flight will be played again
+
+    def __init__(
+        self, build_rollout: BuildRollout, *, num_workers: int, rollout_timeout_seconds: float = 600.0, **worker
+    ):
+        start = make_start_fn(build_rollout, **worker)
+        self._timeout_seconds = rollout_timeout_seconds
+        self._workers = [start(i, 0) for i in range(num_workers)]
+        self._in_flight: collections.deque = collections.deque()  # of this round, in the order of the workers
+        self._published = None
+
+    @property
+    def num_in_flight(self) -> int:
+        """Rollouts requested and not delivered: none between two rounds."""
+        return len(self._in_flight)
+
+    def publish(self, published: PublishedParams) -> None:
+        """Makes `published` what the next round acts with."""
+        self._published = ray.put(published)
+
+    def next_rollout(self) -> RolloutResult:
+        """Returns the next worker's rollout. Raises ActorPoolError if it failed, timed out or was closed."""
+        if not self._in_flight:
+            self._in_flight.extend(worker.rollout.remote(self._published) for worker in self._workers)
+        return self._get(self._in_flight.popleft())
+
+    def save(self) -> dict[str, np.ndarray]:
+        """Returns the states of all workers, between two rounds. Raises ActorPoolError."""
+        saved = self._ask_all(lambda n, worker: worker.save.remote())
+        return {f"{n}/{name}": array for n, arrays in enumerate(saved) for name, array in arrays.items()}
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Puts new workers into the states that `save` returned. Raises ActorPoolError."""
+        part = lambda n: {name.partition("/")[2]: x for name, x in arrays.items() if name.startswith(f"{n}/")}
+        self._ask_all(lambda n, worker: worker.load.remote(part(n)))
+
+    def close(self) -> None:
+        """Kills the workers; a blocked `next_rollout` raises. Closing twice is fine."""
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            if ray.is_initialized():  # ray.kill without Ray would start it
+                ray.kill(worker)
+
+    def _ask_all(self, ask: Callable[[int, Any], Any]) -> list:
+        if self._in_flight or not self._workers:
+            raise ActorPoolError("the workers are not at rest, or closed")
+        return self._get([ask(n, worker) for n, worker in enumerate(self._workers)])
+
+    def _get(self, requests: Any) -> Any:
+        try:
+            return ray.get(requests, timeout=self._timeout_seconds)
+        except _FAILURES as cause:
+            self.close()
+            raise ActorPoolError(f"a worker failed in a deterministic run, where none is replaced: {cause}") from cause

@@ -1,0 +1,35 @@
+"""Driver and worker of different code: refused with what differs, before anything of the worker's is built."""
+
+import pytest
+
+from actors import identity
+from actors.worker import PickledBuilder
+
+
+def test_the_same_code_passes():
+    identity.require_same_code(dict(identity.code_identity()))
+
+
+@pytest.mark.parametrize("name", ["actors", "muzero", "jax", "python"])
+def test_a_difference_is_named(name):
+    other = identity.code_identity() | {name: "0.0"}
+    with pytest.raises(identity.CodeMismatch, match=f"runs other code than the driver: {name}: 0.0 in the driver, "):
+        identity.require_same_code(other)
+
+
+def test_a_file_more_or_a_byte_less_is_another_code(tmp_path):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    first = identity._digest(tmp_path)
+    (tmp_path / "b.py").touch()
+    second = identity._digest(tmp_path)
+    (tmp_path / "a.py").write_text("x = 2\n")
+    assert len({first, second, identity._digest(tmp_path)}) == 3
+
+
+def test_a_worker_of_other_code_builds_nothing(monkeypatch):
+    built = []
+    builder = PickledBuilder(built.append)
+    builder._identity = builder._identity | {"scripts": "other"}
+    with pytest.raises(identity.CodeMismatch, match="scripts: other in the driver"):
+        builder(seed=1)
+    assert built == []

@@ -1,0 +1,43 @@
+"""The quick half of the fault harness, and the harness itself: a promise that is broken is told."""
+
+import csv
+
+import pytest
+
+from scripts import chaos
+from scripts.faults.registry import Fault, Outcome
+
+FAULTS = chaos.load_faults()
+QUICK = [fault for fault in FAULTS.values() if fault.is_quick]
+
+
+@pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.name)
+def test_the_promise_holds(fault):
+    outcome = chaos.inject(fault).outcome
+    assert outcome.held, outcome.happened
+
+
+def test_there_are_quick_and_slow_faults_each_with_a_promise():
+    assert len(QUICK) >= 14 and len(FAULTS) >= len(QUICK) + 12
+    assert all(fault.injected and fault.promised for fault in FAULTS.values())
+
+
+def fault_of(happen):
+    return Fault("two-runs-in-one-directory", "something", "a promise", True, happen)
+
+
+def test_an_exception_of_the_harness_is_no_promise_held():
+    outcome = chaos.inject(fault_of(lambda folder: 1 / 0)).outcome
+    assert not outcome.held and outcome.happened == "ZeroDivisionError: division by zero"
+
+
+def test_the_table_keeps_the_rows_of_other_days(tmp_path):
+    broken = chaos.Row(fault_of(None), Outcome(False, "lost | silent", frames_lost=3)).cells()
+    chaos.write_table(tmp_path / "new" / "table", [broken, ("nan-reward", *broken[1:])])
+    mended = chaos.Row(fault_of(None), Outcome(True, "told")).cells()
+    chaos.write_table(tmp_path / "new" / "table", [mended])
+    with (tmp_path / "new" / "table.csv").open() as file:
+        rows = [(row["fault"], row["happened"], row["frames lost"], row["held"]) for row in csv.DictReader(file)]
+    assert rows == [("nan-reward", "lost / silent", "3", "NO"), ("two-runs-in-one-directory", "told", "", "yes")]
+    lines = (tmp_path / "new" / "table.md").read_text().splitlines()
+    assert len(lines) == 4 and all(line.count("|") == 8 for line in lines)
