@@ -26,18 +26,18 @@ DISCOUNT = 0.9
 _NUM_KNOTS = 1001  # of a continuous value function on [0, 1]
 
 CASES = [  # statement, loss, rollouts n
-    ("2", "itervaml", 1),
-    ("2", "itervaml", 2),
-    ("2", "muzero", 1),
-    ("3", "itervaml-calibrated", 2),
-    ("3", "muzero-calibrated", 2),
-    ("4", "td", 1),
-    ("4", "muzero", 1),
-    ("4", "muzero-calibrated", 2),
+    ("prop. 2", "itervaml", 1),
+    ("prop. 2", "itervaml", 2),
+    ("prop. 2", "muzero", 1),
+    ("prop. 3", "itervaml-calibrated", 2),
+    ("prop. 3", "muzero-calibrated", 2),
+    ("prop. 4", "td", 1),
+    ("prop. 4", "muzero", 1),
+    ("prop. 4", "muzero-calibrated", 2),
     ("eq. 5, states", "muzero-calibrated", 2),
     ("eq. 5, expectation", "muzero-calibrated", 2),
-    ("5, finite", "itervaml-deterministic", 1),
-    ("5, connected", "itervaml-deterministic", 1),
+    ("prop. 5, finite", "itervaml-deterministic", 1),
+    ("prop. 5, connected", "itervaml-deterministic", 1),
 ]
 
 
@@ -82,7 +82,7 @@ def _problem(seed, statement, num_states):
     if statement.startswith("eq. 5"):  # 2 i and 2 i + 1 are twins: no state leads to one more often than to the other
         transition = np.repeat(transition[:, ::2] + transition[:, 1::2], 2, axis=1) / 2
         move = np.kron(np.roll(np.eye(num_states // 2), 1, axis=1), np.full((2, 2), 0.5))
-    if statement[0] in "4e":
+    if _learner_of(statement) is _learn_value:
         transition = 0.3 * transition + 0.7 * move
     return Problem(np.int32(seed), transition, rng.normal(size=num_states), rng.normal(size=num_states))
 
@@ -158,13 +158,16 @@ def _row(errors, scale, spread):
     }
 
 
-_RUNS = {"2": _learn_model, "3": _learn_model, "5": _learn_deterministic}
+def _learner_of(statement):
+    """Returns the function that poses and solves the problems of a statement."""
+    learners = {"prop. 2": _learn_model, "prop. 3": _learn_model, "prop. 5": _learn_deterministic}
+    return learners.get(statement.split(",")[0], _learn_value)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _solve(scale, statement, loss, num_samples, problems):
-    solve = functools.partial(_RUNS.get(statement[0], _learn_value), scale, statement, loss, num_samples)
-    if statement[0] in "23":
+    solve = functools.partial(_learner_of(statement), scale, statement, loss, num_samples)
+    if _learner_of(statement) is _learn_model:
         return jax.vmap(solve)(problems)
     return jax.lax.map(solve, problems)  # one after another: each holds a table of its windows
 
