@@ -1,10 +1,19 @@
 """The experiments of value-aware and approximate value equivalence at their smoke scales: rows, tables and figures."""
 
+import jax
 import pytest
 
 from scripts.laboratory import ave, calibration, cliffwalk, garnet
 from scripts.laboratory.registry import EXPERIMENTS
 from scripts.laboratory.table import parse_cell
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiler():
+    """A smoke scale runs for milliseconds: nearly all its time is XLA's."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def conclude(experiment, units, tmp_path):
@@ -51,7 +60,8 @@ def test_ave_fills_its_histogram(tmp_path):
     rows, (cell, other), figure = conclude(ave.EXPERIMENT, ave.units(ave.SCALES["smoke"]), tmp_path)
     assert [(c["rank"], c["functions"], c["seeds"]) for c in (cell, other)] == [(2, 1, 2), (2, 3, 2)]
     assert all(-1e-6 <= row["planning"] <= 1 + 1e-6 and row["loss"] > 0 for row in rows)
-    assert figure.axes[0].images[0].get_array().ravel() == pytest.approx([cell["planning"], other["planning"]])
+    shown = figure.axes[0].images[0].get_array().ravel().tolist()
+    assert shown == pytest.approx([cell["planning"], other["planning"]])
 
 
 @pytest.mark.parametrize("name", ["ave", "calibration", "cliffwalk", "garnet"])
