@@ -64,10 +64,8 @@ def test_ave_fills_its_histogram(tmp_path):
     assert shown == pytest.approx([cell["planning"], other["planning"]])
 
 
-@pytest.mark.parametrize("name", ["ave", "calibration", "cliffwalk", "garnet"])
-def test_units_are_distinct_and_found_again_in_the_csv(name):
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+def test_units_are_found_again_in_the_csv(name):
     experiment = EXPERIMENTS[name]
-    assert set(experiment.scales) == {"smoke", "small", "paper"}
-    units = [tuple(unit.values()) for unit in experiment.units(experiment.scales["paper"])]
-    assert len(set(units)) == len(units)
-    assert [tuple(parse_cell(str(cell)) for cell in unit) for unit in units] == units
+    units = experiment.units(experiment.scales["small"])
+    assert [{key: parse_cell(str(cell)) for key, cell in unit.items()} for unit in units] == units
