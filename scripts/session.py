@@ -17,7 +17,7 @@ from learner.loop import Counters, LearnerLoop, NonFiniteError
 from learner.metrics import MetricWriter, Progress, ProgressState
 from learner.run_directory import RunDirectory
 from learner.state import LearnerState
-from learner.update import batch_sharding, replicated
+from learner.update import make_put, place
 from muzero.types import Params, PublishedParams
 from scripts import evaluation, process, workload
 from scripts.assemble import build_learner, env_spec, rollout_builder
@@ -83,7 +83,7 @@ class Session:
         if start.resume:
             checkpoint, counters = saver.restore()
             self._actor_states = checkpoint.arrays
-            state = jax.device_put(checkpoint.state, replicated(mesh))
+            state = place(checkpoint.state, mesh)
         elif start.load_params is not None:
             state = _with_params(state, start.load_params(), mesh)
         loop = LearnerLoop(
@@ -113,10 +113,10 @@ class Session:
         return ActorPool(rollout_builder(self._config), max_in_flight=actors.max_in_flight, **shared)
 
     def _make_feed(self, pool: ActorPool | RoundPool) -> BatchFeed:
-        learner, sharding = self._config.learner, batch_sharding(self._mesh)
+        learner = self._config.learner
         return BatchFeed(
             pool.next_rollout,
-            lambda minibatch: jax.device_put(minibatch, sharding),
+            make_put(self._mesh),
             batch_size=learner.batch_size,
             collect_ahead=learner.collect_ahead,
             num_passes=learner.num_passes,
@@ -245,5 +245,5 @@ class _Timer:
 
 
 def _with_params(state: LearnerState, params: Params, mesh) -> LearnerState:
-    place = lambda: jax.device_put(params, replicated(mesh))
-    return state._replace(params=place(), search_average=place(), target_average=place())
+    fresh = lambda: place(params, mesh)
+    return state._replace(params=fresh(), search_average=fresh(), target_average=fresh())

@@ -16,7 +16,7 @@ import tiny
 
 from learner.metrics import documented_tag
 from learner.state import init_state, make_optimiser
-from learner.update import SKIPPED, batch_sharding, make_mesh, make_update, moving_average, replicated
+from learner.update import SKIPPED, batch_sharding, make_mesh, make_update, moving_average, place
 from muzero.losses import LossOutput, make_loss
 
 
@@ -176,7 +176,7 @@ def tiny_state(num_devices, num_heads=2):
     """Returns the state of the tiny network with some stored heads."""
     state = init_state(tiny.MODEL.init, keep_gradient(), value_buffer_size=3, rng_key=jax.random.key(0))
     state = state._replace(value_buffer=tiny.buffer_of(tiny.heads(num_heads), 3))
-    return jax.device_put(state, replicated(make_mesh(num_devices)))
+    return place(state, make_mesh(num_devices))
 
 
 def gradient_and_metrics(batch, num_devices):

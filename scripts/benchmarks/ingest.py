@@ -56,6 +56,8 @@ class Sender:
 def run(rounds: int, seconds: float, tiny: bool) -> dict:
     """Returns the report: bytes of frames per second that reach the device; the bare loop sums a batch in memory."""
     config = settings.TINY if tiny else dataclasses.replace(PRESETS["atari-paper"], env=EnvConfig(name="breakout"))
+    learner = dataclasses.replace(config.learner, batch_size=2 * config.actors.environments_per_worker)
+    config = dataclasses.replace(config, learner=learner)
     counts = [1, 2] if tiny else [1, 2, 4, 8]
     sizes = [0.1] if tiny else PARAMETER_MEGABYTES
     with cluster_of(max(counts)):
@@ -105,10 +107,7 @@ def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
     with tempfile.TemporaryDirectory() as folder:
         pool = ActorPool(build, num_workers=num_senders, max_in_flight=2, cpus_per_worker=1.0, seed=0, log_dir=folder)
         pool.publish(PublishedParams(0, np.zeros(1)))
-        feed = BatchFeed(
-            pool.next_rollout, jax.device_put, batch_size=2 * num_environments, collect_ahead=True, num_passes=1,
-            num_minibatches=1, seed=0,
-        )  # fmt: skip
+        feed = settings.make_feed(config, pool.next_rollout, jax.device_put)
         try:
             yield feed
         finally:

@@ -8,9 +8,7 @@ from typing import NamedTuple
 import jax
 
 from configs.schema import Config
-from learner.batcher import BatchFeed
-from learner.loop import Counters, LearnerLoop
-from learner.update import batch_sharding
+from learner.update import make_put
 from muzero.types import PublishedParams
 from scripts.assemble import build_learner, env_spec
 from scripts.benchmarks import bare, settings
@@ -84,23 +82,11 @@ class System:
 
     def __init__(self, config: Config, pool):
         state, update, mesh = build_learner(config, env_spec(config.env))
-        learner, self._pool = config.learner, pool
-        self._loop = LearnerLoop(
-            state,
-            Counters(),
-            update_fn=update,
-            publish=lambda version, params: pool.publish(PublishedParams(version, params)),
-            publish_interval=learner.publish_interval,
+        self._pool = pool
+        self._loop = settings.make_loop(
+            config, state, update, lambda version, params: pool.publish(PublishedParams(version, params))
         )
-        self._feed = BatchFeed(
-            pool.next_rollout,
-            lambda minibatch: jax.device_put(minibatch, batch_sharding(mesh)),
-            batch_size=learner.batch_size,
-            collect_ahead=learner.collect_ahead,
-            num_passes=learner.num_passes,
-            num_minibatches=learner.num_minibatches,
-            seed=0,
-        )
+        self._feed = settings.make_feed(config, pool.next_rollout, make_put(mesh))
 
     def __enter__(self) -> "System":
         return self
