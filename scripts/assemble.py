@@ -70,6 +70,7 @@ def build_rollout(config: Config, seed: int) -> Rollout:
         sequence_overlap=config.actors.sequence_overlap,
         history_length=config.network.history_length,
         seed=seed,
+        num_groups=1 if config.actors.device == "cpu" else 2,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from actors.pool import ActorPool, ActorPoolError
 from actors.rounds import RoundPool
 from configs.schema import Config
+from learner.agreement import is_first_process, make_batches
 from learner.batcher import Batch, BatchFeed
 from learner.episodes import EpisodeLog
 from learner.loop import Counters, LearnerLoop, NonFiniteError
@@ -36,21 +37,26 @@ class Start(NamedTuple):
 class Session:
     """Trains until a limit of `config.stop`, Ctrl-C or SIGTERM; always leaves a checkpoint of what it did."""
 
-    def __init__(self, config: Config, directory: RunDirectory, start: Start):
+    def __init__(self, config: Config, directory: RunDirectory, start: Start, interrupts: Interrupts | None = None):
         self._config, self._directory = config, directory
+        self._batch_size = config.learner.batch_size // config.learner.num_processes  # of this process
+        self._process = () if is_first_process() else (jax.process_index(),)
         self._share = workload.given_share(config, start.ray_address)
         self._spec = env_spec(config.env)
         self._actor_states: dict[str, np.ndarray] = {}
         self._loop, self._saver, self._mesh = self._make_loop(start)
         counters = self._loop.counters
         resumed_at = counters.num_frames if start.resume else None
-        self._metrics = MetricWriter(directory.path, resume_from_frames=resumed_at)
         self._row_updates = counters.num_updates
-        self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
+        if is_first_process():
+            self._metrics = MetricWriter(directory.path, resume_from_frames=resumed_at)
+            self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
+        else:
+            self._metrics = self._episodes = self._saver = Silent()
         self._recent_returns: collections.deque[float] = collections.deque(maxlen=100)
         self._started = time.monotonic()
         self.num_lost = 0  # sequences played and not trained on: in flight, or of a batch not taken
-        self._interrupts = Interrupts(after_grace=lambda: self._pool.close())
+        self._interrupts = interrupts or Interrupts(after_grace=lambda: self._pool.close())
 
     def run(self) -> Counters:
         """Trains; returns the counters at the end."""
@@ -99,14 +105,17 @@ class Session:
     def _make_pool(self) -> ActorPool | RoundPool:
         actors = self._config.actors
         # A resumed session must not replay the games of the one before it.
-        seed = int(np.random.SeedSequence([self._config.seed, self._loop.counters.num_batches]).generate_state(1)[0])
+        entropy = (self._config.seed, self._loop.counters.num_batches, *self._process)
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         shared = dict(
             num_workers=actors.num_workers,
             cpus_per_worker=actors.cpus_per_worker,
             cores_per_worker=self._share.cores_per_worker,
             seed=seed,
-            log_dir=self._directory.logs,
+            log_dir=self._directory.logs.joinpath(*map(str, self._process)),
             env_vars=process.WORKER_ENV_VARS,
+            device=actors.device,
+            device_fraction=actors.device_fraction,
         )
         if self._config.deterministic:
             return RoundPool(rollout_builder(self._config), **shared)
@@ -117,7 +126,7 @@ class Session:
         return BatchFeed(
             pool.next_rollout,
             make_put(self._mesh),
-            batch_size=learner.batch_size,
+            batch_size=self._batch_size,
             collect_ahead=learner.collect_ahead,
             num_passes=learner.num_passes,
             num_minibatches=learner.num_minibatches,
@@ -128,22 +137,26 @@ class Session:
         )
 
     def _train(self, pool: ActorPool | RoundPool) -> None:
-        self._feed, progress = self._make_feed(pool), Progress()
+        self._feed, progress = self._make_feed(pool), Progress() if is_first_process() else Silent()
+        batches = make_batches(self._feed, self._batch_size * self._config.actors.sequence_length)
         print(self._share, flush=True)
         log, actors, num_taken = self._config.log, self._config.actors, 0
         due_row, due_checkpoint = _Timer(log.interval_seconds), _Timer(60 * log.checkpoint_interval_minutes)
         due_evaluation = _Timer(60 * (log.evaluation_interval_minutes or float("inf")))
         try:
             while not self._is_done():
-                self._take_in(self._loop.run_batch(self._feed))
-                num_taken += self._config.learner.batch_size
+                self._take_in(self._loop.run_batch(batches))
+                num_taken += self._batch_size
                 self._saver.check()
                 if due_row.rings():
                     self._report(progress)
                 if due_checkpoint.rings():
                     self._save()
-                if due_evaluation.rings():
+                if due_evaluation.rings() and is_first_process():
                     self._evaluate()
+            batches.end()
+        except StopIteration:
+            pass  # the first process has called `end`
         except ActorPoolError:  # the actors are gone, the learner is whole
             if not self._config.deterministic:  # where a state without the actors' is none: the last one stands
                 self._save()
@@ -162,7 +175,7 @@ class Session:
         if self._loop.counters.num_updates > self._row_updates:  # else it would repeat the last row
             self._report(progress)
         self._save()
-        if self.interrupted is None and log.evaluation_interval_minutes is not None:
+        if self.interrupted is None and log.evaluation_interval_minutes is not None and is_first_process():
             self._evaluate()
 
     def _take_in(self, batch: Batch) -> None:
@@ -170,6 +183,8 @@ class Session:
         self._recent_returns.extend(episode.episode_return for episode in batch.episodes)
 
     def _is_done(self) -> bool:
+        if not is_first_process():
+            return False
         return self.interrupted is not None or max(self._fractions_done(), default=0.0) >= 1.0
 
     def _fractions_done(self) -> tuple[float, ...]:
@@ -228,6 +243,13 @@ class Session:
         evaluation.write_result(self._directory, result, name=f"training-{counters.num_updates:09d}")
         print(f"greedy return {result['mean']:.2f} over {len(result['returns'])} games", flush=True)
         self._saver.save_if_best(self._loop, result["mean"])
+
+
+class Silent:
+    """A writer that writes nothing: of learner processes beside the first."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
 
 
 class _Timer:

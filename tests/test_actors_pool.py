@@ -14,7 +14,7 @@ import ray
 from ray import exceptions
 
 from actors.pool import ActorPool, ActorPoolError
-from actors.worker import RolloutWorker, worker_seed
+from actors.worker import RolloutWorker, device_options, worker_seed
 from muzero.types import PublishedParams, RolloutResult, Trajectory
 
 pytestmark = pytest.mark.timeout(60)
@@ -125,6 +125,15 @@ def test_plain_worker_runs_in_this_process_and_logs_tracebacks(tmp_path):
     assert log.count("Traceback") == 1 and "ValueError: broken emulator" in log
 
 
+def test_the_devices_of_a_worker_are_asked_of_ray_and_shared_by_memory():
+    assert device_options("cpu", 1.0) == ({}, {"JAX_PLATFORMS": "cpu"})
+    gpu, env_vars = device_options("gpu", 0.25)
+    assert gpu == {"num_gpus": 0.25}
+    assert env_vars == {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.225"}
+    assert device_options("gpu", 4)[1]["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.9"
+    assert device_options("tpu", 1.0) == ({"resources": {"TPU": 1.0}}, {"JAX_PLATFORMS": "tpu,cpu"})
+
+
 def test_failing_build_is_logged(tmp_path):
     def build(seed):
         raise LookupError("no such game")
@@ -210,7 +219,7 @@ def test_worker_pins_before_it_unpickles_and_keeps_jax_off_the_gpu(make_pool, tm
             rollout.run = lambda published: run(published)._replace(search_stats=seen)
             return rollout
 
-    env_vars = {"JAX_PLATFORMS": "cpu", "TMPDIR": str(tmp_path)}  # claims of its own
+    env_vars = {"TMPDIR": str(tmp_path)}  # claims of its own
     stats = make_pool(Builder(), cores_per_worker=1, env_vars=env_vars).next_rollout().search_stats
     assert len(stats.pop("cores") & os.sched_getaffinity(0)) == 1
     assert stats == {"jax": False, "env": "cpu"}

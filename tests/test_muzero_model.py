@@ -263,3 +263,38 @@ def test_the_representation_gets_two_to_the_minus_k_of_the_gradient():
     for k, factor in enumerate([1.0, 0.5, 0.25, 0.125]):
         assert np.abs(plain[k]["w"]).max() > 1e-2
         np.testing.assert_allclose(halved[k]["w"], factor * plain[k]["w"], rtol=1e-4, atol=1e-7)
+
+
+# --- Memory and types -------------------------------------------------------------------------------------
+
+
+def _gradient(**changes):
+    """Returns parameters, root latent, next latent and the gradient of something of all of them, of a small network."""
+    model = make_model(**SMALL | dict(encoder="muzero", latent="planes"), **changes)
+    params = _random(model.init(jax.random.key(0)))
+    stack = jax.random.uniform(jax.random.key(1), SMALL["stack_shape"])
+
+    def loss(params):
+        root = model.represent(params.representation, stack)
+        latent, reward = model.step(params.dynamics, root, 1)
+        policy, value = model.predict(params.prediction, latent)
+        outputs = (root, latent, reward, policy, value)
+        return sum(jnp.sum(x**2) for x in outputs), outputs
+
+    gradient, outputs = jax.jit(jax.grad(loss, has_aux=True))(params)
+    return params, outputs, gradient
+
+
+def _largest_difference(tree, other):
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    return max(float(jnp.abs(x - y).max() / (jnp.abs(y).max() + 1e-6)) for x, y in pairs)
+
+
+def test_remat_changes_no_number_and_bfloat16_changes_them_a_little_with_everything_kept_in_float32():
+    params, outputs, gradient = _gradient()
+    _, same_outputs, same_gradient = _gradient(remat=True)
+    assert _largest_difference((same_outputs, same_gradient), (outputs, gradient)) < 1e-4
+    half_params, half_outputs, half_gradient = _gradient(compute_dtype="bfloat16")
+    assert {x.dtype.name for x in jax.tree.leaves((half_params, half_outputs, half_gradient))} == {"float32"}
+    assert jax.tree.structure(half_params) == jax.tree.structure(params)
+    assert 1e-4 < _largest_difference(half_outputs, outputs) < 0.2

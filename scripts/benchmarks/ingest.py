@@ -92,7 +92,7 @@ def on_paper(bytes_per_second: float, bytes_per_step: float) -> dict:
 @contextlib.contextmanager
 def cluster_of(num_workers: int) -> Iterator[None]:
     """Starts and ends a Ray with room for so many actors."""
-    cluster.start_ray(None, num_workers=num_workers, cpus_per_worker=1.0)
+    cluster.start_ray(None, num_cpus=num_workers)
     try:
         yield
     finally:
