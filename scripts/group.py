@@ -124,15 +124,20 @@ def _run_once(config: Config, directory: RunDirectory, start: Start, start_proce
             ray.kill(member)
 
 
+def bundle_of(config: Config) -> dict[str, float]:
+    """Returns the Ray resources that one learner process reserves."""
+    learner = config.learner
+    resources, _ = device_options(learner.process_device, learner.num_devices or 1)
+    gpus = {"GPU": resources["num_gpus"]} if "num_gpus" in resources else {}
+    return {"CPU": 1, **gpus, **resources.get("resources", {})}
+
+
 @contextlib.contextmanager
 def _placed(config: Config):
     """Reserves what the processes need, spread over the machines; yields `start(index) -> Ray handle`."""
     learner = config.learner
     resources, env_vars = device_options(learner.process_device, learner.num_devices or 1)
-    bundle = {"CPU": 1, **resources.get("resources", {})}
-    if "num_gpus" in resources:
-        bundle["GPU"] = resources["num_gpus"]
-    places = placement_group([bundle] * learner.num_processes, strategy="SPREAD")
+    places = placement_group([bundle_of(config)] * learner.num_processes, strategy="SPREAD")
     ray.get(places.ready())
     actor_class = ray.remote(LearnerProcess)
 
