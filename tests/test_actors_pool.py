@@ -184,6 +184,17 @@ def test_answers_are_handed_over_in_the_order_of_their_requests(make_pool):
     assert seeds == seeds[:2] * 3  # a busy caller starves no worker
 
 
+def test_a_drained_pool_is_idle_and_goes_on_when_asked(make_pool):
+    pool = make_pool(make_build(), num_workers=2)
+    pool.next_rollout()
+    wait_until_answered(pool)
+    assert (pool.num_in_flight, pool.num_waiting) == (1, 1)  # the other worker's; the first has not been asked again
+    assert len(pool.drain()) == 1
+    assert (pool.num_in_flight, pool.num_waiting) == (0, 0)
+    assert pool.drain() == []
+    pool.next_rollout()
+
+
 def test_arrays_are_read_only_and_references_are_dropped(make_pool):
     def num_references():
         return len(ray._private.worker.global_worker.core_worker.get_all_reference_counts())
