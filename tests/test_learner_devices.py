@@ -23,11 +23,12 @@ HERE = Path(__file__).parent
 NUM_SEQUENCES, NUM_UPDATES, LEARNING_RATE = 8, 3, 0.1
 
 
-def uneven_batch(number):
-    """Returns 8 sequences with games that end anywhere; the first two have one start state each."""
+def uneven_batch(number, rows=range(NUM_SEQUENCES)):
+    """Returns 8 sequences with games that end anywhere; the first two have one start state, all but `rows` none."""
     batch = tiny.batch(range(NUM_SEQUENCES * number, NUM_SEQUENCES * (number + 1)), event_prob=0.05)
     is_first = batch.is_first.copy()
     is_first[:2, 1 : tiny.NUM_STARTS], is_first[:2, tiny.NUM_STARTS :] = True, False
+    is_first[[row for row in range(NUM_SEQUENCES) if row not in rows], 1:] = True
     return batch._replace(is_first=is_first)
 
 
@@ -51,14 +52,14 @@ def tiny_update(num_devices):
     return make_update(loss_fn, optimiser, schedule, make_mesh(num_devices), push_interval=2, **tiny.RATES)
 
 
-def run_updates(num_devices, rows=slice(None), num_updates=NUM_UPDATES):
-    """Returns the first gradient, the first metrics and the last parameters; `rows` are those of this process."""
+def run_updates(num_devices, batches=None, own=slice(None)):
+    """Returns the first gradient, the first metrics and the last parameters; `own` are the rows of this process."""
     mesh, update = make_mesh(num_devices), tiny_update(num_devices)
     state = init_state(tiny.MODEL.init, sgd_that_keeps_the_gradient(), value_buffer_size=3, rng_key=jax.random.key(0))
     state = place(state._replace(value_buffer=tiny.buffer_of(tiny.heads(2), 3)), mesh)
     first = None
-    for number in range(num_updates):
-        batch = make_put(mesh)(jax.tree.map(lambda x: x[rows], uneven_batch(number)))
+    for batch in batches or map(uneven_batch, range(NUM_UPDATES)):
+        batch = make_put(mesh)(jax.tree.map(lambda x: x[own], batch))
         assert len(batch.action.sharding.device_set) == mesh.size
         state, metrics = update(state, batch)
         first = first or jax.device_get((state.optimiser_state, metrics))
@@ -67,10 +68,9 @@ def run_updates(num_devices, rows=slice(None), num_updates=NUM_UPDATES):
 
 
 def alone(path):
-    """Runs on 1, 4 and 8 devices of this process, and on every eighth of the batch by itself."""
+    """Runs on 1, 4 and 8 devices of this process, and on every sequence of the batch by itself."""
     results = {num_devices: run_updates(num_devices) for num_devices in (1, 4, 8)}
-    jax.clear_caches()
-    shards = [run_updates(1, slice(row, row + 1), num_updates=1)["gradient"] for row in range(NUM_SEQUENCES)]
+    shards = [run_updates(1, [uneven_batch(0, [row])])["gradient"] for row in range(NUM_SEQUENCES)]
     results["mean of shards"] = jax.tree.map(lambda *leaves: sum(leaves) / NUM_SEQUENCES, *shards)
     Path(path).write_bytes(pickle.dumps(results))
 
@@ -81,7 +81,7 @@ def together(path, port, index):
     jax.distributed.initialize(address, 2, int(index), coordinator_bind_address=address)
     assert (jax.process_count(), jax.local_device_count(), jax.device_count()) == (2, 2, 4)
     half = NUM_SEQUENCES // 2
-    result = run_updates(None, slice(half * int(index), half * (int(index) + 1)))
+    result = run_updates(None, own=slice(half * int(index), half * (int(index) + 1)))
     Path(f"{path}.{index}").write_bytes(pickle.dumps(result))
 
 
