@@ -78,8 +78,7 @@ class SearchConfig:
     """Monte-Carlo tree search (mctx)."""
 
     policy: Literal["visits", "gumbel", "gumbel_halving"] = "visits"
-    """`visits`: MuZero, acts by root visits; `gumbel`: acts by the improved policy; `gumbel_halving`: Gumbel's own
-    choice."""
+    """Acts by root visits (`visits`, MuZero), by the improved policy (`gumbel`), or as `gumbel_halving` chooses."""
     num_simulations: int = 25
     """Simulations per decision."""
     dirichlet_fraction: float = 0.3
@@ -184,8 +183,7 @@ class LearnerConfig:
     collect_ahead: bool = True
     """Collect the next batch while the device works on this one (policy lag: one batch); False: lockstep."""
     max_lag: int | None = None
-    """A rollout is dropped if its newest parameters are older than this many updates when its batch is begun; None
-    keeps all."""
+    """Rollouts whose parameters are older than this many updates when their batch is begun are dropped; None: none."""
     num_passes: int = 1
     """Times a collected batch is gone through."""
     num_minibatches: int = 1

@@ -64,10 +64,9 @@ def check_environment(config: Config) -> EnvironmentSpec:
 
 def check_machine(config: Config) -> None:
     """Raises `ConfigError` if the devices of this process do not fit the batch."""
-    elsewhere = config.learner.num_processes > 1  # where nobody can look from here
-    check_devices(
-        config, config.learner.num_devices or 1 if elsewhere or config.learner.num_devices == 1 else _count_devices()
-    )
+    learner = config.learner
+    is_elsewhere = learner.num_processes > 1  # where nobody can look from here
+    check_devices(config, learner.num_devices or 1 if is_elsewhere or learner.num_devices == 1 else _count_devices())
 
 
 def _count_devices() -> int:

@@ -50,6 +50,9 @@ class StopRequest:
         """Forgets an earlier request."""
         self._path.unlink(missing_ok=True)
 
+    def settle(self) -> None:
+        """Does nothing: there is no grace period to call off."""
+
     def check(self, *args: object) -> None:
         """Raises Interrupted if the program has been asked to stop."""
         if self.name is not None:

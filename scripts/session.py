@@ -11,7 +11,7 @@ import numpy as np
 from actors.pool import ActorPool, ActorPoolError
 from actors.rounds import RoundPool
 from configs.schema import Config
-from learner.agreement import is_first_process, make_batches
+from learner.agreement import Silent, is_first_process, make_batches
 from learner.batcher import Batch, BatchFeed
 from learner.episodes import EpisodeLog
 from learner.loop import Counters, LearnerLoop, NonFiniteError
@@ -24,6 +24,7 @@ from scripts import evaluation, process, workload
 from scripts.assemble import build_learner, env_spec, rollout_builder
 from scripts.interrupts import Interrupted, Interrupts
 from scripts.saving import Saver
+from scripts.timer import Timer
 
 
 class Start(NamedTuple):
@@ -141,8 +142,8 @@ class Session:
         batches = make_batches(self._feed, self._batch_size * self._config.actors.sequence_length)
         print(self._share, flush=True)
         log, actors, num_taken = self._config.log, self._config.actors, 0
-        due_row, due_checkpoint = _Timer(log.interval_seconds), _Timer(60 * log.checkpoint_interval_minutes)
-        due_evaluation = _Timer(60 * (log.evaluation_interval_minutes or float("inf")))
+        due_row, due_checkpoint = Timer(log.interval_seconds), Timer(60 * log.checkpoint_interval_minutes)
+        due_evaluation = Timer(60 * (log.evaluation_interval_minutes or float("inf")))
         try:
             while not self._is_done():
                 self._take_in(self._loop.run_batch(batches))
@@ -243,27 +244,6 @@ class Session:
         evaluation.write_result(self._directory, result, name=f"training-{counters.num_updates:09d}")
         print(f"greedy return {result['mean']:.2f} over {len(result['returns'])} games", flush=True)
         self._saver.save_if_best(self._loop, result["mean"])
-
-
-class Silent:
-    """A writer that writes nothing: of learner processes beside the first."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **kwargs: None
-
-
-class _Timer:
-    """Rings every `seconds`."""
-
-    def __init__(self, seconds: float):
-        self._seconds, self._next = seconds, time.monotonic() + seconds
-
-    def rings(self) -> bool:
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = now + self._seconds
-        return True
 
 
 def _with_params(state: LearnerState, params: Params, mesh) -> LearnerState:
