@@ -48,7 +48,7 @@ class Session:
         self._loop, self._saver, self._mesh = self._make_loop(start)
         counters = self._loop.counters
         resumed_at = counters.num_frames if start.resume else None
-        self._row_updates = counters.num_updates
+        self._row_updates, self._skipped_before = counters.num_updates, counters.num_skipped
         if is_first_process():
             self._metrics = MetricWriter(directory.path, resume_from_frames=resumed_at)
             self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
@@ -180,6 +180,7 @@ class Session:
             self._evaluate()
 
     def _take_in(self, batch: Batch) -> None:
+        self._feed.num_skipped = self._loop.counters.num_skipped - self._skipped_before
         self._episodes.write(self._loop.counters.num_frames, batch.episodes)
         self._recent_returns.extend(episode.episode_return for episode in batch.episodes)
 
