@@ -95,7 +95,7 @@ class Rollout:
         return RolloutResult(
             trajectory=self._trajectory(),
             episodes=episodes,
-            search_stats={name: float(np.mean([row[name] for row in self._stats])) for name in self._stats[0]},
+            search_stats={n: float(np.mean(np.concatenate([row[n] for row in self._stats]))) for n in self._stats[0]},
             num_steps=num_steps,
             num_frames=num_steps * self._streams[0].spec.frames_per_step,
         )

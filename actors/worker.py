@@ -37,6 +37,21 @@ WORKER_FAILURES = (
 _LOG_FORMAT = "%(asctime)s %(levelname)s pid %(process)d: %(message)s"
 
 
+def device_options(device: str, amount: float) -> tuple[dict, dict[str, str]]:
+    """Returns what to ask of Ray, and the environment, for a process that computes on `amount` of a kind of device.
+
+    Args:
+      device: "cpu", "gpu" or "tpu".
+      amount: devices; for a GPU also a fraction of one.
+    """
+    if device == "cpu":
+        return {}, CPU_ENV_VARS
+    if device == "tpu":
+        return {"resources": {"TPU": amount}}, {"JAX_PLATFORMS": "tpu,cpu"}
+    memory = 0.9 * min(amount, 1.0)  # XLA takes 75 % of a GPU for itself unless told otherwise
+    return {"num_gpus": amount}, {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{memory:g}"}
+
+
 class Rollout(Protocol):
     """What a worker runs: see `actors/rollout.py`."""
 
@@ -154,20 +169,25 @@ def make_start_fn(
     log_dir: str | os.PathLike,
     cpus_per_worker: float,
     cores_per_worker: int | None = None,
-    env_vars: Mapping[str, str] = CPU_ENV_VARS,
+    env_vars: Mapping[str, str] | None = None,
+    device: str = "cpu",
+    device_fraction: float = 1.0,
 ) -> Callable[[int, int], Any]:
     """Returns `start(worker_id, incarnation)`, which starts a `RolloutWorker` and returns its Ray handle at once.
 
     Args:
       build_rollout, seed, log_dir, cores_per_worker: as for `RolloutWorker`.
       cpus_per_worker: Ray's CPU resource of a worker: for its placement, it limits nothing.
-      env_vars: environment variables of the process; the default keeps JAX on the CPU.
+      env_vars: further environment variables of the process.
+      device, device_fraction: as for `device_options`; JAX stays off devices that are not the worker's.
     """
+    resources, device_env_vars = device_options(device, device_fraction)
     actor_class = ray.remote(RolloutWorker).options(
+        **resources,
         num_cpus=cpus_per_worker,
         max_restarts=0,  # Ray would restart it with the same arguments, hence with the same seed
         max_task_retries=0,
-        runtime_env={"env_vars": dict(env_vars)},
+        runtime_env={"env_vars": {**(env_vars or {}), **device_env_vars}},
     )
     builder = PickledBuilder(build_rollout)
     folder = pathlib.Path(log_dir).resolve()  # the working directory of a worker is Ray's business

@@ -18,6 +18,7 @@ def check_devices(config: Config, num_available: int) -> None:
     if asked is not None and asked > num_available:
         raise ConfigError(f"learner.num_devices = {asked}: this process sees {num_available} device(s)")
     devices = asked or num_available
+    devices *= config.learner.num_processes
     minibatch = config.learner.batch_size // config.learner.num_minibatches
     if minibatch % devices:
         raise ConfigError(
@@ -33,15 +34,15 @@ _POSITIVE = (
     "search.max_considered_actions loss.num_unroll_steps loss.past_clip value_buffer.size value_buffer.push_interval "
     "value_buffer.chunk_size optimiser.learning_rate optimiser.schedule_num_updates actors.num_workers "
     "actors.environments_per_worker actors.max_in_flight actors.cpus_per_worker learner.batch_size learner.num_passes "
-    "learner.num_minibatches learner.publish_interval learner.max_skipped_in_row log.interval_seconds "
-    "log.checkpoint_interval_minutes log.checkpoints_kept log.evaluation_episodes"
+    "learner.num_minibatches learner.num_processes learner.publish_interval learner.max_skipped_in_row "
+    "log.interval_seconds log.checkpoint_interval_minutes log.checkpoints_kept log.evaluation_episodes"
 ).split()
 _NOT_NEGATIVE = (
     "env.max_noops network.num_blocks loss.reward_weight loss.value_weight loss.policy_weight loss.past_weight "
     "optimiser.final_learning_rate optimiser.weight_decay"
 ).split()
 _FRACTIONS = "env.sticky_action_prob search.dirichlet_fraction loss.discount_factor loss.td_lambda".split()
-_RATES = "learner.search_average_rate learner.target_average_rate".split()
+_RATES = "learner.search_average_rate learner.target_average_rate actors.device_fraction".split()
 _POSITIVE_OR_NONE = (
     "env.reward_clip optimiser.max_gradient_norm learner.num_devices learner.max_lag log.evaluation_interval_minutes "
     "log.checkpoint_keep_every stop.num_frames stop.num_updates stop.minutes"
@@ -99,21 +100,24 @@ def _lengths(config: Config):
 
 def _batches(config: Config):
     learner, environments = config.learner, config.actors.environments_per_worker
-    if environments > 0 and learner.batch_size % environments:
+    if learner.num_processes < 1:
+        return
+    share = learner.batch_size / learner.num_processes
+    name = "learner.batch_size" if learner.num_processes == 1 else "learner.batch_size / learner.num_processes"
+    if environments > 0 and share % environments:
         yield (
-            f"learner.batch_size = {learner.batch_size}: must be divisible by "
+            f"{name} = {share:g}: must be divisible by "
             f"actors.environments_per_worker = {environments}, the sequences of one rollout"
         )
-    if learner.num_minibatches > 0 and learner.batch_size % learner.num_minibatches:
-        yield (
-            f"learner.batch_size = {learner.batch_size}: must be divisible by "
-            f"learner.num_minibatches = {learner.num_minibatches}"
-        )
+    if learner.num_minibatches > 0 and share % learner.num_minibatches:
+        yield f"{name} = {share:g}: must be divisible by learner.num_minibatches = {learner.num_minibatches}"
     if learner.max_lag is not None and learner.max_lag < learner.publish_interval:
         yield (
             f"learner.max_lag = {learner.max_lag}: must be at least learner.publish_interval = "
             f"{learner.publish_interval}, or no rollout is new enough"
         )
+    if config.actors.device == "tpu" and config.actors.device_fraction != 1.0:
+        yield f"actors.device_fraction = {config.actors.device_fraction}: must be 1.0 with actors.device = tpu"
 
 
 def _behaviour(config: Config):
@@ -137,6 +141,8 @@ def _rounds(config: Config):
         yield "learner.collect_ahead = True: must be False with deterministic = True"
     if actors.max_in_flight != 1:
         yield f"actors.max_in_flight = {actors.max_in_flight}: must be 1 with deterministic = True"
+    if config.learner.num_processes != 1:
+        yield f"learner.num_processes = {config.learner.num_processes}: must be 1 with deterministic = True"
     sequences = actors.num_workers * actors.environments_per_worker
     if sequences > 0 and learner.batch_size % sequences:
         yield (

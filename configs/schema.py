@@ -53,6 +53,10 @@ class NetworkConfig:
     """`vector` latents: their length."""
     hidden_size: int = 128
     """`vector` latents: width of the hidden layers of encoder, dynamics and heads."""
+    remat: bool = False
+    """Residual blocks are computed again in the backward pass: a third more work, a fraction of the memory."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of encoder and towers; parameters, latents, heads and optimiser are float32 always."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +78,7 @@ class SearchConfig:
     """Monte-Carlo tree search (mctx)."""
 
     policy: Literal["visits", "gumbel", "gumbel_halving"] = "visits"
-    """`visits`: MuZero, acts by root visits; `gumbel`: acts by the improved policy; `gumbel_halving`: Gumbel's own
-    choice."""
+    """Acts by root visits (`visits`, MuZero), by the improved policy (`gumbel`), or as `gumbel_halving` chooses."""
     num_simulations: int = 25
     """Simulations per decision."""
     dirichlet_fraction: float = 0.3
@@ -165,6 +168,10 @@ class ActorsConfig:
     """Rollouts a worker may have requested and not delivered."""
     cpus_per_worker: float = 1.0
     """Ray CPU resource of a worker."""
+    device: Literal["cpu", "gpu", "tpu"] = "cpu"
+    """What the workers search on; Ray gives each its share of a GPU, or a TPU chip."""
+    device_fraction: float = 1.0
+    """`gpu`: share of one GPU, and of its memory, that a worker gets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,14 +183,17 @@ class LearnerConfig:
     collect_ahead: bool = True
     """Collect the next batch while the device works on this one (policy lag: one batch); False: lockstep."""
     max_lag: int | None = None
-    """A rollout is dropped if its newest parameters are older than this many updates when its batch is begun; None
-    keeps all."""
+    """Rollouts whose parameters are older than this many updates when their batch is begun are dropped; None: none."""
     num_passes: int = 1
     """Times a collected batch is gone through."""
     num_minibatches: int = 1
     """Updates per pass; each takes batch_size / num_minibatches sequences."""
+    num_processes: int = 1
+    """Learner processes, placed by Ray: each has its share of the batch and `actors.num_workers` actors of its own."""
+    process_device: Literal["cpu", "gpu", "tpu"] = "cpu"
+    """What each of several processes learns on, `num_devices` of them; a single one takes what the program sees."""
     num_devices: int | None = None
-    """Devices the batch is sharded over; None: all local ones."""
+    """Devices of a process that the batch is sharded over; None: all it sees."""
     search_average_rate: float = 0.1
     """Update rate of the parameters that actors search with."""
     target_average_rate: float = 0.1

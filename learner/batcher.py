@@ -79,6 +79,9 @@ class BatchFeed:
         self._wanted = threading.Semaphore(1 if collect_ahead else 0)
         self._num_wanted, self._num_prepared = int(collect_ahead), 0
         self.num_received = 0  # sequences, those dropped and those of batches never taken included
+        self.num_skipped = (
+            0  # updates that were not made on batches of this feed, as its owner knows: no version counts them
+        )
         self._newest: dict[int, tuple[int, int]] = {}  # of each worker: incarnation, number
         self._closed = False
         self._num_dropped = 0
@@ -162,7 +165,7 @@ class BatchFeed:
         return True
 
     def _is_too_old(self, rollout: RolloutResult) -> bool:
-        lag = self._next_update - int(rollout.trajectory.params_version[:, -1].min())
+        lag = self._next_update - self.num_skipped - int(rollout.trajectory.params_version[:, -1].min())
         return self._max_lag is not None and lag > self._max_lag
 
     def _prepare(self, rollouts: list[RolloutResult]) -> Batch:

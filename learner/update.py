@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -34,9 +35,11 @@ def num_compilations() -> int:
 
 
 def make_mesh(num_devices: int | None) -> Mesh:
-    """Returns a mesh with one axis, "data", over the first `num_devices` local devices (None: all)."""
-    devices = jax.local_devices()[:num_devices]
-    return Mesh(devices, ("data",))
+    """Returns a mesh with one axis, "data", over the first `num_devices` devices of every process (None: all)."""
+    processes: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        processes.setdefault(device.process_index, []).append(device)
+    return Mesh([device for devices in processes.values() for device in devices[:num_devices]], ("data",))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -47,6 +50,26 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of the learner state: a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def make_put(mesh: Mesh) -> Callable[[Trajectory], Trajectory]:
+    """Returns what moves the sequences of this process to its devices, as its share of the batch of all processes."""
+    sharding = batch_sharding(mesh)
+    if not mesh.is_multi_process:
+        return lambda minibatch: jax.device_put(minibatch, sharding)
+    share = lambda x: jax.make_array_from_process_local_data(sharding, x)
+    return lambda minibatch: jax.tree.map(share, minibatch)
+
+
+def place(tree: Tree, mesh: Mesh) -> Tree:
+    """Returns `tree`, the same in every process, as arrays on all devices of the mesh.
+
+    The state goes through here before the first update: one that lies elsewhere would be compiled for twice.
+    """
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, replicated(mesh))
+    whole = lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.array(x), x.shape)
+    return jax.tree.map(whole, tree)
 
 
 def batch_loss(loss_fn: LossFn, params: Params, state: LearnerState, batch: Trajectory) -> tuple[Array, LossOutput]:

@@ -107,11 +107,12 @@ def sequence_loss(
                 clip_threshold=settings.past_clip,
             )
 
-        past = value_buffer.mean_over_heads(one_head, buffer, settings.chunk_size)
+        rows = value_buffer.over_heads(one_head, buffer, settings.chunk_size)
+        past = value_buffer.mean_over_filled(rows, buffer)
         total += settings.past_weight * past.loss
-        overlaps, num_states = overlap_by_age(model, buffer, state_latents, trajectory)
+        overlaps, num_states = overlap_by_age(rows, buffer)
         sums = sums | past.sums | overlaps
-        counts = counts | past.counts | dict.fromkeys(overlaps, num_states)
+        counts = counts | past.counts | num_states
     return LossOutput(total, jnp.sum(targets.value_mask[:, 0]), sums, counts)
 
 

@@ -33,6 +33,8 @@ def make_model(
     latent_size: int,
     hidden_size: int,
     history_length: int,
+    remat: bool = False,
+    compute_dtype: str = "float32",
 ) -> Model:
     """Returns the model for observations stacked to `stack_shape` ([h, w, c] image or [d] vector).
 
@@ -40,8 +42,8 @@ def make_model(
     observation, and a vector observation has vector latents whatever `latent` says.
     """
     if latent == "planes" and len(stack_shape) == 3:
-        make_representation = lambda: networks.PlanesRepresentation(encoder, num_channels, num_blocks)
-        make_dynamics = lambda: networks.PlanesDynamics(num_actions, num_blocks, head_channels, num_bins)
+        make_representation = lambda: networks.PlanesRepresentation(encoder, num_channels, num_blocks, remat)
+        make_dynamics = lambda: networks.PlanesDynamics(num_actions, num_blocks, head_channels, num_bins, remat)
     else:
         make_representation = lambda: networks.VectorRepresentation(
             encoder, num_channels, hidden_size, latent_size, num_action_planes=history_length - 1
@@ -49,8 +51,9 @@ def make_model(
         make_dynamics = lambda: networks.VectorDynamics(num_actions, hidden_size, num_bins)
     make_prediction = lambda: networks.Prediction(num_actions, num_bins, head_channels, hidden_size)
 
-    represent = _transform(lambda stack: make_representation()(stack))
-    step = _transform(lambda latent, action: make_dynamics()(latent, action))
+    dtype = jnp.dtype(compute_dtype)
+    represent = _transform(lambda stack: make_representation()(stack.astype(dtype)))
+    step = _transform(lambda latent, action: make_dynamics()(latent.astype(dtype), action))
     predict = _transform(lambda latent: make_prediction()(latent))
 
     def init(rng_key: Array) -> Params:
@@ -67,7 +70,19 @@ def make_model(
 
 
 def _transform(fn: Callable) -> hk.Transformed:
-    return hk.without_apply_rng(hk.transform(fn))
+    """Returns `fn` as pure functions; parameters are stored in float32 and read in the type of what they multiply.
+
+    So are towers computed in `compute_dtype`; latents and heads are float32 always (a bf16 root value would truncate
+    the whole search tree).
+    """
+    create = lambda next_creator, shape, dtype, init, context: next_creator(shape, jnp.float32, init)
+    read = lambda next_getter, value, context: next_getter(value.astype(context.original_dtype))
+
+    def typed(*inputs):
+        with hk.custom_creator(create), hk.custom_getter(read):
+            return fn(*inputs)
+
+    return hk.without_apply_rng(hk.transform(typed))
 
 
 def halve_gradient(x: Array) -> Array:

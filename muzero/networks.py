@@ -4,7 +4,7 @@ Choices of this project: pre-activation blocks with LayerNorm and no BatchNorm a
 state, the same on any number of devices); output layers start at zero; latents are scaled to [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import haiku as hk
 import jax
@@ -15,13 +15,15 @@ from muzero.types import Array
 RANGE_FLOOR = 1e-5  # smallest latent range that is stretched to [0, 1]
 
 
-def layer_norm() -> hk.LayerNorm:
-    """Returns a LayerNorm over the last axis with scale and offset."""
-    return hk.LayerNorm(axis=-1, create_scale=True, create_offset=True)
+def layer_norm() -> Callable[[Array], Array]:
+    """Returns a LayerNorm over the last axis with scale and offset; it sums in float32, whatever it is given."""
+    norm = hk.LayerNorm(axis=-1, create_scale=True, create_offset=True)
+    return lambda x: norm(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def scale_latent(latent: Array) -> Array:
-    """Returns `latent` of one sample scaled to [0, 1] over all of its entries."""
+    """Returns `latent` of one sample scaled to [0, 1] over all of its entries, float32."""
+    latent = latent.astype(jnp.float32)
     low, high = jnp.min(latent), jnp.max(latent)
     return (latent - low) / jnp.maximum(high - low, RANGE_FLOOR)
 
@@ -40,10 +42,11 @@ class ResidualBlock(hk.Module):
         return x + conv(num_channels)(jax.nn.relu(layer_norm()(out)))
 
 
-def residual_tower(x: Array, num_blocks: int) -> Array:
-    """Returns `x` after `num_blocks` residual blocks."""
+def residual_tower(x: Array, num_blocks: int, remat: bool) -> Array:
+    """Returns `x` after `num_blocks` residual blocks; with `remat` the backward pass computes them once more."""
     for _ in range(num_blocks):
-        x = ResidualBlock()(x)
+        block = ResidualBlock()
+        x = hk.remat(block)(x) if remat else block(x)
     return x
 
 
@@ -52,14 +55,14 @@ def average_pool(x: Array) -> Array:
     return hk.avg_pool(x, (3, 3, 1), (2, 2, 1), "SAME")
 
 
-def muzero_encoder(x: Array, num_channels: int) -> Array:
+def muzero_encoder(x: Array, num_channels: int, remat: bool) -> Array:
     """Returns [h/16, w/16, c] of an image stack [h, w, ·]: MuZero's residual downsampling."""
     x = conv(num_channels // 2, stride=2)(x)
-    x = residual_tower(x, 2)
+    x = residual_tower(x, 2, remat)
     x = conv(num_channels, stride=2)(x)
-    x = residual_tower(x, 3)
+    x = residual_tower(x, 3, remat)
     x = average_pool(x)
-    x = residual_tower(x, 3)
+    x = residual_tower(x, 3, remat)
     return average_pool(x)
 
 
@@ -71,13 +74,15 @@ def space_to_depth(x: Array, block: int) -> Array:
     return x.transpose(0, 2, 1, 3, 4).reshape(x.shape[0], x.shape[2], block * block * channels)
 
 
-def light_encoder(x: Array, num_channels: int) -> Array:
+def light_encoder(x: Array, num_channels: int, remat: bool) -> Array:
     """Returns a cheap embedding of an image stack [h, w, ·]: the stem for a CPU.
 
     Frames over 40 pixels are reduced 16 times: a linear map of every 8×8 patch, a 3×3 convolution and a linear
     map of every 2×2 block (on a CPU the gradient of a matrix product costs half that of a strided convolution).
-    Small grids keep their resolution: MinAtar's single pixels matter.
+    Small grids keep their resolution: MinAtar's single pixels matter. It has no blocks to compute again: `remat` is
+    ignored.
     """
+    del remat
     if max(x.shape[:2]) <= 40:
         return conv(num_channels)(x)
     linear = lambda: hk.Linear(num_channels, with_bias=False)  # half the cost of a 1×1 convolution's gradient
@@ -92,12 +97,14 @@ ENCODERS = {"muzero": muzero_encoder, "light": light_encoder}
 class PlanesRepresentation(hk.Module):
     """Image stack [h, w, ·] → convolutional latent [h', w', num_channels]."""
 
-    def __init__(self, encoder: str, num_channels: int, num_blocks: int):
+    def __init__(self, encoder: str, num_channels: int, num_blocks: int, remat: bool):
         super().__init__("representation")
         self._encoder, self._num_channels, self._num_blocks = ENCODERS[encoder], num_channels, num_blocks
+        self._remat = remat
 
     def __call__(self, stack: Array) -> Array:
-        return scale_latent(residual_tower(self._encoder(stack, self._num_channels), self._num_blocks))
+        encoded = self._encoder(stack, self._num_channels, self._remat)
+        return scale_latent(residual_tower(encoded, self._num_blocks, self._remat))
 
 
 class VectorRepresentation(hk.Module):
@@ -116,7 +123,7 @@ class VectorRepresentation(hk.Module):
     def __call__(self, stack: Array) -> Array:
         if stack.ndim == 3:
             frames, actions = jnp.split(stack, [stack.shape[-1] - self._num_action_planes], axis=-1)
-            encoded = jax.nn.relu(layer_norm()(self._encoder(frames, self._num_channels)))
+            encoded = jax.nn.relu(layer_norm()(self._encoder(frames, self._num_channels, remat=False)))
             stack = jnp.concatenate([encoded.reshape(-1), actions[0, 0]])
         return scale_latent(mlp(stack, [self._hidden_size], self._latent_size))
 
@@ -124,16 +131,16 @@ class VectorRepresentation(hk.Module):
 class PlanesDynamics(hk.Module):
     """(latent [h, w, c], action) → (next latent, reward logits [Z])."""
 
-    def __init__(self, num_actions: int, num_blocks: int, head_channels: int, num_bins: int):
+    def __init__(self, num_actions: int, num_blocks: int, head_channels: int, num_bins: int, remat: bool):
         super().__init__("dynamics")
-        self._num_actions, self._num_blocks = num_actions, num_blocks
+        self._num_actions, self._num_blocks, self._remat = num_actions, num_blocks, remat
         self._head_channels, self._num_bins = head_channels, num_bins
 
     def __call__(self, latent: Array, action: Array) -> tuple[Array, Array]:
         one_hot = jax.nn.one_hot(action, self._num_actions, dtype=latent.dtype)
         planes = jnp.broadcast_to(one_hot, (*latent.shape[:2], self._num_actions))
         x = conv(latent.shape[-1])(jnp.concatenate([latent, planes], axis=-1))
-        latent = scale_latent(residual_tower(latent + x, self._num_blocks))
+        latent = scale_latent(residual_tower(latent + x, self._num_blocks, self._remat))
         return latent, planes_head(latent, self._head_channels, self._num_bins)
 
 

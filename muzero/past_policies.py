@@ -92,13 +92,16 @@ def policy_overlap(policy: Array, trajectory: Trajectory) -> Array:
     return jnp.sum(jnp.minimum(policy, trajectory.search_policy[:-1]), axis=-1)
 
 
-def overlap_by_age(
-    model: Model, buffer: ValueBuffer, state_latents: Array, trajectory: Trajectory
-) -> tuple[dict[str, Array], Array]:
-    """Returns the overlaps of the newest and the oldest head summed over real decisions, and their number."""
-    real = (1.0 - trajectory.is_first[1:]) * (value_buffer.num_filled(buffer) > 0)
-    sums = {}
-    for age, head_params in zip(("newest", "oldest"), value_buffer.newest_and_oldest(buffer), strict=True):
-        logits, _ = jax.vmap(model.predict, (None, 0))(head_params, state_latents[:-1])
-        sums[f"value_buffer/overlap_{age}"] = jnp.sum(real * policy_overlap(jax.nn.softmax(logits), trajectory))
-    return sums, jnp.sum(real)
+def overlap_by_age(rows: PastOutput, buffer: ValueBuffer) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Returns the overlaps of the newest and the oldest head as sums over real decisions, and their divisors.
+
+    Args:
+      rows: `past_head_loss` of every slot, each leaf [M].
+      buffer: the ring.
+    """
+    tags = [f"value_buffer/overlap_{age}" for age in ("newest", "oldest")]
+    pick = lambda values: {
+        tag: values["value_buffer/overlap"][slot]
+        for tag, slot in zip(tags, value_buffer.newest_and_oldest(buffer), strict=True)
+    }
+    return pick(rows.sums), pick(rows.counts)

@@ -47,13 +47,10 @@ def num_filled(buffer: ValueBuffer) -> Array:
     return jnp.minimum(buffer.num_pushed, buffer.push_update.shape[0])
 
 
-def newest_and_oldest(buffer: ValueBuffer) -> tuple[Tree, Tree]:
-    """Returns the head pushed last and the one that the next push may replace; meaningless while empty."""
+def newest_and_oldest(buffer: ValueBuffer) -> tuple[Array, Array]:
+    """Returns the slots, [] each, of the head pushed last and of the one replaced next; meaningless while empty."""
     size = buffer.push_update.shape[0]
-    newest = (buffer.num_pushed - 1) % size
-    oldest = jnp.where(buffer.num_pushed > size, buffer.num_pushed % size, 0)
-    slot = lambda index: jax.tree.map(lambda ring: ring[index], buffer.head_params)
-    return slot(newest), slot(oldest)
+    return (buffer.num_pushed - 1) % size, jnp.where(buffer.num_pushed > size, buffer.num_pushed % size, 0)
 
 
 def filled_mask(buffer: ValueBuffer) -> Array:
@@ -61,21 +58,31 @@ def filled_mask(buffer: ValueBuffer) -> Array:
     return (buffer.push_update >= 0).astype(jnp.float32)
 
 
-def mean_over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int) -> Tree:
-    """Returns the mean of `fn(head_params)` over the filled slots, exactly 0 with none.
+def over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int) -> Tree:
+    """Returns `fn(head_params)` of every slot, each leaf [M, ...], exactly 0 where a slot is empty.
 
     All M slots are always evaluated, `chunk_size` at a time as one batched product, so that nothing is
     recompiled while the buffer fills and the logits of all heads never exist at once; the backward
-    pass recomputes a chunk.  Stored heads are frozen: no gradient reaches them.
+    pass recomputes a chunk.  A single chunk is kept: what it takes has been granted.
+    Stored heads are frozen: no gradient reaches them.
     """
-    frozen = jax.lax.stop_gradient(buffer.head_params)
-    filled = filled_mask(buffer)
+    slots = jax.lax.stop_gradient(buffer.head_params), filled_mask(buffer)
 
-    @jax.checkpoint
     def masked(slot):
         head_params, keep = slot
         return jax.tree.map(lambda x: jnp.where(keep > 0, x, jnp.zeros_like(x)), fn(head_params))
 
-    rows = jax.lax.map(masked, (frozen, filled), batch_size=chunk_size)
-    count = jnp.maximum(jnp.sum(filled), 1.0)
+    if buffer.push_update.shape[0] <= chunk_size:
+        return jax.vmap(masked)(slots)
+    return jax.lax.map(jax.checkpoint(masked), slots, batch_size=chunk_size)
+
+
+def mean_over_filled(rows: Tree, buffer: ValueBuffer) -> Tree:
+    """Returns the means over the filled slots of what `over_heads` returned, exactly 0 with none."""
+    count = jnp.maximum(jnp.sum(filled_mask(buffer)), 1.0)
     return jax.tree.map(lambda x: jnp.sum(x, axis=0) / count, rows)
+
+
+def mean_over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int) -> Tree:
+    """Returns the mean of `fn(head_params)` over the filled slots, exactly 0 with none."""
+    return mean_over_filled(over_heads(fn, buffer, chunk_size), buffer)

@@ -10,7 +10,7 @@ from actors.rollout import Rollout
 from configs.schema import Config, EnvConfig
 from configs.serialise import section
 from learner.state import LearnerState, init_state, make_optimiser
-from learner.update import UpdateFn, make_mesh, make_update, replicated
+from learner.update import UpdateFn, make_mesh, make_update, place
 from muzero.losses import make_loss
 from muzero.model import Model, make_model
 from muzero.observation import stack_shape
@@ -70,6 +70,7 @@ def build_rollout(config: Config, seed: int) -> Rollout:
         sequence_overlap=config.actors.sequence_overlap,
         history_length=config.network.history_length,
         seed=seed,
+        num_groups=1 if config.actors.device == "cpu" else 2,
     )
 
 
@@ -103,4 +104,4 @@ def build_learner(config: Config, spec: EnvironmentSpec) -> tuple[LearnerState, 
     state = init_state(
         model.init, optimiser, value_buffer_size=config.value_buffer.size, rng_key=jax.random.key(config.seed)
     )
-    return jax.device_put(state, replicated(mesh)), update_fn, mesh
+    return place(state, mesh), update_fn, mesh

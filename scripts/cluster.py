@@ -5,6 +5,7 @@ one of its own that no file holds, and another machine's cluster is joined with 
 """
 
 import ipaddress
+import math
 import os
 import secrets
 import socket
@@ -103,8 +104,8 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-def start_ray(address: str | None, *, num_workers: int, cpus_per_worker: float) -> None:
-    """Joins the cluster at `address`, or starts an embedded Ray with room for the workers.
+def start_ray(address: str | None, *, num_cpus: float) -> None:
+    """Joins the cluster at `address`, or starts an embedded Ray with CPU resources for all actors.
 
     Raises `ConfigError` if there is no cluster at `address`.
     """
@@ -116,7 +117,7 @@ def start_ray(address: str | None, *, num_workers: int, cpus_per_worker: float) 
         # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only place actors.
         ray.init(
             address="local",
-            num_cpus=max(1, round(num_workers * cpus_per_worker + 0.5)),
+            num_cpus=max(1, math.ceil(num_cpus)),
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
             log_to_driver=False,

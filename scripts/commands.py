@@ -17,10 +17,10 @@ from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import differences, from_dict, section, to_dict
 from learner import run_directory
 from learner.checkpoint import CheckpointError, CheckpointWriteError
-from learner.loop import NonFiniteError
+from learner.loop import Counters, NonFiniteError
 from learner.run_directory import RunDirectory, RunDirectoryError
 from muzero.types import Params
-from scripts import cluster, evaluation, process
+from scripts import cluster, evaluation, group, process
 from scripts.assemble import make_env
 from scripts.exit_codes import ExitCode
 from scripts.session import Session, Start
@@ -64,7 +64,9 @@ def check_environment(config: Config) -> EnvironmentSpec:
 
 def check_machine(config: Config) -> None:
     """Raises `ConfigError` if the devices of this process do not fit the batch."""
-    check_devices(config, 1 if config.learner.num_devices == 1 else _count_devices())
+    learner = config.learner
+    is_elsewhere = learner.num_processes > 1  # where nobody can look from here
+    check_devices(config, learner.num_devices or 1 if is_elsewhere or learner.num_devices == 1 else _count_devices())
 
 
 def _count_devices() -> int:
@@ -167,22 +169,34 @@ def _train(config: Config, directory: RunDirectory, start: Start, ray_address: s
     actors = config.actors
     # Before JAX or anything else has threads in this process: Ray forks, and a fork beside a lock that a thread
     # holds hangs for ever (seen here).
-    cluster.start_ray(ray_address, num_workers=actors.num_workers, cpus_per_worker=actors.cpus_per_worker)
+    num_processes = config.learner.num_processes
+    num_cpus = num_processes * actors.num_workers * actors.cpus_per_worker + num_processes * (num_processes > 1)
+    cluster.start_ray(ray_address, num_cpus=num_cpus)
     try:
         cluster.check_shared(directory.path, ray_address)
-        directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
-        session = Session(config, directory, start)
-        counters = session.run()
+        counters, interrupted, num_lost = _run_learner(config, directory, start)
     finally:
         cluster.stop_ray()
     print(f"saved after {counters.num_updates:,} updates, {counters.num_frames:,} frames")
-    if session.num_lost and not config.deterministic:
-        print(f"{session.num_lost} sequences were in flight and are lost; a resumed session plays others")
-    if session.interrupted is not None:
+    if num_lost and not config.deterministic:
+        print(f"{num_lost} sequences were in flight and are lost; a resumed session plays others")
+    if interrupted is not None:
         print(f"interrupted; go on with: python scripts/resume.py {directory.path}")
-        return ExitCode[session.interrupted]
+        return ExitCode[interrupted]
     _print_final_score(config, directory)
     return ExitCode.DONE
+
+
+def _run_learner(config: Config, directory: RunDirectory, start: Start) -> tuple[Counters, str | None, int]:
+    """Trains in this process, or in several others.
+
+    Returns the counters, the signal that ended it (None if a limit did), and the sequences known to be lost.
+    """
+    if config.learner.num_processes > 1:
+        return *group.run_group(config, directory, start), 0
+    directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
+    session = Session(config, directory, start)
+    return session.run(), session.interrupted, session.num_lost
 
 
 def _print_final_score(config: Config, directory: RunDirectory) -> None:

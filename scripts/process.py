@@ -13,7 +13,6 @@ _KEEP_BYTES = 2**31 - 1  # mallopt takes an int
 PARENT = "MUZERO_SUPERVISOR"  # process id, in the environment of what `scripts/supervise.py` starts
 _PR_SET_PDEATHSIG = 1
 WORKER_ENV_VARS = {
-    "JAX_PLATFORMS": "cpu",  # an actor without a GPU of its own still sees the learner's
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
     "MALLOC_TOP_PAD_": str(2**26),

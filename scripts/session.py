@@ -11,18 +11,20 @@ import numpy as np
 from actors.pool import ActorPool, ActorPoolError
 from actors.rounds import RoundPool
 from configs.schema import Config
+from learner.agreement import Silent, is_first_process, make_batches
 from learner.batcher import Batch, BatchFeed
 from learner.episodes import EpisodeLog
 from learner.loop import Counters, LearnerLoop, NonFiniteError
 from learner.metrics import MetricWriter, Progress, ProgressState
 from learner.run_directory import RunDirectory
 from learner.state import LearnerState
-from learner.update import batch_sharding, replicated
+from learner.update import make_put, place
 from muzero.types import Params, PublishedParams
 from scripts import evaluation, process, workload
 from scripts.assemble import build_learner, env_spec, rollout_builder
 from scripts.interrupts import Interrupted, Interrupts
 from scripts.saving import Saver
+from scripts.timer import Timer
 
 
 class Start(NamedTuple):
@@ -36,21 +38,26 @@ class Start(NamedTuple):
 class Session:
     """Trains until a limit of `config.stop`, Ctrl-C or SIGTERM; always leaves a checkpoint of what it did."""
 
-    def __init__(self, config: Config, directory: RunDirectory, start: Start):
+    def __init__(self, config: Config, directory: RunDirectory, start: Start, interrupts: Interrupts | None = None):
         self._config, self._directory = config, directory
+        self._batch_size = config.learner.batch_size // config.learner.num_processes  # of this process
+        self._process = () if is_first_process() else (jax.process_index(),)
         self._share = workload.given_share(config, start.ray_address)
         self._spec = env_spec(config.env)
         self._actor_states: dict[str, np.ndarray] = {}
         self._loop, self._saver, self._mesh = self._make_loop(start)
         counters = self._loop.counters
         resumed_at = counters.num_frames if start.resume else None
-        self._metrics = MetricWriter(directory.path, resume_from_frames=resumed_at)
-        self._row_updates = counters.num_updates
-        self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
+        self._row_updates, self._skipped_before = counters.num_updates, counters.num_skipped
+        if is_first_process():
+            self._metrics = MetricWriter(directory.path, resume_from_frames=resumed_at)
+            self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
+        else:
+            self._metrics = self._episodes = self._saver = Silent()
         self._recent_returns: collections.deque[float] = collections.deque(maxlen=100)
         self._started = time.monotonic()
         self.num_lost = 0  # sequences played and not trained on: in flight, or of a batch not taken
-        self._interrupts = Interrupts(after_grace=lambda: self._pool.close())
+        self._interrupts = interrupts or Interrupts(after_grace=lambda: self._pool.close())
 
     def run(self) -> Counters:
         """Trains; returns the counters at the end."""
@@ -83,7 +90,7 @@ class Session:
         if start.resume:
             checkpoint, counters = saver.restore()
             self._actor_states = checkpoint.arrays
-            state = jax.device_put(checkpoint.state, replicated(mesh))
+            state = place(checkpoint.state, mesh)
         elif start.load_params is not None:
             state = _with_params(state, start.load_params(), mesh)
         loop = LearnerLoop(
@@ -99,25 +106,28 @@ class Session:
     def _make_pool(self) -> ActorPool | RoundPool:
         actors = self._config.actors
         # A resumed session must not replay the games of the one before it.
-        seed = int(np.random.SeedSequence([self._config.seed, self._loop.counters.num_batches]).generate_state(1)[0])
+        entropy = (self._config.seed, self._loop.counters.num_batches, *self._process)
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         shared = dict(
             num_workers=actors.num_workers,
             cpus_per_worker=actors.cpus_per_worker,
             cores_per_worker=self._share.cores_per_worker,
             seed=seed,
-            log_dir=self._directory.logs,
+            log_dir=self._directory.logs.joinpath(*map(str, self._process)),
             env_vars=process.WORKER_ENV_VARS,
+            device=actors.device,
+            device_fraction=actors.device_fraction,
         )
         if self._config.deterministic:
             return RoundPool(rollout_builder(self._config), **shared)
         return ActorPool(rollout_builder(self._config), max_in_flight=actors.max_in_flight, **shared)
 
     def _make_feed(self, pool: ActorPool | RoundPool) -> BatchFeed:
-        learner, sharding = self._config.learner, batch_sharding(self._mesh)
+        learner = self._config.learner
         return BatchFeed(
             pool.next_rollout,
-            lambda minibatch: jax.device_put(minibatch, sharding),
-            batch_size=learner.batch_size,
+            make_put(self._mesh),
+            batch_size=self._batch_size,
             collect_ahead=learner.collect_ahead,
             num_passes=learner.num_passes,
             num_minibatches=learner.num_minibatches,
@@ -128,22 +138,26 @@ class Session:
         )
 
     def _train(self, pool: ActorPool | RoundPool) -> None:
-        self._feed, progress = self._make_feed(pool), Progress()
+        self._feed, progress = self._make_feed(pool), Progress() if is_first_process() else Silent()
+        batches = make_batches(self._feed, self._batch_size * self._config.actors.sequence_length)
         print(self._share, flush=True)
         log, actors, num_taken = self._config.log, self._config.actors, 0
-        due_row, due_checkpoint = _Timer(log.interval_seconds), _Timer(60 * log.checkpoint_interval_minutes)
-        due_evaluation = _Timer(60 * (log.evaluation_interval_minutes or float("inf")))
+        due_row, due_checkpoint = Timer(log.interval_seconds), Timer(60 * log.checkpoint_interval_minutes)
+        due_evaluation = Timer(60 * (log.evaluation_interval_minutes or float("inf")))
         try:
             while not self._is_done():
-                self._take_in(self._loop.run_batch(self._feed))
-                num_taken += self._config.learner.batch_size
+                self._take_in(self._loop.run_batch(batches))
+                num_taken += self._batch_size
                 self._saver.check()
                 if due_row.rings():
                     self._report(progress)
                 if due_checkpoint.rings():
                     self._save()
-                if due_evaluation.rings():
+                if due_evaluation.rings() and is_first_process():
                     self._evaluate()
+            batches.end()
+        except StopIteration:
+            pass  # the first process has called `end`
         except ActorPoolError:  # the actors are gone, the learner is whole
             if not self._config.deterministic:  # where a state without the actors' is none: the last one stands
                 self._save()
@@ -162,14 +176,17 @@ class Session:
         if self._loop.counters.num_updates > self._row_updates:  # else it would repeat the last row
             self._report(progress)
         self._save()
-        if self.interrupted is None and log.evaluation_interval_minutes is not None:
+        if self.interrupted is None and log.evaluation_interval_minutes is not None and is_first_process():
             self._evaluate()
 
     def _take_in(self, batch: Batch) -> None:
+        self._feed.num_skipped = self._loop.counters.num_skipped - self._skipped_before
         self._episodes.write(self._loop.counters.num_frames, batch.episodes)
         self._recent_returns.extend(episode.episode_return for episode in batch.episodes)
 
     def _is_done(self) -> bool:
+        if not is_first_process():
+            return False
         return self.interrupted is not None or max(self._fractions_done(), default=0.0) >= 1.0
 
     def _fractions_done(self) -> tuple[float, ...]:
@@ -230,20 +247,6 @@ class Session:
         self._saver.save_if_best(self._loop, result["mean"])
 
 
-class _Timer:
-    """Rings every `seconds`."""
-
-    def __init__(self, seconds: float):
-        self._seconds, self._next = seconds, time.monotonic() + seconds
-
-    def rings(self) -> bool:
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = now + self._seconds
-        return True
-
-
 def _with_params(state: LearnerState, params: Params, mesh) -> LearnerState:
-    place = lambda: jax.device_put(params, replicated(mesh))
-    return state._replace(params=place(), search_average=place(), target_average=place())
+    fresh = lambda: place(params, mesh)
+    return state._replace(params=fresh(), search_average=fresh(), target_average=fresh())

@@ -197,7 +197,7 @@ def main(argv: list[str]) -> int:
     open_out(suite, out)
     with RunDirectory(out).lock():
         jobs = options.jobs or _room(suite, options.ray_address)
-        cluster.start_ray(options.ray_address, num_workers=jobs or 1, cpus_per_worker=suite.resources.cpus)
+        cluster.start_ray(options.ray_address, num_cpus=(jobs or 1) * suite.resources.cpus)
         try:
             is_complete = Driver(suite, out, jobs=jobs, ray_address=options.ray_address).run()
         finally:

@@ -61,7 +61,7 @@ def given_share(config: Config, ray_address: str | None) -> Share:
     actors, num_cores = config.actors, len(os.sched_getaffinity(0))
     learner_cores = _learner_cores(config, num_cores)
     if ray_address is None:
-        cores_per_worker = (num_cores - learner_cores) // actors.num_workers or None
+        cores_per_worker = (num_cores - learner_cores) // (actors.num_workers * config.learner.num_processes) or None
     else:
         cores_per_worker = max(1, int(actors.cpus_per_worker))
     return Share(actors.num_workers, actors.environments_per_worker, cores_per_worker, learner_cores)

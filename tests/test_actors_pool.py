@@ -14,7 +14,7 @@ import ray
 from ray import exceptions
 
 from actors.pool import ActorPool, ActorPoolError
-from actors.worker import RolloutWorker, worker_seed
+from actors.worker import RolloutWorker, device_options, worker_seed
 from muzero.types import PublishedParams, RolloutResult, Trajectory
 
 pytestmark = pytest.mark.timeout(60)
@@ -125,6 +125,15 @@ def test_plain_worker_runs_in_this_process_and_logs_tracebacks(tmp_path):
     assert log.count("Traceback") == 1 and "ValueError: broken emulator" in log
 
 
+def test_the_devices_of_a_worker_are_asked_of_ray_and_shared_by_memory():
+    assert device_options("cpu", 1.0) == ({}, {"JAX_PLATFORMS": "cpu"})
+    gpu, env_vars = device_options("gpu", 0.25)
+    assert gpu == {"num_gpus": 0.25}
+    assert env_vars == {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.225"}
+    assert device_options("gpu", 4)[1]["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.9"
+    assert device_options("tpu", 1.0) == ({"resources": {"TPU": 1.0}}, {"JAX_PLATFORMS": "tpu,cpu"})
+
+
 def test_failing_build_is_logged(tmp_path):
     def build(seed):
         raise LookupError("no such game")
@@ -175,6 +184,17 @@ def test_answers_are_handed_over_in_the_order_of_their_requests(make_pool):
     assert seeds == seeds[:2] * 3  # a busy caller starves no worker
 
 
+def test_a_drained_pool_is_idle_and_goes_on_when_asked(make_pool):
+    pool = make_pool(make_build(), num_workers=2)
+    pool.next_rollout()
+    wait_until_answered(pool)
+    assert (pool.num_in_flight, pool.num_waiting) == (1, 1)  # the other worker's; the first has not been asked again
+    assert len(pool.drain()) == 1
+    assert (pool.num_in_flight, pool.num_waiting) == (0, 0)
+    assert pool.drain() == []
+    pool.next_rollout()
+
+
 def test_arrays_are_read_only_and_references_are_dropped(make_pool):
     def num_references():
         return len(ray._private.worker.global_worker.core_worker.get_all_reference_counts())
@@ -210,7 +230,7 @@ def test_worker_pins_before_it_unpickles_and_keeps_jax_off_the_gpu(make_pool, tm
             rollout.run = lambda published: run(published)._replace(search_stats=seen)
             return rollout
 
-    env_vars = {"JAX_PLATFORMS": "cpu", "TMPDIR": str(tmp_path)}  # claims of its own
+    env_vars = {"TMPDIR": str(tmp_path)}  # claims of its own
     stats = make_pool(Builder(), cores_per_worker=1, env_vars=env_vars).next_rollout().search_stats
     assert len(stats.pop("cores") & os.sched_getaffinity(0)) == 1
     assert stats == {"jax": False, "env": "cpu"}

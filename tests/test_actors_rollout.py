@@ -1,7 +1,5 @@
 """The unroll of a group of environments: every state of the games carries its number, so an index that moved shows."""
 
-import time
-
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from actors import rollout as rollout_module
 from actors.environments import Stream
 from actors.rollout import Rollout
 from configs.schema import Config, EnvConfig, LossConfig, NetworkConfig, SearchConfig, SupportConfig
@@ -427,39 +426,57 @@ def test_two_groups_make_the_sequences_of_one():
         assert one.num_steps == two.num_steps and one.episodes == two.episodes
 
 
-class SlowSearch(Search):
-    """Takes 10 ms as on a device: the host may go on."""
+class Clock:
+    """Seconds that pass only where the test says so: real sleep would measure the load of the machine."""
 
-    def __call__(self, params, rng_key, frames, actions, is_first):
-        def sleep(out):
-            time.sleep(0.01)
-            return out
+    def __init__(self):
+        self.now = 0.0
 
-        out = super().__call__(params, rng_key, frames, actions, is_first)
-        late = lambda _, value: jax.pure_callback(sleep, jax.ShapeDtypeStruct(value.shape, value.dtype), value)
-        return out._replace(value=jax.lax.fori_loop(0, 1, late, out.value))  # a loop: XLA runs what is short at once
+    def on_device(self, value, seconds=0.010):
+        """Returns `value` as the array of a device that sleeps 10 ms: the host goes on until it asks for it."""
+        return Late(self, value, self.now + seconds)
+
+
+class Late:
+    def __init__(self, clock, value, due):
+        self._clock, self._value, self._due = clock, value, due
+
+    def __array__(self):
+        self._clock.now = max(self._clock.now, self._due)
+        return np.asarray(self._value)
 
 
 class SlowEnv(Numbered):
-    """Takes 5 ms a step."""
+    """Keeps the host busy for 5 ms a step."""
+
+    def __init__(self, clock, name):
+        super().__init__([ENDLESS], name)
+        self.clock = clock
 
     def step(self, action):
-        time.sleep(0.005)
+        self.clock.now += 0.005
         return super().step(action)
 
 
-def test_the_emulator_of_one_group_works_while_the_other_is_searched():
-    """Four environments, 20 ms a step; the search hides behind the 10 ms of the other group."""
-    seconds = {}
-    for num_groups in (1, 2):
-        envs = [SlowEnv([ENDLESS], name=n) for n in range(4)]
-        rollout = make_rollout(envs, SlowSearch(), length=16, overlap=1, num_groups=num_groups)
-        rollout.run(published())
-        times = []
-        for _ in range(3):
-            started = time.monotonic()
-            rollout.run(published())
-            times.append(time.monotonic() - started)
-        seconds[num_groups] = min(times) / 15
-    assert seconds[1] > 0.030  # one after the other
-    assert seconds[2] < 0.9 * seconds[1], seconds
+@pytest.mark.parametrize(
+    "num_groups, milliseconds",
+    [
+        (1, 10 * (4 * 5 + 10)),  # ten times: four environments, then a search
+        (2, 10 * 4 * 5 + 10),  # the emulator never rests; only the last search is waited for
+    ],
+)
+def test_the_emulator_of_one_group_works_while_the_other_is_searched(monkeypatch, num_groups, milliseconds):
+    clock, frames_on_device = Clock(), rollout_module._with_frames_on_device
+
+    def on_slow_device(search_fn):
+        search = frames_on_device(search_fn)
+        late = lambda out, frames: (jax.tree.map(clock.on_device, out), frames)
+        return lambda *inputs: late(*search(*inputs))
+
+    monkeypatch.setattr(rollout_module, "_with_frames_on_device", on_slow_device)
+    envs = [SlowEnv(clock, name) for name in range(4)]
+    rollout = make_rollout(envs, sampling_search, length=11, overlap=1, num_groups=num_groups)
+    rollout.run(published())
+    started = clock.now
+    rollout.run(published())
+    assert 1000 * (clock.now - started) == pytest.approx(milliseconds)

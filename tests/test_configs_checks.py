@@ -137,6 +137,19 @@ def test_every_preset_passes(name):
             "learner.batch_size = 96: must be divisible by learner.num_minibatches = 5",
         ),
         (
+            {"learner.num_processes": 24},
+            "learner.batch_size / learner.num_processes = 4: must be divisible by actors.environments_per_worker = "
+            "8, the sequences of one rollout",
+        ),
+        (
+            {"learner.publish_interval": 4, "learner.max_lag": 3},
+            "learner.max_lag = 3: must be at least learner.publish_interval = 4, or no rollout is new enough",
+        ),
+        (
+            {"actors.device": "tpu", "actors.device_fraction": 0.5},
+            "actors.device_fraction = 0.5: must be 1.0 with actors.device = tpu",
+        ),
+        (
             {"search.normalisation": "none"},
             "search.normalisation = none: not with search.policy = visits; see --help",
         ),

@@ -1,5 +1,6 @@
 """Batches: the tape of rollouts asked for and batches taken, the order of minibatches, errors and the end."""
 
+import itertools
 import queue
 import threading
 import time
@@ -248,6 +249,20 @@ def test_rollouts_beyond_the_lag_are_dropped_and_asked_for_again():
     assert taken == [[7, 8], [9, 11], [12, 13]]  # 7 is good for update 10, not for 12; 11 for 14, 8 and 9 are not
     metrics = feed.pop_metrics()
     assert metrics["lag/sequences_dropped"] == 5 * SEQUENCES  # 6; 5, 7; 8, 9
+    feed.close()
+
+
+def test_updates_that_were_skipped_made_no_lag():
+    """Ten updates on each batch, of which nine are skipped: the versions stay behind the tries, and nothing is old."""
+    versions = itertools.count(10)
+    feed = BatchFeed(
+        lambda: _versioned(next(versions)), lambda minibatch: minibatch, batch_size=SEQUENCES, collect_ahead=False,
+        num_passes=10, num_minibatches=1, seed=0, first_update=10, max_lag=1,
+    )  # fmt: skip
+    for number in range(5):
+        feed.num_skipped = 9 * number
+        assert _take(feed).params_version[0, -1] == 10 + number
+    assert feed.pop_metrics()["lag/sequences_dropped"] == 0
     feed.close()
 
 

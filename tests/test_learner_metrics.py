@@ -140,7 +140,7 @@ def test_the_documented_tags_are_the_promised_ones():
         "value_buffer": "filled age_mean rho_mean rho_clipped_fraction overlap overlap_newest overlap_oldest "
         "explained_variance",
         "search": "policy_entropy depth q_range unvisited_fraction root_value_minus_network_value",
-        "optimiser": "gradient_norm update_norm learning_rate",
+        "optimiser": "gradient_norm update_norm learning_rate skipped",
         "perf": "frames_per_second updates_per_second learner_wait_fraction sequences_dropped "
         "feed_wait_fraction feed_copy_fraction batches_ready rollouts_waiting compilations",
         "lag": "params_version_mean params_version_max sequences_dropped",

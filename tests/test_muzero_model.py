@@ -263,3 +263,37 @@ def test_the_representation_gets_two_to_the_minus_k_of_the_gradient():
     for k, factor in enumerate([1.0, 0.5, 0.25, 0.125]):
         assert np.abs(plain[k]["w"]).max() > 1e-2
         np.testing.assert_allclose(halved[k]["w"], factor * plain[k]["w"], rtol=1e-4, atol=1e-7)
+
+
+# --- Memory and types -------------------------------------------------------------------------------------
+
+
+def _gradient(**changes):
+    """Returns outputs of a small network, the gradient of something of all of them, and the types of everything."""
+    settings = SMALL | dict(encoder="light", latent="planes") | changes
+    model, shapes = make_model(**settings), _init_shapes(settings)
+    params = _random(shapes)
+    stack = np.random.default_rng(2).random(SMALL["stack_shape"]).astype(np.float32)
+
+    def loss(params):
+        root = model.represent(params.representation, stack)
+        latent, reward = model.step(params.dynamics, root, 1)
+        outputs = (root, latent, reward, *model.predict(params.prediction, latent))
+        return sum(jnp.sum(x**2) for x in outputs), outputs
+
+    gradient, outputs = jax.jit(jax.grad(loss, has_aux=True))(params)
+    return outputs, gradient, {x.dtype.name for x in jax.tree.leaves((shapes, outputs, gradient))}
+
+
+def _largest_difference(tree, other):
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    return max(float(jnp.abs(x - y).max() / (jnp.abs(y).max() + 1e-6)) for x, y in pairs)
+
+
+def test_remat_changes_no_number_and_bfloat16_changes_them_a_little_with_everything_kept_in_float32():
+    outputs, gradient, _ = _gradient()
+    same_outputs, same_gradient, _ = _gradient(remat=True)
+    assert _largest_difference((same_outputs, same_gradient), (outputs, gradient)) < 1e-4
+    half_outputs, _, types = _gradient(compute_dtype="bfloat16")
+    assert types == {"float32"}
+    assert 1e-4 < _largest_difference(half_outputs, outputs) < 0.2

@@ -89,7 +89,7 @@ from configs import suite as suites
 from scripts import cluster, suite
 found, out, programs, address = suites.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 suite.open_out(found, out)
-cluster.start_ray(address, num_workers=1, cpus_per_worker=1)
+cluster.start_ray(address, num_cpus=1)
 sys.exit(0 if suite.Driver(found, out, jobs=None, ray_address=address, programs=programs).run() else 1)
 """
 

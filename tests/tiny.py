@@ -9,7 +9,7 @@ import optax
 import reference
 
 from learner.state import init_state
-from learner.update import make_mesh, make_update, replicated
+from learner.update import make_mesh, make_update, place
 from muzero import value_buffer
 from muzero.losses import LossOutput
 from muzero.model import Model
@@ -152,7 +152,7 @@ def counting_learner(push_interval: int = 2):
     state = init_state(counting_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
     schedule = optax.constant_schedule(1.0)
     update = make_update(counting_loss, optimiser, schedule, mesh, push_interval=push_interval, **RATES)
-    return jax.device_put(state, replicated(mesh)), update
+    return place(state, mesh), update
 
 
 def batch_of_ones() -> Trajectory:

@@ -53,7 +53,7 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
 def running_pool(config: Config, *, cores_per_worker: int | None) -> Iterator[ActorPool]:
     """Starts Ray and a pool of the configuration's workers with published parameters; ends both."""
     actors = config.actors
-    cluster.start_ray(None, num_workers=actors.num_workers, cpus_per_worker=actors.cpus_per_worker)
+    cluster.start_ray(None, num_cpus=actors.num_workers * actors.cpus_per_worker)
     try:
         with tempfile.TemporaryDirectory() as folder:
             pool = ActorPool(

@@ -16,6 +16,7 @@ from ale_py.vector_env import AtariVectorEnv
 
 from actors.atari import find_game
 from configs.schema import Config
+from learner.update import make_put
 from muzero.search import qtransform_by_whole_tree
 from muzero.types import Array, Params
 from scripts.assemble import build_learner, build_model, env_spec
@@ -84,9 +85,9 @@ def make_actor(config: Config, num_environments: int) -> Callable[[float], float
 def make_learner(config: Config) -> Callable[[float], float]:
     """Returns what updates on one batch in memory for some seconds and returns updates per second."""
     spec = env_spec(config.env)
-    state, update, _ = build_learner(config, spec)
+    state, update, mesh = build_learner(config, spec)
     size = config.learner.batch_size // config.learner.num_minibatches
-    batch = jax.device_put(synthetic_rollout(config, spec, size).trajectory)
+    batch = make_put(mesh)(synthetic_rollout(config, spec, size).trajectory)
     state = jax.block_until_ready(update(state, batch)[0])
 
     def loop(seconds: float) -> float:

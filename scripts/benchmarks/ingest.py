@@ -29,7 +29,7 @@ from scripts.benchmarks.measure import alternate, report, summary
 
 REQUIRED_BYTES_PER_SECOND = 1e9
 PARAMETER_MEGABYTES = (40, 190)  # the reference of a small network, and MuZero's
-PUBLISHED_FRAMES, PUBLISHED_HOURS, PUBLISHED_CORES = 200e6, 9.0, 16  # Sebulba's MuZero on TPU v3 cores
+PUBLISHED_FRAMES, PUBLISHED_HOURS = 200e6, 9.0  # Sebulba's MuZero on 16 TPU v3 cores
 FRAMES_PER_STEP = 4
 
 
@@ -56,6 +56,8 @@ class Sender:
 def run(rounds: int, seconds: float, tiny: bool) -> dict:
     """Returns the report: bytes of frames per second that reach the device; the bare loop sums a batch in memory."""
     config = settings.TINY if tiny else dataclasses.replace(PRESETS["atari-paper"], env=EnvConfig(name="breakout"))
+    learner = dataclasses.replace(config.learner, batch_size=2 * config.actors.environments_per_worker)
+    config = dataclasses.replace(config, learner=learner)
     counts = [1, 2] if tiny else [1, 2, 4, 8]
     sizes = [0.1] if tiny else PARAMETER_MEGABYTES
     with cluster_of(max(counts)):
@@ -90,7 +92,7 @@ def on_paper(bytes_per_second: float, bytes_per_step: float) -> dict:
 @contextlib.contextmanager
 def cluster_of(num_workers: int) -> Iterator[None]:
     """Starts and ends a Ray with room for so many actors."""
-    cluster.start_ray(None, num_workers=num_workers, cpus_per_worker=1.0)
+    cluster.start_ray(None, num_cpus=num_workers)
     try:
         yield
     finally:
@@ -105,10 +107,7 @@ def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
     with tempfile.TemporaryDirectory() as folder:
         pool = ActorPool(build, num_workers=num_senders, max_in_flight=2, cpus_per_worker=1.0, seed=0, log_dir=folder)
         pool.publish(PublishedParams(0, np.zeros(1)))
-        feed = BatchFeed(
-            pool.next_rollout, jax.device_put, batch_size=2 * num_environments, collect_ahead=True, num_passes=1,
-            num_minibatches=1, seed=0,
-        )  # fmt: skip
+        feed = settings.make_feed(config, pool.next_rollout, jax.device_put)
         try:
             yield feed
         finally:

@@ -9,8 +9,8 @@ import numpy as np
 
 from configs.schema import Config
 from learner.batcher import BatchFeed
-from learner.loop import Counters, LearnerLoop
-from learner.update import batch_sharding
+from learner.loop import LearnerLoop
+from learner.update import make_put
 from muzero.types import RolloutResult
 from scripts.assemble import build_learner, env_spec
 from scripts.benchmarks import bare, settings
@@ -31,25 +31,11 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
 @contextlib.contextmanager
 def memory_feed(config: Config) -> Iterator[tuple[LearnerLoop, BatchFeed]]:
     """Starts a learner loop and a feed whose rollouts are copies of one that is in memory."""
-    spec, learner = env_spec(config.env), config.learner
+    spec = env_spec(config.env)
     rollout = settings.synthetic_rollout(config, spec, config.actors.environments_per_worker)
     state, update, mesh = build_learner(config, spec)
-    loop = LearnerLoop(
-        state,
-        Counters(),
-        update_fn=update,
-        publish=lambda version, params: None,
-        publish_interval=learner.publish_interval,
-    )
-    feed = BatchFeed(
-        lambda: delivered(rollout),
-        lambda minibatch: jax.device_put(minibatch, batch_sharding(mesh)),
-        batch_size=learner.batch_size,
-        collect_ahead=learner.collect_ahead,
-        num_passes=learner.num_passes,
-        num_minibatches=learner.num_minibatches,
-        seed=0,
-    )
+    loop = settings.make_loop(config, state, update, lambda version, params: None)
+    feed = settings.make_feed(config, lambda: delivered(rollout), make_put(mesh))
     try:
         yield loop, feed
     finally:

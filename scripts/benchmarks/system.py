@@ -8,9 +8,7 @@ from typing import NamedTuple
 import jax
 
 from configs.schema import Config
-from learner.batcher import BatchFeed
-from learner.loop import Counters, LearnerLoop
-from learner.update import batch_sharding
+from learner.update import make_put
 from muzero.types import PublishedParams
 from scripts.assemble import build_learner, env_spec
 from scripts.benchmarks import bare, settings
@@ -34,38 +32,48 @@ class Round(NamedTuple):
 def run(rounds: int, seconds: float, tiny: bool) -> dict:
     """Returns the report: bare core-seconds of the work done over core-seconds spent; `rates` are such fractions."""
     config = settings.atari_cpu(tiny)
-    num_cores = len(os.sched_getaffinity(0))
-    share = share_cores(config, num_cores)
+    cores = os.sched_getaffinity(0)
+    share = share_cores(config, len(cores))
     config = dataclasses.replace(config, actors=dataclasses.replace(config.actors, num_workers=share.num_workers))
-    done: list[Round] = []
-    with running_pool(config, cores_per_worker=share.cores_per_worker) as pool, System(config, pool) as system:
-        core = {max(os.sched_getaffinity(0))}
-        with (
-            PinnedProcess(core, bare.make_actor, config, config.actors.environments_per_worker) as actor,
-            PinnedProcess(core, bare.make_learner, config) as learner,
-        ):
-
-            def efficiency() -> float:
-                done.append(system.run(seconds))
-                work = done[-1].num_steps / steps[-1] + done[-1].num_updates / updates[-1]
-                return work / (done[-1].seconds * num_cores)
-
-            steps, updates = [actor.result(seconds)], [learner.result(seconds)]
-
-            def bare_rates() -> float:
-                steps.append(actor.result(seconds))
-                updates.append(learner.result(seconds))
-                return 1.0  # core-seconds of work in a core-second
-
-            loops = {"system": efficiency, "bare": bare_rates}
-            rates = alternate(loops, "system", "bare", rounds=rounds)
+    with (
+        running_pool(config, cores_per_worker=share.cores_per_worker) as pool,
+        System(config, pool) as system,
+        PinnedProcess({max(cores)}, bare.make_actor, config, config.actors.environments_per_worker) as actor,
+        PinnedProcess({max(cores)}, bare.make_learner, config) as learner,
+    ):
+        meter = Meter(system, actor, learner, seconds)
+        rates = alternate({"bare": meter.bare, "system": meter.efficiency}, "system", "bare", rounds=rounds)
     return report(
         "system", rates, "system", "bare", unit="bare core-seconds a core-second",
-        steps_per_second=summary([row.num_steps / row.seconds for row in done]),
-        updates_per_second=summary([row.num_updates / row.seconds for row in done]),
-        bare_steps_per_core_second=summary(steps), bare_updates_per_core_second=summary(updates),
-        **explained(done), share=share._asdict(),
+        steps_per_second=summary([row.num_steps / row.seconds for row in meter.rounds]),
+        updates_per_second=summary([row.num_updates / row.seconds for row in meter.rounds]),
+        bare_steps_per_core_second=summary(meter.steps), bare_updates_per_core_second=summary(meter.updates),
+        **explained(meter.rounds), share=share._asdict(),
     )  # fmt: skip
+
+
+class Meter:
+    """Prices the system's work at what the bare loops ask for it, each measured anew in every round."""
+
+    def __init__(self, system: "System", actor: PinnedProcess, learner: PinnedProcess, seconds: float):
+        self._system, self._actor, self._learner, self._seconds = system, actor, learner, seconds
+        self._num_cores = len(os.sched_getaffinity(0))
+        self.rounds: list[Round] = []
+        self.steps: list[float] = []  # a core-second
+        self.updates: list[float] = []
+
+    def bare(self) -> float:
+        """Measures both prices, one after the other; returns 1, the work of a core-second."""
+        self.steps.append(self._actor.result(self._seconds))
+        self.updates.append(self._learner.result(self._seconds))
+        return 1.0
+
+    def efficiency(self) -> float:
+        """Returns the bare core-seconds of one round's work, over the core-seconds that it took."""
+        done = self._system.run(self._seconds)
+        self.rounds.append(done)
+        work = done.num_steps / self.steps[-1] + done.num_updates / self.updates[-1]
+        return work / (done.seconds * self._num_cores)
 
 
 def explained(done: list[Round]) -> dict:
@@ -84,23 +92,11 @@ class System:
 
     def __init__(self, config: Config, pool):
         state, update, mesh = build_learner(config, env_spec(config.env))
-        learner, self._pool = config.learner, pool
-        self._loop = LearnerLoop(
-            state,
-            Counters(),
-            update_fn=update,
-            publish=lambda version, params: pool.publish(PublishedParams(version, params)),
-            publish_interval=learner.publish_interval,
+        self._pool = pool
+        self._loop = settings.make_loop(
+            config, state, update, lambda version, params: pool.publish(PublishedParams(version, params))
         )
-        self._feed = BatchFeed(
-            pool.next_rollout,
-            lambda minibatch: jax.device_put(minibatch, batch_sharding(mesh)),
-            batch_size=learner.batch_size,
-            collect_ahead=learner.collect_ahead,
-            num_passes=learner.num_passes,
-            num_minibatches=learner.num_minibatches,
-            seed=0,
-        )
+        self._feed = settings.make_feed(config, pool.next_rollout, make_put(mesh))
 
     def __enter__(self) -> "System":
         return self

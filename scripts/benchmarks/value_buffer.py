@@ -12,6 +12,7 @@ import jax
 
 from configs.presets import PRESETS
 from configs.schema import Config, EnvConfig
+from learner.update import make_put
 from scripts.assemble import build_learner, env_spec
 from scripts.benchmarks import settings
 from scripts.benchmarks.measure import Loop, alternate, ratios, report, summary
@@ -64,8 +65,8 @@ def three_losses(config: Config) -> dict[str, Config]:
 def compile_update(config: Config) -> tuple:
     """Returns the compiled update, the state before it and a batch of one sequence."""
     spec = env_spec(config.env)
-    state, update, _ = build_learner(config, spec)
-    batch = jax.device_put(settings.synthetic_rollout(config, spec, 1).trajectory)
+    state, update, mesh = build_learner(config, spec)
+    batch = make_put(mesh)(settings.synthetic_rollout(config, spec, 1).trajectory)
     return update.lower(state, batch).compile(), state, batch
 
 

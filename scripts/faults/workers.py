@@ -54,7 +54,7 @@ def _once(folder: Path, name: str) -> bool:
 @contextlib.contextmanager
 def _pool(folder: Path, spoil: Callable[[Path, int], None], **settings) -> Iterator[ActorPool]:
     if not ray.is_initialized():
-        cluster.start_ray(None, num_workers=_NUM_WORKERS + 1, cpus_per_worker=1.0)
+        cluster.start_ray(None, num_cpus=_NUM_WORKERS + 1)
     pool = ActorPool(
         lambda seed: MarkedRollout(seed, str(folder), spoil),
         num_workers=_NUM_WORKERS, max_in_flight=1, cpus_per_worker=1.0, seed=0, log_dir=folder / "logs",
@@ -186,7 +186,7 @@ def stranger_without_a_token(folder: Path) -> Outcome:
     import sys
 
     if not ray.is_initialized():
-        cluster.start_ray(None, num_workers=1, cpus_per_worker=1.0)
+        cluster.start_ray(None, num_cpus=1)
     address = ray.get_runtime_context().gcs_address
     code = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('joined')"
     environment = {name: x for name, x in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(folder)}

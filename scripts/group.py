@@ -1,0 +1,155 @@
+"""Several learner processes on one or many machines: placed by Ray, started, ended and restarted together.
+
+train.py ──▶ process 0 ──▶ its actors        each process: a session with its share of every batch;
+        ├──▶ process 1 ──▶ its actors        process 0 writes the run and decides when it ends
+        └──▶ process 2 ──▶ its actors
+one dies ─▶ all are killed, their actors with them ─▶ all start again from the newest checkpoint
+"""
+
+import contextlib
+import logging
+import socket
+from pathlib import Path
+
+import jax
+import ray
+from ray import exceptions
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.worker import device_options
+from configs.schema import Config
+from learner.loop import Counters
+from learner.run_directory import RunDirectory
+from scripts import process
+from scripts.interrupts import Interrupted, Interrupts
+from scripts.session import Session, Start
+
+MAX_RESTARTS = 5
+_POLL_SECONDS = 0.5
+_STOP_FILE = "stop-requested"
+_logger = logging.getLogger(__name__)
+
+
+class StopRequest:
+    """The interrupts of a process that gets no signals: a file in the run directory, which every machine sees."""
+
+    def __init__(self, run_dir: Path):
+        self._path = run_dir / _STOP_FILE
+
+    @property
+    def name(self) -> str | None:
+        """The signal that the program has received, None if there was none."""
+        return self._path.read_text() if self._path.exists() else None
+
+    def ask(self, name: str) -> None:
+        """Asks all processes to finish their batch."""
+        self._path.write_text(name)
+
+    def clear(self) -> None:
+        """Forgets an earlier request."""
+        self._path.unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """Does nothing: there is no grace period to call off."""
+
+    def check(self, *args: object) -> None:
+        """Raises Interrupted if the program has been asked to stop."""
+        if self.name is not None:
+            raise Interrupted(self.name)
+
+    def __enter__(self) -> "StopRequest":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+class LearnerProcess:
+    """One process of the group: an empty Ray actor until `train`."""
+
+    def address(self) -> str:
+        """Returns HOST:PORT of this machine, free at the moment, for the coordinator of the group."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def train(self, index: int, coordinator: str, config: Config, run_dir: Path, start: Start) -> Counters:
+        """Trains as process `index`; returns the counters at the end. What it prints is in its log."""
+        process.keep_heap()
+        jax.distributed.initialize(coordinator, config.learner.num_processes, index)
+        directory = RunDirectory.open(run_dir)
+        directory.logs.mkdir(exist_ok=True)
+        with (directory.logs / f"learner-{index}.log").open("a") as log, contextlib.redirect_stdout(log):
+            if index == 0:
+                directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
+            return Session(config, directory, start, interrupts=StopRequest(directory.path)).run()
+
+
+def run_group(config: Config, directory: RunDirectory, start: Start) -> tuple[Counters, str | None]:
+    """Trains with `config.learner.num_processes` processes; returns the counters and the signal that ended it, if any.
+
+    Raises RayTaskError or RayActorError if the group failed more than `MAX_RESTARTS` times.
+    """
+    stop = StopRequest(directory.path)
+    stop.clear()
+    print(f"learner processes: {config.learner.num_processes}, logs in {directory.logs}/learner-*.log", flush=True)
+    with Interrupts(after_grace=lambda: None) as interrupts, _placed(config) as start_process:
+        for num_restarts in range(MAX_RESTARTS + 1):
+            try:
+                return _run_once(config, directory, start, start_process, interrupts), interrupts.name
+            except (exceptions.RayTaskError, exceptions.RayActorError) as error:
+                if num_restarts == MAX_RESTARTS or interrupts.name is not None:
+                    raise
+                _logger.error("a learner process failed, all %d start again: %s", config.learner.num_processes, error)
+                start = start._replace(resume=True)
+
+
+def _run_once(config: Config, directory: RunDirectory, start: Start, start_process, interrupts: Interrupts) -> Counters:
+    """Returns the counters of a group that came to its end; whatever happens, no process of it is left."""
+    stop, members = StopRequest(directory.path), []
+    try:
+        members = [start_process(index) for index in range(config.learner.num_processes)]
+        coordinator = ray.get(members[0].address.remote())
+        pending = [
+            member.train.remote(index, coordinator, config, directory.path, start)
+            for index, member in enumerate(members)
+        ]
+        first = pending[0]
+        while pending:
+            ended, pending = ray.wait(pending, num_returns=1, timeout=_POLL_SECONDS)
+            ray.get(ended)  # raises what a process raised: the others would wait for it for ever
+            if interrupts.name is not None:
+                stop.ask(interrupts.name)
+        return ray.get(first)
+    finally:
+        for member in members:
+            ray.kill(member)
+
+
+def bundle_of(config: Config) -> dict[str, float]:
+    """Returns the Ray resources that one learner process reserves."""
+    learner = config.learner
+    resources, _ = device_options(learner.process_device, learner.num_devices or 1)
+    gpus = {"GPU": resources["num_gpus"]} if "num_gpus" in resources else {}
+    return {"CPU": 1, **gpus, **resources.get("resources", {})}
+
+
+@contextlib.contextmanager
+def _placed(config: Config):
+    """Reserves what the processes need, spread over the machines; yields `start(index) -> Ray handle`."""
+    learner = config.learner
+    resources, env_vars = device_options(learner.process_device, learner.num_devices or 1)
+    places = placement_group([bundle_of(config)] * learner.num_processes, strategy="SPREAD")
+    ray.get(places.ready())
+    actor_class = ray.remote(LearnerProcess)
+
+    def start(index: int):
+        strategy = PlacementGroupSchedulingStrategy(places, placement_group_bundle_index=index)
+        options = dict(num_cpus=1, max_restarts=0, scheduling_strategy=strategy, runtime_env={"env_vars": env_vars})
+        return actor_class.options(**resources, **options).remote()
+
+    try:
+        yield start
+    finally:
+        remove_placement_group(places)
