@@ -1,8 +1,13 @@
 """Order of the test files: those that start Ray in this process come first, before JAX has threads.
 
-Ray forks, and a fork beside a lock that another thread holds can hang for ever.
+Ray forks, and a fork beside a lock that another thread holds can hang for ever.  Hypothesis times no example: on a busy
+machine its 200 ms measure the other jobs.
 """
 
+import hypothesis
+
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
 _FIRST = "test_actors_pool.py"
 
 
