@@ -36,7 +36,7 @@ _TEMPERATURES = (0.1, 0.3, 0.6, 1.5)
 
 SCALES = {
     "smoke": Scale((2,), (0.1, 1.0), 2, 2, 20),
-    "small": Scale((2, 5, 25), _TEMPERATURES, 10, 20, 75),
+    "small": Scale((2, 5), _TEMPERATURES, 10, 20, 75),
     "paper": Scale((2, 5, 10, 25), _TEMPERATURES, 50, 50, 1000),
 }
 
