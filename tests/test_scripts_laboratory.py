@@ -174,7 +174,7 @@ def test_a_path_is_counted_by_how_far_its_moves_go():
     squares = trajectories._squares().tolist()
     path = [squares.index(list(square)) for square in ((1, 1), (1, 2), (1, 2), (2, 3), (2, 5))]
     counts = trajectories._count_moves(np.array([path]))
-    assert counts == {"possible": 0.5, "diagonal": 0.25, "farther": 0.25}
+    assert counts == {"stay": 0.25, "neighbour": 0.25, "diagonal": 0.25, "farther": 0.25}
 
 
 def test_the_faults_are_named_and_the_exact_operators_have_none():

@@ -2,8 +2,8 @@
 
 The model is learned as in `order-k` at k = ∞. The same policy, optimal in the environment, is followed in both, from
 the lower right (as the figure's caption has it; the appendix says lower left). What is asked: does the model make moves
-that the environment does not permit, although it gives every policy the right value? Counted: the share of moves that
-stay or go to a neighbour, go diagonally, go farther.
+that the environment does not permit, although it gives every policy the right value? Counted: the shares of moves that
+stay, go to a neighbour, go diagonally, go farther.
 """
 
 import dataclasses
@@ -98,10 +98,12 @@ def _squares() -> np.ndarray:
 
 
 def _count_moves(states: np.ndarray) -> dict[str, float]:
-    """Returns the share of moves by how far they go: no farther than a neighbour, diagonally, elsewhere."""
+    """Returns the shares of moves that stay, go to a neighbour, go diagonally, go farther."""
     steps = np.abs(np.diff(_squares()[states], axis=1))
-    possible, diagonal = steps.sum(axis=-1) <= 1, (steps == 1).all(axis=-1)
-    return {"possible": possible.mean(), "diagonal": diagonal.mean(), "farther": (~possible & ~diagonal).mean()}
+    distance, diagonal = steps.sum(axis=-1), (steps == 1).all(axis=-1)
+    shares = {"stay": distance == 0, "neighbour": distance == 1, "diagonal": diagonal}
+    shares["farther"] = (distance > 1) & ~diagonal
+    return {name: float(moves.mean()) for name, moves in shares.items()}
 
 
 def summarise(scale: Scale, rows: list[Row]) -> list[Row]:
@@ -109,7 +111,7 @@ def summarise(scale: Scale, rows: list[Row]) -> list[Row]:
     summary = []
     for (where,), members in grouped(rows, "where").items():
         row: Row = {"where": where, "seeds": len(members)}
-        for key in ("possible", "diagonal", "farther", "value_error", "planning"):
+        for key in ("stay", "neighbour", "diagonal", "farther", "value_error", "planning"):
             row[key], row[f"{key}_interval"] = mean_and_interval([member[key] for member in members])
         summary.append(row)
     return summary
