@@ -25,7 +25,7 @@ def test_the_dictionary_is_complete_and_nested():
     assert values["env"]["reward_clip"] is None
     assert set(values) == {
         "env", "network", "support", "search", "loss", "value_buffer", "optimiser", "actors", "learner", "log", "stop",
-        "seed",
+        "seed", "deterministic",
     }  # fmt: skip
 
 
