@@ -139,6 +139,8 @@ def _rounds(config: Config):
     actors, learner = config.actors, config.learner
     if learner.collect_ahead:
         yield "learner.collect_ahead = True: must be False with deterministic = True"
+    if learner.num_processes != 1:
+        yield f"learner.num_processes = {learner.num_processes}: must be 1 with deterministic = True"
     if actors.max_in_flight != 1:
         yield f"actors.max_in_flight = {actors.max_in_flight}: must be 1 with deterministic = True"
     if config.learner.num_processes != 1:

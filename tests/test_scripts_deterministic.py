@@ -138,6 +138,7 @@ def test_without_the_actors_states_it_would_not_be_so(tmp_path, monkeypatch):
     "changes, message",
     [
         ({"learner": {"collect_ahead": True}}, "learner.collect_ahead = True: must be False"),
+        ({"learner": {"num_processes": 2}}, "learner.num_processes = 2: must be 1"),
         ({"actors": {"max_in_flight": 2}}, "actors.max_in_flight = 2: must be 1"),
         ({"actors": {"num_workers": 3}}, r"learner.batch_size = 4: must be divisible by .* = 6"),
         ({"learner": {"publish_interval": 3}}, "learner.publish_interval = 3: must divide the 4 updates of a batch"),

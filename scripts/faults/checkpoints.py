@@ -220,7 +220,7 @@ def two_runs_in_one_directory(folder: Path) -> Outcome:
             with RunDirectory.open(folder / "run").lock():
                 return Outcome(False, "both train")
         except RunDirectoryInUse as error:
-            return Outcome(f"process {os.getpid()}" in str(error), _told(error, folder))
+            return Outcome(f"process {os.getpid()}" in str(error), "refused: in use, with pid and host")
 
 
 @fault(injected="no checkpoint at all is left", promised="refused in one line", is_quick=True)
