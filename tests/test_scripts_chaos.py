@@ -1,6 +1,7 @@
 """The quick half of the fault harness, and the harness itself: a promise that is broken is told."""
 
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +42,11 @@ def test_the_table_keeps_the_rows_of_other_days(tmp_path):
     assert rows == [("nan-reward", "lost / silent", "3", "NO"), ("two-runs-in-one-directory", "told", "", "yes")]
     lines = (tmp_path / "new" / "table.md").read_text().splitlines()
     assert len(lines) == 4 and all(line.count("|") == 8 for line in lines)
+
+
+def test_the_readme_shows_the_table_that_the_harness_wrote():
+    root = Path(chaos.__file__).parents[1]
+    shown = (root / "README.md").read_text().partition("<!-- results/chaos.md -->\n")[2].partition("<!-- end -->")[0]
+    assert shown == (root / "results" / "chaos.md").read_text() != ""
+    assert "| NO |" not in shown
+    assert {line.split(" | ")[0].removeprefix("| ") for line in shown.splitlines()[2:]} <= set(FAULTS)

@@ -21,6 +21,7 @@ from scripts import cluster
 from scripts.faults.registry import Outcome, fault
 
 _NUM_WORKERS = 2
+_PATIENCE = 2000  # rollouts of 50 ms to wait for a replacement
 _REPLACED = "replaced with back-off by a new process with a new seed; what it had in flight is dropped and counted"
 
 
@@ -72,14 +73,15 @@ def _collect(pool: ActorPool, count: int) -> list[tuple[int, int]]:
     return [tuple(pool.next_rollout().trajectory.reward[0].tolist()) for _ in range(count)]
 
 
-def _survived(pool: ActorPool, marks: list[tuple[int, int]], least_lost: int) -> Outcome:
-    seeds = {seed for seed, _ in marks}
-    unique = len(set(marks)) == len(marks)
-    held = unique and len(seeds) > _NUM_WORKERS and least_lost <= pool.num_dropped <= least_lost + 1
-    told = (
-        f"{len(seeds) - _NUM_WORKERS} replaced, {pool.num_dropped} rollouts dropped, {len(marks)} delivered once each"
-    )
-    return Outcome(held, told if unique else f"delivered twice: {marks}", pool.num_dropped, 0)
+def _survived(pool: ActorPool, marks: list[tuple[int, int]], *, num_lost: int) -> Outcome:
+    """Returns whether all that were lost are replaced, and no rollout came twice; waits for the replacements."""
+    count_seeds = lambda: len({seed for seed, _ in marks})
+    while count_seeds() < _NUM_WORKERS + num_lost and len(marks) < _PATIENCE:
+        marks = [*marks, *_collect(pool, 1)]
+    is_unique = len(set(marks)) == len(marks)
+    held = is_unique and count_seeds() == _NUM_WORKERS + num_lost and pool.num_dropped == num_lost
+    told = f"{count_seeds() - _NUM_WORKERS} replaced, {pool.num_dropped} dropped, {len(marks)} delivered"
+    return Outcome(held, f"{told} {'once each' if is_unique else 'some TWICE'}", pool.num_dropped, 0)
 
 
 def _kill(folder: Path, number: int) -> None:
@@ -106,14 +108,14 @@ def _always_raise(folder: Path, number: int) -> None:
 def actor_killed(folder: Path) -> Outcome:
     """One of two workers, once."""
     with _pool(folder, _kill) as pool:
-        return _survived(pool, _collect(pool, 40), least_lost=1)
+        return _survived(pool, _collect(pool, 40), num_lost=1)
 
 
 @fault(injected="SIGSTOP of an actor", promised=f"meets its deadline (5 s here); {_REPLACED}", is_quick=False)
 def actor_stopped(folder: Path) -> Outcome:
     """A process that hangs without dying."""
     with _pool(folder, _stop, rollout_timeout_seconds=5.0) as pool:
-        outcome = _survived(pool, _collect(pool, 200), least_lost=1)
+        outcome = _survived(pool, _collect(pool, 40), num_lost=1)
     gone = _is_gone(int((folder / "stopped-pid").read_text()))
     return Outcome(outcome.held and gone, f"{outcome.happened}; stopped process {'gone' if gone else 'LEFT'}", 1, 0)
 
@@ -122,7 +124,7 @@ def actor_stopped(folder: Path) -> Outcome:
 def environment_exception(folder: Path) -> Outcome:
     """Raised in the third rollout of one worker."""
     with _pool(folder, _raise) as pool:
-        return _survived(pool, _collect(pool, 40), least_lost=1)
+        return _survived(pool, _collect(pool, 40), num_lost=1)
 
 
 @fault(
@@ -150,9 +152,12 @@ def all_actors_killed(folder: Path) -> Outcome:
             os.kill(pid, signal.SIGKILL)
 
     with _pool(folder, lambda folder, number: None) as pool:
-        before = _collect(pool, 10)
+        before = _collect(pool, 1)
+        while len(_pids(folder)) < _NUM_WORKERS:  # a worker is known by its first rollout
+            before += _collect(pool, 1)
         threading.Timer(0.2, kill_all).start()
-        return _survived(pool, before + _collect(pool, 40), least_lost=1)
+        outcome = _survived(pool, before + _collect(pool, 40), num_lost=_NUM_WORKERS)
+    return outcome
 
 
 @fault(
@@ -196,18 +201,25 @@ def stranger_without_a_token(folder: Path) -> Outcome:
 
 
 def _pids(folder: Path) -> list[int]:
+    """Returns the processes that have played here and run on."""
     pids = [int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")]
-    return [pid for pid in pids if not _is_gone(pid)]
+    return [pid for pid in pids if _runs(pid)]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_gone(pid: int) -> bool:
     """Returns whether a process ends within some seconds of grace."""
-    for _ in range(50):
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return True
+    deadline = time.monotonic() + 5.0
+    while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return False
+    return not _runs(pid)
 
 
 def _all_gone(folder: Path) -> bool:
-    return not _pids(folder)
+    return all(_is_gone(pid) for pid in _pids(folder))
