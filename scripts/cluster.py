@@ -4,14 +4,17 @@ Whoever reaches a port of Ray can run code as this user, so nothing is opened wi
 one of its own that no file holds, and another machine's cluster is joined with the token of its owner only.
 """
 
+import contextlib
 import ipaddress
 import math
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
@@ -115,16 +118,31 @@ def start_ray(address: str | None, *, num_cpus: float) -> None:
         if "RAY_AUTH_MODE" not in os.environ:  # then Ray asks for a token, and takes its user's if it is given none
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only place actors.
-        ray.init(
-            address="local",
-            num_cpus=max(1, math.ceil(num_cpus)),
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        with _sigterm_blocked():
+            ray.init(
+                address="local",
+                num_cpus=max(1, math.ceil(num_cpus)),
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+            )
         return
     try:
         ray.init(address=address, log_to_driver=False)
     except ConnectionError as error:
         raise ConfigError(f"--ray-address {address}: {error}") from error
+
+
+@contextlib.contextmanager
+def _sigterm_blocked() -> Iterator[None]:
+    """Has Ray's processes, started meanwhile, not hear a SIGTERM, as Ray sees to it for SIGINT.
+
+    A cluster manager sends it to the whole process group: Ray's would be gone while the learner finishes its batch, and
+    Ray ends a driver without its object store on the spot, without a checkpoint. They end with `stop_ray`, or with us.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

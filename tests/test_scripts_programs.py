@@ -415,7 +415,7 @@ def interrupted(programs, tmp_path_factory):
 @pytest.mark.parametrize("session_number, name, code", [(0, "SIGINT", 130), (1, "SIGTERM", 143)])
 def test_an_interrupt_saves_and_says_how_to_go_on(interrupted, session_number, name, code):
     path, outputs, codes, _, _ = interrupted
-    assert codes[session_number] == code == ExitCode[name]
+    assert codes[session_number] == code == ExitCode[name], outputs[session_number]
     assert f"{name}: finishing the batch, then saving." in outputs[session_number]
     assert f"interrupted; go on with: python scripts/resume.py {path}" in outputs[session_number]
     assert "Traceback" not in outputs[session_number]
