@@ -94,8 +94,8 @@ def test_the_papers_network_maps_96_pixels_to_6_by_6_planes():
     "stack_shape, latent, encoder, expected",
     [
         ((32, 32, 5), "planes", "muzero", (2, 2, 8)),
-        ((80, 80, 7), "planes", "light", (5, 5, 8)),
-        ((84, 84, 7), "planes", "light", (6, 6, 8)),  # padded, as 84 is no multiple of 16
+        ((80, 80, 7), "planes", "light", (10, 10, 8)),
+        ((84, 84, 7), "planes", "light", (11, 11, 8)),  # padded, as 84 is no multiple of 8
         ((10, 10, 4), "planes", "light", (10, 10, 8)),  # small grids keep their pixels
         ((80, 80, 7), "vector", "light", (6,)),
         ((32, 32, 5), "vector", "muzero", (6,)),
