@@ -42,7 +42,9 @@ _NOT_NEGATIVE = (
     "optimiser.final_learning_rate optimiser.weight_decay"
 ).split()
 _FRACTIONS = "env.sticky_action_prob search.dirichlet_fraction loss.discount_factor loss.td_lambda".split()
-_RATES = "learner.search_average_rate learner.target_average_rate actors.device_fraction".split()
+_RATES = (
+    "search.prior_exponent learner.search_average_rate learner.target_average_rate actors.device_fraction"
+).split()
 _POSITIVE_OR_NONE = (
     "env.reward_clip optimiser.max_gradient_norm learner.num_devices learner.max_lag log.evaluation_interval_minutes "
     "log.checkpoint_keep_every stop.num_frames stop.num_updates stop.minutes"

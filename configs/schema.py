@@ -96,6 +96,9 @@ class SearchConfig:
     """`tree`: smallest Q range that is stretched to [0, 1], in units of raw return."""
     value_scale: float = 0.1
     """`gumbel`: scale of the completed Q in the improved policy."""
+    prior_exponent: float = 1.0
+    """Priors are raised to this power. Below 1 the policy forgets: `gumbel` on raw Q then settles at softmax(σQ /
+    (1 - prior_exponent)), σ = value_scale · (50 + most root visits), in place of sharpening for ever."""
     max_considered_actions: int = 16
     """`gumbel`: root actions considered by sequential halving."""
 

@@ -21,6 +21,7 @@ def make_search(
     *,
     num_actions: int,
     discount_factor: float,
+    prior_exponent: float,
     root_noise: bool = True,
     **settings,
 ) -> SearchFn:
@@ -30,17 +31,20 @@ def make_search(
       model, support: the networks and their categorical support.
       num_actions: A.
       discount_factor: γ.
+      prior_exponent: every prior in the tree is raised to this power.
       root_noise: False for evaluation: no Dirichlet or Gumbel noise at the root.
       settings: the fields of `SearchConfig`.
     """
     run_policy = _make_policy(root_noise, **settings)
-    recurrent_fn = _make_recurrent_fn(model, support, discount_factor)
+    recurrent_fn = _make_recurrent_fn(model, support, discount_factor, prior_exponent)
 
     def search(params, rng_key, frames, actions, is_first):
         stack = jax.vmap(functools.partial(stack_history, num_actions=num_actions))(frames, actions, is_first)
         latent = jax.vmap(model.represent, (None, 0))(params.representation, stack)
         policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(params.prediction, latent)
-        root = mctx.RootFnOutput(prior_logits=policy_logits, value=support.from_logits(value_logits), embedding=latent)
+        root = mctx.RootFnOutput(
+            prior_logits=prior_exponent * policy_logits, value=support.from_logits(value_logits), embedding=latent
+        )
         tree, action, behaviour_prob, target = run_policy(params, rng_key, root, recurrent_fn)
         value = tree.summary().value
         return SearchOutput(action, behaviour_prob, target, value, _search_stats(tree, target, value))
@@ -48,7 +52,7 @@ def make_search(
     return search
 
 
-def _make_recurrent_fn(model: Model, support: Support, discount_factor: float) -> Callable:
+def _make_recurrent_fn(model: Model, support: Support, discount_factor: float, prior_exponent: float) -> Callable:
     def recurrent_fn(params, rng_key, action, latent):
         del rng_key
         latent, reward_logits = jax.vmap(model.step, (None, 0, 0))(params.dynamics, latent, action)
@@ -57,7 +61,7 @@ def _make_recurrent_fn(model: Model, support: Support, discount_factor: float) -
         output = mctx.RecurrentFnOutput(
             reward=reward,
             discount=jnp.full_like(reward, discount_factor),  # the model has no termination head
-            prior_logits=policy_logits,
+            prior_logits=prior_exponent * policy_logits,
             value=support.from_logits(value_logits),
         )
         return output, latent

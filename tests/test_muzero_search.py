@@ -64,6 +64,7 @@ DEFAULTS = dict(
     unvisited="parent",
     floor=0.5,
     value_scale=0.1,
+    prior_exponent=1.0,
     max_considered_actions=16,
 )
 
@@ -281,6 +282,25 @@ def test_gumbel_acts_by_its_improved_policy():
     np.testing.assert_array_equal(out.behaviour_prob, _taken(out))
     assert len(np.unique(out.policy, axis=0)) > 10 and out.policy.min() > 0.05
     assert abs(_inverse_probability_score(out.behaviour_prob, NUM_ACTIONS)) < 4.0
+
+
+def test_a_prior_exponent_below_one_ends_the_sharpening():
+    """Fitted again and again, log π' = e log π + σ q settles where log π = σ q / (1 - e); with e = 1 it never does."""
+    reward = np.array([0.3, 0.1, 0.0, -0.4], np.float32)
+    table = _one_way_table() | {"reward": np.tile(reward, (NUM_STATES, 1))}  # γ = 0: Q is the reward
+    settings = dict(policy="gumbel", normalisation="none", value_scale=0.02, root_noise=False, discount_factor=0.0)
+    slopes = {}
+    for exponent in (0.5, 1.0):
+        logits = np.zeros(NUM_ACTIONS)
+        for _ in range(12):
+            fitted = table | {"logits": np.tile(logits.astype(np.float32), (NUM_STATES, 1))}
+            params, *inputs = _arguments(SAME_STATE[:1], fitted)
+            out = _jitted(prior_exponent=exponent, **settings)(1.0, params, jax.random.key(0), *inputs)
+            logits = np.log(np.asarray(out.policy[0], np.float64))
+        slopes[exponent] = np.diff(logits) / np.diff(reward)
+    np.testing.assert_allclose(slopes[0.5], slopes[0.5][0], rtol=1e-3)
+    assert 0.02 * 50 / 0.5 < slopes[0.5][0] < 0.02 * (50 + 16) / 0.5
+    assert slopes[1.0][0] > 12 * 0.02 * 50
 
 
 def test_gumbels_own_choice_has_another_law():
