@@ -224,7 +224,9 @@ class ActorPool:
         if worker.num_failures > self._max_restarts:
             self.close()
             raise ActorPoolError(f"{name} failed {worker.num_failures} times in a row, at last: {cause}") from cause
-        if not isinstance(cause, exceptions.ActorUnavailableError):  # that one may come back as it is
+        # Out of reach it may come back as it is, or be gone with its node, which Ray finds out within half a minute:
+        # asked again and again until then, it would use up its restarts.
+        if not isinstance(cause, exceptions.ActorUnavailableError) or worker.num_failures > 1:
             self._kill(worker)
         worker.is_busy = False
         backoff_seconds = self._restart_backoff_seconds * 2 ** (worker.num_failures - 1)

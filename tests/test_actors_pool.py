@@ -272,15 +272,17 @@ def test_raising_worker_is_logged_replaced_and_forgiven_after_a_rollout(make_poo
     wait_until(lambda: not is_alive(stats[0]["pid"]))
 
 
-def test_unreachable_worker_is_asked_again_later(make_pool, monkeypatch):
+@pytest.mark.parametrize("num_errors, seed", [(1, FIRST_SEED), (2, SECOND_SEED)])
+def test_unreachable_worker_is_asked_again_once_and_then_replaced(make_pool, monkeypatch, num_errors, seed):
+    """A node that died without a word answers so for half a minute: the restarts must outlast it."""
     pool = make_pool(make_build())
     first = pool.next_rollout().search_stats
-    real_get, errors = ray.get, [exceptions.ActorUnavailableError("network", None)]
+    real_get, errors = ray.get, [exceptions.ActorUnavailableError("network", None)] * num_errors
     monkeypatch.setattr(ray, "get", lambda ref: real_get(ref) if not errors else (_ for _ in ()).throw(errors.pop()))
     second = pool.next_rollout().search_stats
     assert not errors
-    assert second["pid"] == first["pid"] and second["seed"] == FIRST_SEED
-    assert pool.num_dropped == 1
+    assert second["seed"] == seed and (second["pid"] == first["pid"]) == (num_errors == 1)
+    assert pool.num_dropped == num_errors
 
 
 def test_crash_loop_ends_with_the_last_cause(make_pool):
