@@ -17,9 +17,9 @@ def change(config, section, **fields):
 @pytest.mark.parametrize(
     "preset, num_cores, expected",
     [
-        ("atari-cpu", 1, (1, 32, 1, 0)),
-        ("atari-cpu", 2, (1, 32, 1, 1)),  # one acts, one learns
-        ("atari-cpu", 5, (4, 8, 1, 1)),
+        ("atari-cpu", 1, (1, 64, 1, 0)),
+        ("atari-cpu", 2, (1, 64, 1, 1)),  # one acts, one learns
+        ("atari-cpu", 5, (4, 16, 1, 1)),
         ("minatar", 2, (2, 32, 1, 0)),  # lockstep: they take turns
         ("atari-paper", 16, (14, 6, 1, 2)),  # 6 divides a batch of 96
         ("atari-paper", 128, (119, 1, 1, 9)),
@@ -36,9 +36,9 @@ def test_auto_becomes_numbers_and_says_so(monkeypatch):
     monkeypatch.setattr(workload.os, "sched_getaffinity", lambda pid: set(range(5)))
     config = change(PRESETS["atari-cpu"], "actors", num_workers="auto")
     resolved = workload.resolve(config, None)
-    assert (resolved.actors.num_workers, resolved.actors.environments_per_worker) == (4, 8)
+    assert (resolved.actors.num_workers, resolved.actors.environments_per_worker) == (4, 16)
     share = workload.given_share(resolved, None)
-    assert str(share) == "actors: 4 worker(s) x 8 environments, 1 core(s) each; learner: 1 core(s) in reserve"
+    assert str(share) == "actors: 4 worker(s) x 16 environments, 1 core(s) each; learner: 1 core(s) in reserve"
     with pytest.raises(ConfigError, match="actors.num_workers = auto: only for an embedded Ray"):
         workload.resolve(config, "auto")
     assert workload.resolve(PRESETS["minatar"], "auto") is PRESETS["minatar"]
