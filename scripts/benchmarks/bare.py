@@ -15,7 +15,7 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 
 from actors.atari import find_game
-from configs.schema import Config
+from configs.schema import Config, SearchConfig
 from learner.update import make_put
 from muzero.search import qtransform_by_whole_tree
 from muzero.types import Array, Params
@@ -31,6 +31,7 @@ def make_search(config: Config) -> tuple[Callable, Params]:
     represent = jax.vmap(model.represent, (None, 0))
     step = jax.vmap(model.step, (None, 0, 0))
     predict = jax.vmap(model.predict, (None, 0))
+    choose = {"visits": _by_visits, "gumbel": _by_improved_policy}[config.search.policy](config.search)
 
     def recurrent_fn(params, rng_key, action, latent):
         latent, reward = step(params.dynamics, latent, action)
@@ -44,18 +45,32 @@ def make_search(config: Config) -> tuple[Callable, Params]:
     def search(params: Params, number: Array, frames: Array) -> Array:
         latent = represent(params.representation, stack(frames))
         policy, value = predict(params.prediction, latent)
-        return mctx.muzero_policy(
-            params,
-            jax.random.key(number),
-            mctx.RootFnOutput(prior_logits=policy, value=support.from_logits(value), embedding=latent),
-            recurrent_fn,
-            num_simulations=config.search.num_simulations,
-            dirichlet_fraction=config.search.dirichlet_fraction,
-            dirichlet_alpha=config.search.dirichlet_alpha,
-            qtransform=functools.partial(qtransform_by_whole_tree, floor=config.search.floor),
-        ).action
+        root = mctx.RootFnOutput(prior_logits=policy, value=support.from_logits(value), embedding=latent)
+        return choose(params, jax.random.key(number), root, recurrent_fn, num_simulations=config.search.num_simulations)
 
     return search, model.init(jax.random.key(0))
+
+
+def _by_visits(search: SearchConfig) -> Callable[..., Array]:
+    policy = functools.partial(
+        mctx.muzero_policy,
+        dirichlet_fraction=search.dirichlet_fraction,
+        dirichlet_alpha=search.dirichlet_alpha,
+        qtransform=functools.partial(qtransform_by_whole_tree, floor=search.floor),
+    )
+    return lambda *args, **settings: policy(*args, **settings).action
+
+
+def _by_improved_policy(search: SearchConfig) -> Callable[..., Array]:
+    transform = functools.partial(
+        mctx.qtransform_completed_by_mix_value, value_scale=search.value_scale, rescale_values=False
+    )
+
+    def choose(params: Params, rng_key: Array, *args, **settings) -> Array:
+        out = mctx.gumbel_muzero_policy(params, rng_key, *args, qtransform=transform, **settings)
+        return jax.random.categorical(rng_key, jnp.log(out.action_weights))
+
+    return choose
 
 
 def stack(frames: Array) -> Array:
