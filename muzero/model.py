@@ -46,7 +46,12 @@ def make_model(
         make_dynamics = lambda: networks.PlanesDynamics(num_actions, num_blocks, head_channels, num_bins, remat)
     else:
         make_representation = lambda: networks.VectorRepresentation(
-            encoder, num_channels, hidden_size, latent_size, num_action_planes=history_length - 1
+            encoder,
+            num_channels,
+            hidden_size,
+            latent_size,
+            num_action_planes=history_length - 1,
+            num_actions=num_actions,
         )
         make_dynamics = lambda: networks.VectorDynamics(num_actions, hidden_size, num_bins)
     make_prediction = lambda: networks.Prediction(num_actions, num_bins, head_channels, hidden_size)

@@ -109,21 +109,31 @@ class PlanesRepresentation(hk.Module):
 class VectorRepresentation(hk.Module):
     """Image stack [h, w, ·] or vector [d] → vector latent [latent_size].
 
-    The last `num_action_planes` channels of an image stack are constant planes: they are read as numbers beside the
-    encoded frames, for nearly half of the encoder's work would go into them.
+    The last `num_action_planes` channels of an image stack are constant planes. They are read as one-hot actions
+    beside the encoded frames: nearly half of the encoder's work would go into them, and where fire has to be released
+    it matters whether the last action was fire, not how large its number is.
     """
 
-    def __init__(self, encoder: str, num_channels: int, hidden_size: int, latent_size: int, num_action_planes: int):
+    def __init__(
+        self,
+        encoder: str,
+        num_channels: int,
+        hidden_size: int,
+        latent_size: int,
+        num_action_planes: int,
+        num_actions: int,
+    ):
         super().__init__("representation")
         self._encoder, self._num_channels = ENCODERS[encoder], num_channels
         self._hidden_size, self._latent_size = hidden_size, latent_size
-        self._num_action_planes = num_action_planes
+        self._num_action_planes, self._num_actions = num_action_planes, num_actions
 
     def __call__(self, stack: Array) -> Array:
         if stack.ndim == 3:
             frames, actions = jnp.split(stack, [stack.shape[-1] - self._num_action_planes], axis=-1)
             encoded = jax.nn.relu(layer_norm()(self._encoder(frames, self._num_channels, remat=False)))
-            stack = jnp.concatenate([encoded.reshape(-1), actions[0, 0]])
+            number = jnp.round(actions[0, 0] * self._num_actions) - 1  # planes are (a + 1) / A, 0 before a reset
+            stack = jnp.concatenate([encoded.reshape(-1), jax.nn.one_hot(number, self._num_actions).reshape(-1)])
         return scale_latent(mlp(stack, [self._hidden_size], self._latent_size))
 
 

@@ -113,15 +113,19 @@ def test_latents_follow_the_observation(stack_shape, latent, encoder, expected):
     assert (policy_logits.shape, value_logits.shape, reward_logits.shape) == ((3,), (7,), (7,))
 
 
-def test_vector_latents_read_action_planes_as_numbers():
+def test_vector_latents_read_action_planes_as_one_hot_actions():
     settings = SMALL | dict(stack_shape=(32, 32, 5), latent="vector", encoder="muzero", history_length=3)
     model, shapes = make_model(**settings), _init_shapes(settings)
     without = _init_shapes(settings | {"stack_shape": (32, 32, 3), "history_length": 1})
-    assert _count(shapes.representation) == _count(without.representation) + 2 * 5  # two numbers into five units
+    assert (
+        _count(shapes.representation) == _count(without.representation) + 2 * 3 * 5
+    )  # two of three actions, five units
     params = _random(shapes).representation
     stack = jnp.zeros((32, 32, 5))
-    latents = [model.represent(params, stack.at[..., 4].set(value)) for value in (0.0, 0.5)]
-    assert float(jnp.max(jnp.abs(latents[0] - latents[1]))) > 1e-3
+    none, *latents = [model.represent(params, stack.at[..., 4].set(number / 3)) for number in range(4)]
+    assert all(float(jnp.max(jnp.abs(latent - none))) > 1e-3 for latent in latents)
+    rounded = model.represent(params, stack.at[..., 4].set(jnp.float32(2 / 3) - 1e-4))
+    np.testing.assert_array_equal(rounded, latents[1])
 
 
 # --- Values -----------------------------------------------------------------------------------------------
