@@ -13,7 +13,6 @@ Supervision happens inside `next_rollout` too (no thread, no polling):
                  │ died, raised, or silent for rollout_timeout_seconds: what it had in flight is dropped
                  ▼
                resting (back-off 1, 2, 4 ... 60 s) ──▶ busy as the next incarnation: new process, new seed
-
 Ray itself is started and stopped by the program (`ray.init(address="local", ...)` in `scripts/`), not here.
 """
 
@@ -224,8 +223,7 @@ class ActorPool:
         if worker.num_failures > self._max_restarts:
             self.close()
             raise ActorPoolError(f"{name} failed {worker.num_failures} times in a row, at last: {cause}") from cause
-        # Out of reach it may come back as it is, or be gone with its node, which Ray finds out within half a minute:
-        # asked again and again until then, it would use up its restarts.
+        # Out of reach once, it may come back; its node may be gone too, which Ray takes half a minute to find out.
         if not isinstance(cause, exceptions.ActorUnavailableError) or worker.num_failures > 1:
             self._kill(worker)
         worker.is_busy = False

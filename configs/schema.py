@@ -1,8 +1,7 @@
 """Every setting of a run on one page: frozen dataclasses, no behaviour beyond checking themselves.
 
-A section holds the keyword arguments of one builder; `scripts/assemble.py` hands them over, and no
-module of `muzero`, `actors` or `learner` ever sees a config object.  The defaults are the paper's
-(Grimm et al., NeurIPS 2021, appendix A.4, tables 1 and 2), a choice of ours where it is silent.
+A section holds the keyword arguments of one builder; `scripts/assemble.py` hands them over, and no module of `muzero`,
+`actors` or `learner` ever sees a config object. The defaults are the paper's (appendix A.4), ours where it is silent.
 """
 
 import dataclasses
@@ -46,7 +45,7 @@ class NetworkConfig:
     num_blocks: int = 16
     """Residual blocks in the representation after the encoder, and in the dynamics."""
     encoder: Literal["muzero", "light"] = "muzero"
-    """Image encoder: MuZero's residual downsampling by 16, or two or three strided convolutions."""
+    """Image encoder: MuZero's residual downsampling by 16, or DQN's three convolutions by 8."""
     head_channels: int = 16
     """Planes of the 1×1 convolution in front of every head."""
     latent_size: int = 128
@@ -88,8 +87,7 @@ class SearchConfig:
     temperature: float = 1.0
     """`visits`: actions are drawn from visits ** (1 / temperature)."""
     normalisation: Literal["tree", "siblings", "none"] = "tree"
-    """Q is normalised over the whole tree (MuZero; `visits` only), over parent and siblings (mctx), or stays in raw
-    return units (`gumbel` only)."""
+    """Q: over the whole tree (MuZero; `visits` only), over parent and siblings (mctx), or raw (`gumbel` only)."""
     unvisited: Literal["parent", "min"] = "parent"
     """`tree`: an unvisited child takes its parent's value, or the lowest of the tree, in place of its Q."""
     floor: float = 1.0
@@ -97,8 +95,7 @@ class SearchConfig:
     value_scale: float = 0.1
     """`gumbel`: scale of the completed Q in the improved policy."""
     prior_exponent: float = 1.0
-    """Priors are raised to this power. Below 1 the policy forgets: `gumbel` on raw Q then settles at softmax(σQ /
-    (1 - prior_exponent)), σ = value_scale · (50 + most root visits), in place of sharpening for ever."""
+    """Priors are raised to this power e: below 1 `gumbel` on raw Q settles near softmax(50 value_scale Q / (1 - e))."""
     max_considered_actions: int = 16
     """`gumbel`: root actions considered by sequential halving."""
 
