@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from actors.environments import EnvironmentSpec
+from actors.history import History
 from muzero.types import Params
 
 
@@ -46,10 +47,7 @@ class GreedyAgent:
         self._search, self._params = jax.jit(search_fn), jax.device_put(params)
         self._rng_key = jax.random.key(seed)
         self._tie_rng = np.random.default_rng(seed)
-        shape = (num_environments, history_length)
-        self._frames = np.zeros((*shape, *spec.observation_shape), spec.observation_dtype)
-        self._actions = np.zeros((num_environments, history_length), np.int32)
-        self._is_first = np.ones(shape, bool)
+        self._history = History(spec, history_length, num_environments)
         self._starts = np.ones(num_environments, bool)
 
     def reset(self) -> None:
@@ -63,16 +61,20 @@ class GreedyAgent:
 
     def decide(self, observation: np.ndarray, is_first: np.ndarray) -> Decision:
         """Returns the decisions for `observation` [N, ...]; `is_first` [N] marks the first of a game."""
-        for history, newest in ((self._frames, observation), (self._is_first, is_first)):
-            history[:, :-1] = history[:, 1:]
-            history[:, -1] = newest
+        out = jax.device_get(self._search(self._params, *self.observe(observation, is_first)))
+        action = most_visited(out.policy, self._tie_rng)
+        self._history.act(action)
+        return Decision(action, out.policy, out.value)
+
+    def observe(self, observation: np.ndarray, is_first: np.ndarray) -> tuple:
+        """Takes in the next observations and returns what they are searched with: key and histories.
+
+        `decide` does so; by itself it is for those who search in another way.
+        """
+        self._history.observe(observation, is_first)
         self._starts[:] = False
         self._rng_key, key = jax.random.split(self._rng_key)
-        out = jax.device_get(self._search(self._params, key, self._frames, self._actions[:, 1:], self._is_first))
-        action = most_visited(out.policy, self._tie_rng)
-        self._actions[:, :-1] = self._actions[:, 1:]
-        self._actions[:, -1] = action
-        return Decision(action, out.policy, out.value)
+        return key, *self._history.inputs()
 
 
 def most_visited(policy: np.ndarray, rng: np.random.Generator) -> np.ndarray:

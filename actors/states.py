@@ -83,7 +83,7 @@ def load_environment(env: gymnasium.Env, arrays: Mapping[str, np.ndarray]) -> No
     env.reset(seed=0)  # Gymnasium's wrappers refuse a step before the first reset
     (_load_atari if isinstance(inner, AtariGame) else _load_cartpole)(inner, arrays)
     inner.np_random = load_generator(part("generator", arrays))
-    for limit, count in zip(_time_limits(env), arrays["elapsed_steps"], strict=True):
+    for limit, count in zip(time_limits(env), arrays["elapsed_steps"], strict=True):
         limit._elapsed_steps = int(count)
 
 
@@ -113,11 +113,11 @@ def _load_cartpole(env: CartPoleEnv, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _elapsed_steps(env: gymnasium.Env) -> Arrays:
-    return {"elapsed_steps": np.array([limit._elapsed_steps for limit in _time_limits(env)], np.int64)}
+    return {"elapsed_steps": np.array([limit._elapsed_steps for limit in time_limits(env)], np.int64)}
 
 
-def _time_limits(env: gymnasium.Env) -> Iterable[TimeLimit]:
-    """Yields the wrappers that count the steps of a game."""
+def time_limits(env: gymnasium.Env) -> Iterable[TimeLimit]:
+    """Yields the wrappers of `env` that count the steps of a game."""
     while env is not env.unwrapped:
         if isinstance(env, TimeLimit):
             yield env

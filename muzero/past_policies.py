@@ -22,6 +22,45 @@ class PastOutput(NamedTuple):
     counts: dict[str, Array]
 
 
+class HeadTargets(NamedTuple):
+    """What one stored head makes of one sequence."""
+
+    policy: Array  # [T, A], π_i in the states of the decisions
+    target_prob: Array  # [T], π_i of the actions taken
+    value: Array  # [T+1], v_i
+    vs: Array  # [T+1], V-trace targets, no gradient
+
+
+def head_targets(
+    model: Model,
+    support: Support,
+    head_params: Tree,
+    state_latents: Array,
+    trajectory: Trajectory,
+    *,
+    discount_factor: float,
+    td_lambda: float,
+    clip_threshold: float,
+) -> HeadTargets:
+    """Returns policy, values and V-trace targets of one stored head; arguments as of `past_head_loss`."""
+    policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(head_params, state_latents)
+    policy = jax.nn.softmax(policy_logits[:-1])
+    target_prob = jnp.take_along_axis(policy, trajectory.action[:, None], axis=1)[:, 0]
+    value = support.from_logits(value_logits)
+    vs = vtrace_targets(
+        value,
+        target_prob,
+        trajectory.behaviour_prob,
+        trajectory.reward,
+        trajectory.discount,
+        1.0 - trajectory.is_first[1:].astype(jnp.float32),
+        discount_factor=discount_factor,
+        td_lambda=td_lambda,
+        clip_threshold=clip_threshold,
+    )
+    return HeadTargets(policy, target_prob, value, vs)
+
+
 def past_head_loss(
     model: Model,
     support: Support,
@@ -47,17 +86,12 @@ def past_head_loss(
       discount_factor, td_lambda, clip_threshold: γ, λ and the V-trace clip.
     """
     real = 1.0 - trajectory.is_first[1:].astype(jnp.float32)
-    policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(head_params, state_latents)
-    policy = jax.nn.softmax(policy_logits[:-1])
-    target_prob = jnp.take_along_axis(policy, trajectory.action[:, None], axis=1)[:, 0]
-    value = support.from_logits(value_logits)
-    vs = vtrace_targets(
-        value,
-        target_prob,
-        trajectory.behaviour_prob,
-        trajectory.reward,
-        trajectory.discount,
-        real,
+    policy, target_prob, value, vs = head_targets(
+        model,
+        support,
+        head_params,
+        state_latents,
+        trajectory,
         discount_factor=discount_factor,
         td_lambda=td_lambda,
         clip_threshold=clip_threshold,

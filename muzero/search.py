@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,21 @@ from muzero.support import Support
 from muzero.types import Array, Params, SearchOutput
 
 SearchFn = Callable[[Params, Array, Array, Array, Array], SearchOutput]
+
+
+class SearchTree(NamedTuple):
+    """The nodes of one search tree a row, in the order of their creation; the root is node 0.
+
+    `prior`, `reward` and `q` belong to the edge that leads to a node and mean nothing at the root.
+    """
+
+    parent: Array  # [N, nodes] int32, −1 at the root and where no node was made
+    action: Array  # [N, nodes] int32, the action that leads to the node
+    visits: Array  # [N, nodes] int32, 0 where no node was made
+    prior: Array  # [N, nodes] float32, what the search took as probability of that action, root noise included
+    reward: Array  # [N, nodes] float32
+    q: Array  # [N, nodes] float32, reward + γ · value
+    value: Array  # [N, nodes] float32, the mean over the node's visits
 
 
 def make_search(
@@ -35,6 +51,29 @@ def make_search(
       root_noise: False for evaluation: no Dirichlet or Gumbel noise at the root.
       settings: the fields of `SearchConfig`.
     """
+    search_with_tree = make_tree_search(
+        model,
+        support,
+        num_actions=num_actions,
+        discount_factor=discount_factor,
+        prior_exponent=prior_exponent,
+        root_noise=root_noise,
+        **settings,
+    )
+    return lambda *inputs: search_with_tree(*inputs)[0]
+
+
+def make_tree_search(
+    model: Model,
+    support: Support,
+    *,
+    num_actions: int,
+    discount_factor: float,
+    prior_exponent: float,
+    root_noise: bool,
+    **settings,
+) -> Callable[..., tuple[SearchOutput, SearchTree]]:
+    """Returns the search of `make_search`, whose second result is the tree; compiled without it nothing is kept."""
     run_policy = _make_policy(root_noise, **settings)
     recurrent_fn = _make_recurrent_fn(model, support, discount_factor, prior_exponent)
 
@@ -47,9 +86,25 @@ def make_search(
         )
         tree, action, behaviour_prob, target = run_policy(params, rng_key, root, recurrent_fn)
         value = tree.summary().value
-        return SearchOutput(action, behaviour_prob, target, value, _search_stats(tree, target, value))
+        output = SearchOutput(action, behaviour_prob, target, value, _search_stats(tree, target, value))
+        return output, jax.vmap(_nodes)(tree)
 
     return search
+
+
+def _nodes(tree: mctx.Tree) -> SearchTree:
+    """Returns one unbatched tree as its nodes."""
+    edge = tree.parents, tree.action_from_parent  # at the root −1, −1: anything
+    q = tree.children_rewards + tree.children_discounts * tree.children_values
+    return SearchTree(
+        parent=tree.parents,
+        action=tree.action_from_parent,
+        visits=tree.node_visits,
+        prior=jax.nn.softmax(tree.children_prior_logits)[edge],
+        reward=tree.children_rewards[edge],
+        q=q[edge],
+        value=tree.node_values,
+    )
 
 
 def _make_recurrent_fn(model: Model, support: Support, discount_factor: float, prior_exponent: float) -> Callable:

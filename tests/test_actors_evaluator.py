@@ -138,7 +138,7 @@ def test_the_agent_does_not_write_into_the_observations_it_is_given():
     agent.decide(observation, np.array([True]))
     observation[:] = 2.0
     agent.decide(observation, np.array([False]))
-    assert agent._frames[0, :, 0].tolist() == [1.0, 2.0]
+    assert agent._history.inputs()[0][0, :, 0].tolist() == [1.0, 2.0]
 
 
 def test_play_gives_every_stream_the_same_number_of_games_in_rounds():

@@ -1,0 +1,105 @@
+"""The audit as a table and as a picture."""
+
+import csv
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from scripts.inspection.arithmetic import Estimate
+from scripts.inspection.audit import HeadAudit
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402  (after the choice of a backend without windows)
+
+FIELDS = (
+    "head_updates", "age_updates", "k", "error", "error_low", "error_high", "head_error", "excess", "excess_low",
+    "excess_high", "vtrace_gap", "vtrace_gap_low", "vtrace_gap_high", "mean_return", "variance", "noise",
+    "cut_fraction", "num_states", "num_rollouts",
+)  # fmt: skip
+
+
+def rows(audits: list[HeadAudit], *, num_updates: int, num_states: int, num_rollouts: int) -> list[dict]:
+    """Returns a row per head and k; errors are fractions of the variance of the values over states."""
+    return [
+        {
+            "head_updates": audit.push_update,
+            "age_updates": num_updates - audit.push_update,
+            "k": k,
+            **_columns("error", audit.audited.error, k),
+            "head_error": audit.audited.error.value[0],
+            **_columns("excess", audit.audited.excess, k),
+            **_columns("vtrace_gap", audit.audited.vtrace_gap, 0),
+            "mean_return": audit.audited.mean,
+            "variance": audit.audited.variance,
+            "noise": audit.audited.noise,
+            "cut_fraction": audit.cut_fraction,
+            "num_states": num_states,
+            "num_rollouts": num_rollouts,
+        }
+        for audit in audits
+        for k in range(len(audit.audited.error.value))
+    ]
+
+
+def _columns(name: str, estimate: Estimate, n: int) -> dict:
+    return {name: estimate.value[n], f"{name}_low": estimate.low[n], f"{name}_high": estimate.high[n]}
+
+
+def write(path: Path, table: list[dict]) -> None:
+    """Writes the rows as CSV, six significant digits; what is not available is empty."""
+    text = lambda x: ("" if np.isnan(x) else f"{x:.6g}") if isinstance(x, float) else x
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: text(value) for name, value in row.items()} for row in table)
+
+
+def summary(table: list[dict]) -> str:
+    """Returns the means over heads for every k, as lines for a terminal."""
+    mean = lambda values: f"{np.mean(values):10.3f}" if not np.isnan(values).any() else " not available"
+    lines = ["mean over heads, as fractions of the variance of the returns", "  k     error     excess over k = 0"]
+    for k in sorted({row["k"] for row in table}):
+        found = [row for row in table if row["k"] == k]
+        lines.append(f"{k:3d}{mean([row['error'] for row in found])}{mean([row['excess'] for row in found])}")
+    lines.append(f"V-trace gap{mean([row['vtrace_gap'] for row in table if row['k'] == 0])}")
+    return "\n".join(lines)
+
+
+def plot(path: Path, table: list[dict], title: str) -> None:
+    """Draws the errors over k, a line a head, and head by head the V-trace gap beside the errors at k = 0 and K."""
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+    heads = sorted({row["head_updates"] for row in table})
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(heads)))
+    for head, colour in zip(heads, colours, strict=True):
+        line = [row for row in table if row["head_updates"] == head]
+        label = f"head of update {head}" if head in (heads[0], heads[-1]) else None
+        left.plot([row["k"] for row in line], [row["error"] for row in line], "o-", color=colour, label=label)
+    left.set(xlabel="imagined steps k", ylabel="squared error / variance of the returns", title=title)
+    last = max(row["k"] for row in table)
+    series = (
+        ("error", 0, "k = 0: the head alone", "#2f8f4e", "o"),
+        ("error", last, f"k = {last}: head and model", "#1f6fb4", "s"),
+        ("vtrace_gap", 0, "V-trace target", "#d9730d", "^"),
+    )
+    for shift, (name, k, label, colour, marker) in zip((-0.2, 0.0, 0.2), series, strict=True):
+        _points(right, [row for row in table if row["k"] == k], name, shift, label=label, color=colour, marker=marker)
+    right.set(xlabel="stored head, by the number of updates behind it")
+    right.set_xticks(range(len(heads)), [str(head) for head in heads], rotation=45 if len(heads) > 8 else 0)
+    for axes in (left, right):
+        axes.axhline(1.0, color="0.4", linestyle="--", linewidth=1)
+        axes.axhline(0.0, color="0.4", linewidth=1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=8)
+    label = dict(transform=right.get_yaxis_transform(), va="bottom", ha="right", fontsize=8, color="0.4")
+    right.text(1.0, 1.0, "a constant", **label)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def _points(axes, table: list[dict], name: str, shift: float, **style) -> None:
+    value, low, high = (np.array([row[f"{name}{end}"] for row in table]) for end in ("", "_low", "_high"))
+    spread = np.nan_to_num(np.maximum([value - low, high - value], 0.0))
+    axes.errorbar(np.arange(len(table)) + shift, value, spread, linestyle="none", markersize=4, capsize=2, **style)

@@ -1,0 +1,77 @@
+"""What is looked into: the networks of one checkpoint and its stored heads."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from actors.environments import EnvironmentSpec
+from configs.schema import Config, ConfigError
+from learner.checkpoint import restore_params
+from muzero.model import Model
+from muzero.support import Support
+from muzero.types import Params, Tree
+from muzero.value_buffer import ValueBuffer
+from scripts import commands, evaluation
+from scripts.assemble import build_model
+
+_FIELDS = ("search_average", "target_average", "value_buffer")
+
+
+class Stored(NamedTuple):
+    """One checkpoint of a run."""
+
+    config: Config
+    spec: EnvironmentSpec
+    model: Model
+    support: Support
+    search_average: Params  # what plays and plans: the model that is looked at
+    target_average: Params  # whose latents define the policies of the stored heads
+    buffer: ValueBuffer
+    num_updates: int
+
+    def head(self, push_update: int) -> Tree:
+        """Returns the parameters of the head that was stored after so many updates."""
+        slot = int(np.flatnonzero(self.buffer.push_update == push_update)[0])
+        return jax.tree.map(lambda x: x[slot], self.buffer.head_params)
+
+    def heads(self) -> list[int]:
+        """Returns the numbers of updates after which heads were stored, oldest first."""
+        return sorted(int(update) for update in self.buffer.push_update if update >= 0)
+
+
+def load(run_dir: Path, checkpoint: str) -> Stored:
+    """Returns a checkpoint of a run: "latest", "best" or a number of updates, as text.
+
+    Raises `ConfigError`, `RunDirectoryError` or `CheckpointError` in one line if there is none.
+    """
+    directory, config = commands.open_run(run_dir)
+    which = commands.checkpoint_name(checkpoint)
+    evaluation.require_checkpoint(directory, which)
+    spec = commands.check_environment(config)
+    stored = restore_params(directory.checkpoints, which, fields=_FIELDS)
+    model, support = build_model(config, spec)
+    return Stored(
+        config,
+        spec,
+        model,
+        support,
+        Params(**stored.state["search_average"]),
+        Params(**stored.state["target_average"]),
+        ValueBuffer(**stored.state["value_buffer"]),
+        stored.step,
+    )
+
+
+def choose_heads(stored: Stored, wanted: tuple[int, ...]) -> list[int]:
+    """Returns the heads named by `wanted`, all for none. Raises `ConfigError` if there is no head, or not those."""
+    present = stored.heads()
+    if not present:
+        every = stored.config.value_buffer.push_interval
+        raise ConfigError(
+            f"the value buffer is empty after {stored.num_updates} updates: the first head is stored after {every}"
+        )
+    if missing := sorted(set(wanted) - set(present)):
+        raise ConfigError(f"--heads {missing[0]}: no such head; stored are those of updates {present}")
+    return sorted(set(wanted)) or present
