@@ -6,20 +6,16 @@ The runs are the smallest that have everything; they share their compiled functi
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from scripts.digests import run_digests
 from scripts.exit_codes import ExitCode
+from scripts.faults import runs
 from scripts.faults.registry import Outcome, fault
 
-_ROOT = Path(__file__).resolve().parents[2]
-_SECONDS = 1800
 _IN_ROUNDS = (
     "--deterministic", "--learner.no-collect-ahead", "--actors.num-workers", "2", "--learner.batch-size", "4",
     "--learner.num-passes", "2", "--learner.num-minibatches", "2", "--learner.publish-interval", "4",
@@ -28,71 +24,12 @@ _IN_ROUNDS = (
 _SAME = "SHA-256 of parameters, averages, optimiser, value buffer, counters and environments as in an uninterrupted run"
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    return os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-
-
-def _start(folder: Path, program: str, *arguments: object) -> subprocess.Popen:
-    command = [sys.executable, f"scripts/{program}.py", *map(str, arguments)]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.Popen(command, cwd=_ROOT, env=_environment(folder), start_new_session=True, **pipes)
-
-
-def _run(folder: Path, program: str, *arguments: object) -> str:
-    """Returns the output of a program. Raises RuntimeError if it fails."""
-    with _start(folder, program, *arguments) as process:
-        output = process.communicate(timeout=_SECONDS)[0]
-    if process.returncode:
-        raise RuntimeError(f"{program} ended with {process.returncode}: {output[-300:]}")
-    return output
-
-
-def _wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"ended too early, or never got there: {process.returncode}")
-        time.sleep(0.02)
-
-
-def _steps(run: Path) -> list[int]:
-    return sorted(int(path.parent.name) for path in run.glob("checkpoints/[0-9]*/manifest.json"))
-
-
-def _rows(run: Path) -> list[dict]:
-    path = run / "metrics.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def _left_behind(process: subprocess.Popen) -> list[int]:
-    """Returns the processes of the program's session that have not ended within half a minute."""
-    for _ in range(300):
-        alive = [p.pid for p in psutil.process_iter() if _session(p.pid) == process.pid]
-        if not alive:
-            break
-        time.sleep(0.1)
-    return alive
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return None if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE else os.getsid(pid)
-    except (OSError, psutil.Error):
-        return None
-
-
 def _compare(folder: Path, environment: str, *, kill: bool) -> Outcome:
     """Returns whether a run of 16 updates equals one that is stopped after 8, or killed, and resumed."""
     settings = ("smoke", "--env.name", environment, *_IN_ROUNDS)
-    _run(folder, "train", *settings, "--run-dir", folder / "whole", "--stop.num-updates", 16)
+    runs.run(folder, "train", *settings, "--run-dir", folder / "whole", "--stop.num-updates", 16)
     before = _kill_midway(folder, settings) if kill else _stop_half_way(folder, settings)
-    _run(folder, "resume", folder / "parts", "--stop.num-updates", 16)
+    runs.run(folder, "resume", folder / "parts", "--stop.num-updates", 16)
     whole, parts = run_digests(folder / "whole"), run_digests(folder / "parts")
     equal = [name for name in whole if whole[name] == parts[name]]
     told = f"{len(equal)} of {len(whole)} digests equal ({whole['params'][:8]}, {whole['environments'][:8]}); {before}"
@@ -100,17 +37,17 @@ def _compare(folder: Path, environment: str, *, kill: bool) -> Outcome:
 
 
 def _stop_half_way(folder: Path, settings: tuple) -> str:
-    _run(folder, "train", *settings, "--run-dir", folder / "parts", "--stop.num-updates", 8)
+    runs.run(folder, "train", *settings, "--run-dir", folder / "parts", "--stop.num-updates", 8)
     return "stopped after 8"
 
 
 def _kill_midway(folder: Path, settings: tuple) -> str:
-    with _start(folder, "train", *settings, "--run-dir", folder / "parts", "--stop.num-updates", 10**6) as process:
-        _wait_for(lambda: len(_steps(folder / "parts")) > 1, process)
+    with runs.start(folder, "train", *settings, "--run-dir", folder / "parts", "--stop.num-updates", 10**6) as process:
+        runs.wait_for(lambda: len(runs.steps(folder / "parts")) > 1, process)
         os.killpg(process.pid, signal.SIGKILL)
-    for slot in [step for step in _steps(folder / "parts") if step > 12]:  # it may have been quicker than we
+    for slot in [step for step in runs.steps(folder / "parts") if step > 12]:  # it may have been quicker than we
         (folder / "parts" / "checkpoints" / str(slot) / "manifest.json").unlink()
-    return f"killed, resumed from {_steps(folder / 'parts')[-1]}"
+    return f"killed, resumed from {runs.steps(folder / 'parts')[-1]}"
 
 
 def _deterministic(environment: str, *, kill: bool) -> None:
@@ -139,16 +76,16 @@ def sigterm(folder: Path) -> Outcome:
     """In the middle of training; then resumed for four more updates."""
     run = folder / "run"
     arguments = ("smoke", "--run-dir", run, "--log.interval-seconds", "1e-6", "--stop.num-updates", 10**6)
-    with _start(folder, "train", *arguments) as process:
-        _wait_for(lambda: len(_rows(run)) > 3, process)
+    with runs.start(folder, "train", *arguments) as process:
+        runs.wait_for(lambda: len(runs.rows(run)) > 3, process)
         started = time.monotonic()
         os.killpg(process.pid, signal.SIGTERM)
-        process.communicate(timeout=_SECONDS)
-    seconds, updates = time.monotonic() - started, _rows(run)[-1]["num_updates"]
-    lost = updates - _steps(run)[-1]
-    left = _left_behind(process)
-    _run(folder, "resume", run, "--stop.num-updates", updates + 4)
-    goes_on = [row["num_updates"] for row in _rows(run)] == list(range(1, updates + 5))
+        process.communicate(timeout=runs.SECONDS)
+    seconds, updates = time.monotonic() - started, runs.rows(run)[-1]["num_updates"]
+    lost = updates - runs.steps(run)[-1]
+    left = runs.left_behind(process)
+    runs.run(folder, "resume", run, "--stop.num-updates", updates + 4)
+    goes_on = [row["num_updates"] for row in runs.rows(run)] == list(range(1, updates + 5))
     held = process.returncode == ExitCode.SIGTERM and lost == 0 and goes_on and not left
     return Outcome(held, f"exit code {process.returncode} after {seconds:.0f} s, {len(left)} processes left", 0, lost)
 
@@ -163,16 +100,16 @@ def learner_killed_and_restarted(folder: Path) -> Outcome:
     run = folder / "run"
     often = ("--log.interval-seconds", "1e-6", "--log.checkpoint-interval-minutes", "0.01")
     limits = ("--stop.num-updates", 60, "--max-restarts", 1)
-    with _start(folder, "train", "smoke", "--run-dir", run, *often, *limits) as process:
-        _wait_for(lambda: len(_rows(run)) > 3, process)
+    with runs.start(folder, "train", "smoke", "--run-dir", run, *often, *limits) as process:
+        runs.wait_for(lambda: len(runs.rows(run)) > 3, process)
         (learner,) = psutil.Process(process.pid).children()
         learner.kill()
-        reached = _rows(run)[-1]["num_updates"]
-        output = process.communicate(timeout=_SECONDS)[0]
+        reached = runs.rows(run)[-1]["num_updates"]
+        output = process.communicate(timeout=runs.SECONDS)[0]
     resumed = json.loads((run / "provenance.json").read_text())[-1]["event"] == "resume"
-    updates = [row["num_updates"] for row in _rows(run)]
-    frames = [row["num_frames"] for row in _rows(run)]
+    updates = [row["num_updates"] for row in runs.rows(run)]
+    frames = [row["num_frames"] for row in runs.rows(run)]
     whole = updates == list(range(1, 61)) and frames == sorted(set(frames))
-    held = process.returncode == 0 and resumed and whole and not _left_behind(process)
+    held = process.returncode == 0 and resumed and whole and not runs.left_behind(process)
     told = "killed by SIGKILL; restart 1 of 1" in output
     return Outcome(held and told, f"killed after {reached} updates, restarted, 60 rows without a gap", None, None)
