@@ -16,7 +16,8 @@ from learner.checkpoint import Checkpointer
 from learner.run_directory import RunDirectory
 from learner.state import LearnerState
 from muzero import value_buffer
-from scripts import commands, look, process
+from muzero.types import SearchOutput
+from scripts import commands, evaluation, look, process
 from scripts.assemble import build_model, env_spec
 from scripts.inspection import imagine, stored, tree
 from scripts.inspection.game import Game
@@ -147,7 +148,15 @@ def test_a_parent_stands_in_the_middle_and_no_two_boxes_touch(found):
     assert all(second - first >= 1 for rows in by_depth for first, second in zip(rows, rows[1:], strict=False))
 
 
-def test_what_was_imagined_is_drawn_against_what_happened(run, call, tmp_path):
+def alternating(params, rng_key, frames, actions, is_first):
+    """A search for the agent that plays: the pole stands for a while, and nothing large is compiled."""
+    policy = jax.nn.one_hot((frames[:, -1, 2] > 0).astype(int), 2)  # to the side it leans to
+    zeros = policy[:, 0] * 0.0
+    return SearchOutput(zeros, zeros, policy, zeros, {})
+
+
+def test_what_was_imagined_is_drawn_against_what_happened(run, call, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "make_search", lambda *args, **kwargs: alternating)
     code, out, err = call("imagine", run, "--out", tmp_path / "imagine.png", "--steps", 4)
     assert (code, err) == (0, "")
     assert "values, k = 0..4" in out and (tmp_path / "imagine.png").stat().st_size > 20_000

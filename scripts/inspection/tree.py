@@ -144,4 +144,5 @@ def _edge(
 
 def _text(parent: xml.Element, x: float, y: float, text: str, *, size: int, fill: str, anchor: str = "start") -> None:
     place = {"x": f"{x:g}", "y": f"{y:g}", "font-size": str(size), "fill": fill, "text-anchor": anchor}
-    xml.SubElement(parent, "text", place).text = text
+    halo = {"paint-order": "stroke", "stroke": "#ffffff", "stroke-width": "3"} if anchor == "end" else {}
+    xml.SubElement(parent, "text", place | halo).text = text  # the label of an edge may lie on its curve
