@@ -88,9 +88,13 @@ def check_shared(path: Path, ray_address: str | None) -> None:
 
 
 def _sees(node: dict, mark: Path) -> bool:
+    """Returns whether a node sees the file; so does one that has died, which Ray may find out only now."""
     on_that_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     look = ray.remote(os.path.exists).options(num_cpus=0, scheduling_strategy=on_that_node)
-    return ray.get(look.remote(str(mark)), timeout=_JOIN_SECONDS)
+    try:
+        return ray.get(look.remote(str(mark)), timeout=_JOIN_SECONDS)
+    except ray.exceptions.TaskUnschedulableError:
+        return True
 
 
 def finds_cluster() -> bool:

@@ -1,6 +1,7 @@
 """Who may come in: no open port without a token, no run directory that a node does not see, no SIGTERM for Ray."""
 
 import signal
+from unittest import mock
 
 import pytest
 
@@ -46,6 +47,19 @@ def test_a_run_directory_that_a_node_does_not_see_is_refused(monkeypatch, tmp_pa
         cluster.check_shared(tmp_path, "auto")
     assert asked == [("head", True), ("far", True)] and list(tmp_path.iterdir()) == []
     cluster.check_shared(tmp_path / "nowhere", None)  # an embedded Ray has one node: nothing is asked
+
+
+def test_a_node_that_has_died_meanwhile_need_not_see_it(monkeypatch, tmp_path):
+    def die(*args, **settings):
+        raise cluster.ray.exceptions.TaskUnschedulableError("the node does not exist any more")
+
+    monkeypatch.setattr(cluster.ray, "remote", mock.MagicMock())
+    monkeypatch.setattr(cluster.ray, "get", die)
+    monkeypatch.setattr(
+        cluster.ray, "nodes", lambda: [{"NodeID": "0" * 56, "NodeManagerHostname": "far", "Alive": True}]
+    )
+    cluster.check_shared(tmp_path, "auto")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ray_starts_deaf_to_sigterm_and_we_are_not():

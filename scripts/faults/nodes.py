@@ -86,11 +86,11 @@ def node_killed_and_another_joins(folder: Path) -> Outcome:
             before, lost = marked.collect_from(pool, marked.NUM_WORKERS), _processes(node)
             rest = thread.submit(marked.collect_from, pool, marked.NUM_WORKERS + 1, before)
             cluster.remove_node(node, allow_graceful=False)
+            left = [pid for pid in lost if not marked.is_gone(pid)]
             num_alone = len(marked.pids(folder))
             node = _add_node(cluster)
             marks = rest.result()
             is_there = bool(set(marked.pids(folder)) & set(_processes(node)))
-    left = [pid for pid in lost if not marked.is_gone(pid)]
     is_unique = len(set(marks)) == len(marks)
     held = is_there and is_unique and pool.num_dropped > 0 and num_alone == 1 and not left
     told = f"{'replaced on the new node' if is_there else 'NOT replaced'}, {pool.num_dropped} dropped"
