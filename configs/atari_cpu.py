@@ -1,6 +1,6 @@
 """Atari on a machine without an accelerator: what `make train` runs.
 
-    python scripts/train.py atari-cpu --env.name krull
+    python scripts/train.py atari-cpu --env.name krull   # without it: assault
 
 Run time: stops after 10 minutes or 2 million frames; `--stop.minutes 45` leaves time for all of them on one core.
 Expected score: see the README.
@@ -34,7 +34,7 @@ from configs.schema import (
 )
 
 CONFIG = Config(
-    env=EnvConfig(name="krull", frame_size=64, reward_clip=1.0),
+    env=EnvConfig(name="assault", frame_size=64, reward_clip=1.0),
     network=NetworkConfig(
         latent="vector", encoder="light", history_length=4, num_channels=32, latent_size=128, hidden_size=128
     ),
