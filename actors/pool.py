@@ -7,13 +7,12 @@
 A worker is re-armed when the learner's feed asks for the next rollout, with the parameters that are the newest
 then: re-armed at the hand-over it would act on with parameters that the batch just delivered is about to change.
 A learner that does not ask is the back-pressure: `num_workers * max_in_flight` rollouts are all that can ever wait.
-Supervision happens inside `next_rollout` too (no thread, no polling):
+Ray itself is started and stopped by the program. Supervision happens inside `next_rollout` too (no thread, no polling):
 
     started ──▶ busy ──result──▶ busy ──▶ ...
                  │ died, raised, or silent for rollout_timeout_seconds: what it had in flight is dropped
                  ▼
                resting (back-off 1, 2, 4 ... 60 s) ──▶ busy as the next incarnation: new process, new seed
-Ray itself is started and stopped by the program (`ray.init(address="local", ...)` in `scripts/`), not here.
 """
 
 import dataclasses

@@ -145,8 +145,6 @@ def _rounds(config: Config):
         yield f"learner.num_processes = {learner.num_processes}: must be 1 with deterministic = True"
     if actors.max_in_flight != 1:
         yield f"actors.max_in_flight = {actors.max_in_flight}: must be 1 with deterministic = True"
-    if config.learner.num_processes != 1:
-        yield f"learner.num_processes = {config.learner.num_processes}: must be 1 with deterministic = True"
     sequences = actors.num_workers * actors.environments_per_worker
     if sequences > 0 and learner.batch_size % sequences:
         yield (
