@@ -1,6 +1,6 @@
 """Atari on a machine without an accelerator: what `make train` runs.
 
-    python scripts/train.py atari-cpu --env.name krull   # without it: assault
+    python scripts/train.py atari-cpu --env.name krull
 
 Run time: stops after 10 minutes or 2 million frames; `--stop.minutes 45` leaves time for all of them on one core.
 Expected score: see the README.

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import resource
 import shutil
@@ -50,7 +49,6 @@ def _save(directory: Path, *steps: int) -> None:
 
 def _loads(directory: Path) -> int:
     """Returns the step that a resume would load, whose weights must be those of that step."""
-    logging.getLogger("learner.checkpoint_files").setLevel(logging.ERROR)  # the table tells
     checkpoint = _open(directory).restore()
     np.testing.assert_array_equal(checkpoint.state["params"]["w"], _state(checkpoint.step)["params"]["w"])
     return checkpoint.step
