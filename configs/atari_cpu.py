@@ -14,7 +14,8 @@ Deviations from the paper, with reasons:
 * priors to the power 0.9: the policy settles near softmax(Q / 0.017). Without it every law sharpened on errors of the
   model faster than the data could mend them, and the most visited action stood still;
 * γ 0.97, λ 0.95, value weight 1: short horizons are what a short run can learn;
-* 32 updates per 1,280 new steps, learning rate 5e-4, gradients clipped: a CPU's batches are small;
+* 40 updates per 1,280 new steps, 64 start states each, from 64 games; learning rate 5e-4, gradients clipped: a
+  CPU's batches are small;
 * 4 past heads: they reach back over 10 % of training as in the paper (interval = 0.1 · updates / size).
 """
 
@@ -41,10 +42,10 @@ CONFIG = Config(
     support=SupportConfig(min_value=-15.0, max_value=15.0, num_bins=61),
     search=SearchConfig(policy="gumbel", num_simulations=16, normalisation="none", value_scale=0.1, prior_exponent=0.9),
     loss=LossConfig(discount_factor=0.97, td_lambda=0.95, value_weight=1.0),
-    value_buffer=ValueBufferConfig(size=4, push_interval=312, chunk_size=4),
-    optimiser=OptimiserConfig(learning_rate=5e-4, schedule_num_updates=12_500, max_gradient_norm=10.0),
+    value_buffer=ValueBufferConfig(size=4, push_interval=391, chunk_size=4),
+    optimiser=OptimiserConfig(learning_rate=5e-4, schedule_num_updates=15_625, max_gradient_norm=10.0),
     actors=ActorsConfig(num_workers=1, environments_per_worker=64, sequence_length=30, sequence_overlap=10),
-    learner=LearnerConfig(batch_size=64, num_passes=2, num_minibatches=16, num_devices=1, publish_interval=32),
+    learner=LearnerConfig(batch_size=64, num_passes=2, num_minibatches=20, num_devices=1, publish_interval=40),
     log=LogConfig(evaluation_episodes=10),
     stop=StopConfig(num_frames=2_000_000, minutes=10.0),
 )

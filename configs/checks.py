@@ -19,10 +19,9 @@ def check_devices(config: Config, num_available: int) -> None:
         raise ConfigError(f"learner.num_devices = {asked}: this process sees {num_available} device(s)")
     devices = asked or num_available
     devices *= config.learner.num_processes
-    minibatch = config.learner.batch_size // config.learner.num_minibatches
-    if minibatch % devices:
+    if config.learner.batch_size % devices:
         raise ConfigError(
-            f"learner.batch_size / learner.num_minibatches = {minibatch}: must be divisible by the {devices} devices "
+            f"learner.batch_size = {config.learner.batch_size}: must be divisible by the {devices} devices "
             f"of the learner (set learner.num_devices or learner.batch_size)"
         )
 
@@ -111,8 +110,12 @@ def _batches(config: Config):
             f"{name} = {share:g}: must be divisible by "
             f"actors.environments_per_worker = {environments}, the sequences of one rollout"
         )
-    if learner.num_minibatches > 0 and share % learner.num_minibatches:
-        yield f"{name} = {share:g}: must be divisible by learner.num_minibatches = {learner.num_minibatches}"
+    num_starts = config.actors.sequence_length - config.actors.sequence_overlap
+    if learner.num_minibatches > 0 and num_starts % learner.num_minibatches:
+        yield (
+            f"learner.num_minibatches = {learner.num_minibatches}: must divide the {num_starts} start states of a "
+            "sequence (actors.sequence_length - actors.sequence_overlap)"
+        )
     if learner.max_lag is not None and learner.max_lag < learner.publish_interval:
         yield (
             f"learner.max_lag = {learner.max_lag}: must be at least learner.publish_interval = "

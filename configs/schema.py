@@ -187,7 +187,7 @@ class LearnerConfig:
     num_passes: int = 1
     """Times a collected batch is gone through."""
     num_minibatches: int = 1
-    """Updates per pass; each takes batch_size / num_minibatches sequences."""
+    """Updates per pass; each takes its share of the start states of every sequence, shuffled within the sequence."""
     num_processes: int = 1
     """Learner processes, placed by Ray: each has its share of the batch and `actors.num_workers` actors of its own."""
     process_device: Literal["cpu", "gpu", "tpu"] = "cpu"

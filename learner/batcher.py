@@ -1,12 +1,11 @@
 """Rollouts → batches on the device, prepared by one host thread.
 
 learner      | update 1          | update 2          | update 3
-this thread  | copy, transfer 2  | copy, transfer 3  | ...           every frame is copied once, into its minibatch
+this thread  | copy, transfer 2  | copy, transfer 3  | ...           every frame is copied once
 actors       | play for 3        | play for 4        | ...
 """
 
 import contextlib
-import itertools
 import logging
 import queue
 import threading
@@ -16,15 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from muzero.types import Episode, Origin, RolloutResult, Trajectory
+from muzero.types import Array, Episode, Origin, RolloutResult, Trajectory, Tree
 
 _logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """`batch_size` sequences as the minibatches to update on, in order, and what came with them."""
+    """`batch_size` sequences, the start states of every update on them, and what came with them."""
 
-    minibatches: list[Trajectory]  # device arrays [B / num_minibatches, ...]
+    trajectory: Trajectory  # device arrays [B, ...]
+    passes: list[list[Array]]  # of every pass its minibatches: start states [B, S'] on the device
     params_version: np.ndarray  # [B, T+1] who searched these states
     episodes: list[Episode]
     search_stats: dict[str, float]
@@ -44,11 +44,14 @@ class BatchFeed:
 
     Args:
       next_rollout: blocks until some worker has delivered.
-      put: moves one minibatch to the devices (`jax.device_put` with the batch's sharding).
+      put: moves arrays [B, ...] to the devices (`jax.device_put` with the batch's sharding).
       batch_size: B; every rollout brings `N` sequences with `B % N == 0`.
       collect_ahead: False for lockstep.
-      num_passes, num_minibatches: how often and in how many pieces a batch is gone through.
-      seed: seed of the order of sequences, drawn anew for every pass; a single piece keeps the order of arrival.
+      num_passes: how often the start states of a batch are gone through.
+      num_minibatches: in how many pieces. Each holds as many start states of every sequence, dealt anew for every
+        pass: whole sequences would be states of one moment, and learn several times slower.
+      num_starts: S, start states of a sequence.
+      seed: seed of that order; a single piece keeps the order of time.
       first_update: updates done before the first batch.
       max_lag: a rollout is dropped if the parameters of its newest search will be older, in updates, when its batch
         is begun; None for no bound. Ends well: a learner that waits has published what the next rollout acts with.
@@ -59,12 +62,13 @@ class BatchFeed:
     def __init__(
         self,
         next_rollout: Callable[[], RolloutResult],
-        put: Callable[[Trajectory], Trajectory],
+        put: Callable[[Tree], Tree],
         *,
         batch_size: int,
         collect_ahead: bool,
         num_passes: int,
         num_minibatches: int,
+        num_starts: int,
         seed: int,
         first_update: int = 0,
         max_lag: int | None = None,
@@ -72,7 +76,8 @@ class BatchFeed:
     ):
         self._next_rollout, self._put = next_rollout, put
         self._next_update, self._max_lag = first_update, max_lag
-        self._batch_size, self._num_passes, self._num_minibatches = batch_size, num_passes, num_minibatches
+        self._batch_size, self._num_starts = batch_size, num_starts
+        self._num_passes, self._num_minibatches = num_passes, num_minibatches
         self._seed, self._num_batches = seed, num_batches
         self._queue: queue.Queue = queue.Queue()
         self._collect_ahead = collect_ahead
@@ -169,12 +174,14 @@ class BatchFeed:
         return self._max_lag is not None and lag > self._max_lag
 
     def _prepare(self, rollouts: list[RolloutResult]) -> Batch:
-        pieces = self._pieces()
+        passes = self._deal()
         self._num_batches += 1
         with self._clock.spent("copy"):
-            minibatches = [self._put(_gather(rollouts, rows)) for rows in pieces]
+            trajectory = self._put(_concatenate(rollouts))
+            passes = [[self._put(starts) for starts in pieces] for pieces in passes]
         return Batch(
-            minibatches=minibatches,
+            trajectory=trajectory,
+            passes=passes,
             params_version=np.concatenate([r.trajectory.params_version for r in rollouts]),
             episodes=[episode for r in rollouts for episode in r.episodes],
             search_stats={
@@ -184,22 +191,19 @@ class BatchFeed:
             num_frames=sum(r.num_frames for r in rollouts),
         )
 
-    def _pieces(self) -> list[np.ndarray | None]:
-        """Returns the sequences of each minibatch, in the order of the updates; None for all as they arrived."""
+    def _deal(self) -> list[list[np.ndarray]]:
+        """Returns the start states [B, S'] of each minibatch of each pass."""
+        in_order = np.tile(np.arange(self._num_starts, dtype=np.int32), (self._batch_size, 1))
         if self._num_minibatches == 1:
-            return [None] * self._num_passes
+            return [[in_order]] * self._num_passes
         rng = np.random.default_rng([self._seed, self._num_batches])
-        orders = [rng.permutation(self._batch_size) for _ in range(self._num_passes)]
-        return [rows for order in orders for rows in np.split(order, self._num_minibatches)]
+        orders = [rng.permuted(in_order, axis=1) for _ in range(self._num_passes)]
+        return [np.split(order, self._num_minibatches, axis=1) for order in orders]
 
 
-def _gather(rollouts: list[RolloutResult], rows: np.ndarray | None) -> Trajectory:
-    """Returns these sequences of `rollouts`, straight from the arrays that Ray delivered."""
-    parts = zip(*[r.trajectory for r in rollouts], strict=True)
-    if rows is None:
-        return Trajectory(*[np.concatenate(part) for part in parts])
-    pick = lambda sequences: np.stack([sequences[row] for row in rows])
-    return Trajectory(*[pick(list(itertools.chain.from_iterable(part))) for part in parts])
+def _concatenate(rollouts: list[RolloutResult]) -> Trajectory:
+    """Returns the sequences of all `rollouts`, straight from the arrays that Ray delivered."""
+    return Trajectory(*[np.concatenate(parts) for parts in zip(*[r.trajectory for r in rollouts], strict=True)])
 
 
 class _Clock:

@@ -14,7 +14,7 @@ import numpy as np
 from learner.batcher import Batch
 from learner.metrics import MeanAccumulator
 from learner.state import LearnerState
-from learner.update import SKIPPED, UpdateFn, num_compilations
+from learner.update import SKIPPED, Minibatch, UpdateFns, num_compilations
 from muzero.types import Params, Trajectory
 
 
@@ -40,12 +40,12 @@ class Report(NamedTuple):
 class NonFiniteError(RuntimeError):
     """Training cannot go on: numbers are not finite, again and again.
 
-    `minibatch` is what the last update was made on (None if the parameters themselves are at fault).
+    `batch` is what the last updates were made on (None if the parameters themselves are at fault).
     """
 
-    def __init__(self, message: str, minibatch: Trajectory | None):
+    def __init__(self, message: str, batch: Trajectory | None):
         super().__init__(message)
-        self.minibatch = minibatch
+        self.batch = batch
 
 
 class LearnerLoop:
@@ -54,7 +54,7 @@ class LearnerLoop:
     Args:
       state: the learner state to go on from.
       counters: what that state has consumed.
-      update_fn: the jitted update; donates the state.
+      update_fns: the jitted programs; an update donates the state.
       publish: called with (version, search average) after every `publish_interval` updates.
       publish_interval: updates.
       max_skipped_in_row: skipped updates in a row that end the run.
@@ -65,14 +65,14 @@ class LearnerLoop:
         state: LearnerState,
         counters: Counters,
         *,
-        update_fn: UpdateFn,
+        update_fns: UpdateFns,
         publish: Callable[[int, Params], None],
         publish_interval: int,
         max_skipped_in_row: int,
     ):
         self.state, self.counters = state, counters
         self._max_skipped_in_row, self._skipped_in_row = max_skipped_in_row, 0
-        self._update_fn, self._publish, self._publish_interval = update_fn, publish, publish_interval
+        self._update_fns, self._publish, self._publish_interval = update_fns, publish, publish_interval
         self._means = MeanAccumulator()
         self._pending: list[Any] = []  # metrics still on the device
         self._waited = 0.0
@@ -89,12 +89,15 @@ class LearnerLoop:
         self._record_batch(batch)
         num_tried = self.counters.num_updates + self.counters.num_skipped
         skipped = []
-        for index, minibatch in enumerate(batch.minibatches, 1):
-            self.state, metrics = self._update_fn(self.state, minibatch)
-            self._pending.append(metrics)
-            skipped.append(metrics[SKIPPED])
-            if (num_tried + index) % self._publish_interval == 0:
-                self.publish()
+        for pieces in batch.passes:
+            prepared = self._update_fns.prepare(self.state, batch.trajectory)
+            for starts in pieces:
+                minibatch = Minibatch(batch.trajectory, prepared, starts)
+                self.state, metrics = self._update_fns.update(self.state, minibatch)
+                self._pending.append(metrics)
+                skipped.append(metrics[SKIPPED])
+                if (num_tried + len(skipped)) % self._publish_interval == 0:
+                    self.publish()
         was_skipped = [bool(x) for x in jax.device_get(skipped)]  # waits for the device
         self._advance(
             num_updates=len(was_skipped) - sum(was_skipped),
@@ -105,7 +108,7 @@ class LearnerLoop:
             num_batches=1,
             seconds=time.monotonic() - started,
         )
-        self._require_progress(batch.minibatches, was_skipped)
+        self._require_progress(batch.trajectory, was_skipped)
         return batch
 
     def publish(self) -> None:
@@ -133,15 +136,15 @@ class LearnerLoop:
         self._waited, self._row_started, self._row_counters = 0.0, time.monotonic(), self.counters
         return Report(self.counters, scalars)
 
-    def _require_progress(self, minibatches: Sequence[Trajectory], was_skipped: Sequence[bool]) -> None:
+    def _require_progress(self, batch: Trajectory, was_skipped: Sequence[bool]) -> None:
         """Raises NonFiniteError if too many updates in a row were skipped."""
-        for minibatch, skipped in zip(minibatches, was_skipped, strict=True):
+        for skipped in was_skipped:
             self._skipped_in_row = self._skipped_in_row + 1 if skipped else 0
             if self._skipped_in_row >= self._max_skipped_in_row:
                 raise NonFiniteError(
                     f"{self._skipped_in_row} updates in a row had numbers that are not finite; "
                     f"{self.counters.num_updates} updates were made before it",
-                    minibatch,
+                    batch,
                 )
 
     def _advance(self, **amounts: float) -> None:

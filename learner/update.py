@@ -1,6 +1,8 @@
 """One update: the only place that knows about jit, meshes and shardings."""
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +12,28 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from learner.state import LearnerState
 from muzero import value_buffer
-from muzero.losses import LossFn, LossOutput
+from muzero.losses import Loss, LossOutput, Prepared
 from muzero.types import Array, Params, Trajectory, Tree
 
 Metrics = dict[str, Array]
 SKIPPED = "optimiser/skipped"
-UpdateFn = Callable[[LearnerState, Trajectory], tuple[LearnerState, Metrics]]
+
+
+class Minibatch(NamedTuple):
+    """What one update learns from: some start states of every sequence of a batch."""
+
+    trajectory: Trajectory  # [B, ...]
+    prepared: Prepared  # [B, ...]
+    starts: Array  # [B, S'] int32
+
+
+class UpdateFns(NamedTuple):
+    """The two programs of the learner."""
+
+    prepare: Callable[[LearnerState, Trajectory], Prepared]
+    """Makes the targets of a batch, once for a pass over it."""
+    update: Callable[[LearnerState, Minibatch], tuple[LearnerState, Metrics]]
+    """Makes one update; the state is donated."""
 
 
 _num_compilations = 0
@@ -52,13 +70,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def make_put(mesh: Mesh) -> Callable[[Trajectory], Trajectory]:
-    """Returns what moves the sequences of this process to its devices, as its share of the batch of all processes."""
+def make_put(mesh: Mesh) -> Callable[[Tree], Tree]:
+    """Returns what moves arrays [B, ...] of this process to its devices, as its share of the batch of all processes."""
     sharding = batch_sharding(mesh)
     if not mesh.is_multi_process:
-        return lambda minibatch: jax.device_put(minibatch, sharding)
+        return lambda batch: jax.device_put(batch, sharding)
     share = lambda x: jax.make_array_from_process_local_data(sharding, x)
-    return lambda minibatch: jax.tree.map(share, minibatch)
+    return lambda batch: jax.tree.map(share, batch)
 
 
 def place(tree: Tree, mesh: Mesh) -> Tree:
@@ -72,11 +90,9 @@ def place(tree: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(whole, tree)
 
 
-def batch_loss(loss_fn: LossFn, params: Params, state: LearnerState, batch: Trajectory) -> tuple[Array, LossOutput]:
-    """Returns the loss per weighted start state of the whole batch [B, ...], and the summed diagnostics."""
-    rows = jax.vmap(loss_fn, (None, None, None, 0))(
-        params, state.target_average.representation, state.value_buffer, batch
-    )
+def batch_loss(loss: Loss, params: Params, state: LearnerState, minibatch: Minibatch) -> tuple[Array, LossOutput]:
+    """Returns the loss per weighted start state of the whole minibatch, and the summed diagnostics."""
+    rows = jax.vmap(loss.evaluate, (None, None, 0, 0, 0))(params, state.value_buffer, *minibatch)
     total = jax.tree.map(lambda x: jnp.sum(x, axis=0), rows)
     return total.loss / jnp.maximum(total.num_starts, 1.0), total
 
@@ -87,7 +103,7 @@ def moving_average(average: Params, params: Params, rate: float) -> Params:
 
 
 def make_update(
-    loss_fn: LossFn,
+    loss: Loss,
     optimiser: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
@@ -95,23 +111,27 @@ def make_update(
     search_average_rate: float,
     target_average_rate: float,
     push_interval: int,
-) -> UpdateFn:
-    """Returns the jitted `update(state, batch) -> (state, metrics)`; `state` is donated.
+) -> UpdateFns:
+    """Returns the learner's programs, jitted.
 
-    If any number of the batch, the loss, the gradient or the step is not finite, the state comes back as it was and
+    If any number of the minibatch, the loss, the gradient or the step is not finite, the state comes back as it was and
     `SKIPPED` is 1 in the metrics: one NaN would stay in Adam's moments and in both averages for good.
 
     Args:
-      loss_fn: loss of one sequence.
+      loss: of one sequence.
       optimiser, schedule: from `make_optimiser`.
       mesh: devices; the batch is split over its "data" axis, the state replicated.
       search_average_rate, target_average_rate: update rates of the two averages.
       push_interval: updates between two pushes of the target average's head into the value buffer.
     """
 
-    def update(state: LearnerState, batch: Trajectory) -> tuple[LearnerState, Metrics]:
-        grad_fn = jax.value_and_grad(lambda params: batch_loss(loss_fn, params, state, batch), has_aux=True)
-        (loss, total), gradient = grad_fn(state.params)
+    def prepare(state: LearnerState, batch: Trajectory) -> Prepared:
+        fixed = state.params, state.target_average.representation, state.value_buffer
+        return jax.vmap(functools.partial(loss.prepare, *fixed))(batch)
+
+    def update(state: LearnerState, minibatch: Minibatch) -> tuple[LearnerState, Metrics]:
+        grad_fn = jax.value_and_grad(lambda params: batch_loss(loss, params, state, minibatch), has_aux=True)
+        (mean_loss, total), gradient = grad_fn(state.params)
         step, optimiser_state = optimiser.update(gradient, state.optimiser_state, state.params)
         params = optax.apply_updates(state.params, step)
         target_average = moving_average(state.target_average, params, target_average_rate)
@@ -129,11 +149,11 @@ def make_update(
             num_updates=num_updates,
         )
         norms = {
-            "loss/total": loss,
+            "loss/total": mean_loss,
             "optimiser/gradient_norm": optax.global_norm(gradient),
             "optimiser/update_norm": optax.global_norm(step),
         }
-        is_sound = all_finite((batch, norms))
+        is_sound = all_finite((minibatch, norms))
         new_state = jax.tree.map(lambda new, old: jnp.where(is_sound, new, old), advanced, state)
         metrics = (
             _loss_metrics(total)
@@ -143,11 +163,10 @@ def make_update(
         )
         return new_state, metrics
 
-    return jax.jit(
-        update,
-        in_shardings=(replicated(mesh), batch_sharding(mesh)),
-        out_shardings=(replicated(mesh), replicated(mesh)),
-        donate_argnums=0,
+    whole, split = replicated(mesh), batch_sharding(mesh)
+    return UpdateFns(
+        jax.jit(prepare, in_shardings=(whole, split), out_shardings=split),
+        jax.jit(update, in_shardings=(whole, split), out_shardings=(whole, whole), donate_argnums=0),
     )
 
 

@@ -1,7 +1,8 @@
 """One sequence → its summed loss: MuZero's unroll and the past-policy loss of *Proper Value Equivalence*.
 
-`make_loss` fixes everything but parameters and data; the learner vmaps the result, sums and divides by the number of
-weighted start states of the global batch.  Cross-entropies are reported as KL (minus target entropy).
+`make_loss` fixes everything but parameters and data.  Targets are prepared once for a whole sequence, the loss is taken
+on any of its start states; the learner vmaps both, sums and divides by the number of weighted start states of the
+global minibatch.  Cross-entropies are reported as KL (minus target entropy).
 """
 
 import functools
@@ -14,10 +15,10 @@ import jax.numpy as jnp
 from muzero import value_buffer
 from muzero.model import Model, unroll
 from muzero.observation import stack_trajectory
-from muzero.past_policies import overlap_by_age, past_head_loss
+from muzero.past_policies import PastTargets, past_losses, past_targets
 from muzero.step_losses import step_losses, step_weights, tagged
 from muzero.support import Support
-from muzero.targets import Targets, make_targets, windows
+from muzero.targets import Targets, make_targets
 from muzero.types import Array, ModelOutput, Params, Trajectory, Tree
 from muzero.value_buffer import ValueBuffer
 
@@ -31,7 +32,20 @@ class LossOutput(NamedTuple):
     weights: dict[str, Array]  # metric → what that sum has to be divided by
 
 
-LossFn = Callable[[Params, Tree, ValueBuffer, Trajectory], LossOutput]
+class Prepared(NamedTuple):
+    """What one sequence is trained towards: made once, good for all updates that go through its start states."""
+
+    targets: Targets  # of all S start states
+    past: PastTargets | None  # None: plain MuZero
+
+
+class Loss(NamedTuple):
+    """The loss of one sequence in two steps; vmap for more sequences."""
+
+    prepare: Callable[[Params, Tree, ValueBuffer, Trajectory], Prepared]
+    """(parameters, target average's representation, stored heads, sequence) → its targets, no gradient."""
+    evaluate: Callable[[Params, ValueBuffer, Trajectory, Prepared, Array], LossOutput]
+    """(parameters, stored heads, sequence, its targets, start states [S']) → the loss summed over those."""
 
 
 class LossSettings(NamedTuple):
@@ -51,16 +65,16 @@ class LossSettings(NamedTuple):
     past_latents: str
 
 
-def make_loss(model: Model, support: Support, **settings) -> LossFn:
-    """Returns `loss(params, target_representation, value_buffer, trajectory) -> LossOutput` for one sequence.
+def make_loss(model: Model, support: Support, **settings) -> Loss:
+    """Returns the loss; `settings` are the fields of `LossSettings`.
 
-    `settings` are the fields of `LossSettings`. With `past_weight` 0 the past heads are not evaluated at all:
-    plain MuZero.
+    With `past_weight` 0 the past heads are not evaluated at all: plain MuZero.
     """
-    return functools.partial(sequence_loss, model, support, LossSettings(**settings))
+    fixed = (model, support, LossSettings(**settings))
+    return Loss(functools.partial(prepare, *fixed), functools.partial(evaluate, *fixed))
 
 
-def sequence_loss(
+def prepare(
     model: Model,
     support: Support,
     settings: LossSettings,
@@ -68,51 +82,70 @@ def sequence_loss(
     target_representation: Tree,
     buffer: ValueBuffer,
     trajectory: Trajectory,
-) -> LossOutput:
-    """Returns the loss of one sequence, summed over its start states, and diagnostics.
+) -> Prepared:
+    """Returns the targets of one sequence.
 
     Args:
       model, support, settings: fixed by `make_loss`.
-      params: what the gradient is taken of.
+      params: the online parameters, read with `past_latents = online`.
       target_representation: the target average's representation, for the latents of the real states.
       buffer: the stored heads.
       trajectory: one sequence.
     """
+    factors = dict(discount_factor=settings.discount_factor, td_lambda=settings.td_lambda)
     targets = make_targets(
-        trajectory,
-        num_starts=settings.num_starts,
-        num_unroll_steps=settings.num_unroll_steps,
-        discount_factor=settings.discount_factor,
-        td_lambda=settings.td_lambda,
+        trajectory, num_starts=settings.num_starts, num_unroll_steps=settings.num_unroll_steps, **factors
     )
-    stacks = stack_trajectory(trajectory, settings.num_actions, trajectory.is_first.shape[0])
-    actions = windows(trajectory.action, settings.num_starts, settings.num_unroll_steps)
-    output = jax.vmap(functools.partial(unroll, model, params))(stacks[: settings.num_starts], actions)
+    if settings.past_weight == 0:
+        return Prepared(targets, None)
+    representation = target_representation if settings.past_latents == "target" else params.representation
+    stacks = stack_trajectory(trajectory, settings.num_actions, jnp.arange(trajectory.is_first.shape[0]))
+    past = past_targets(
+        model,
+        support,
+        buffer,
+        jax.vmap(model.represent, (None, 0))(representation, stacks),
+        trajectory,
+        chunk_size=settings.chunk_size,
+        clip_threshold=settings.past_clip,
+        **factors,
+    )
+    return jax.lax.stop_gradient(Prepared(targets, past))
+
+
+def evaluate(
+    model: Model,
+    support: Support,
+    settings: LossSettings,
+    params: Params,
+    buffer: ValueBuffer,
+    trajectory: Trajectory,
+    prepared: Prepared,
+    starts: Array,
+) -> LossOutput:
+    """Returns the loss of some start states of one sequence, summed over them, and diagnostics.
+
+    Args:
+      model, support, settings: fixed by `make_loss`.
+      params: what the gradient is taken of.
+      buffer: the stored heads; one that was pushed after `prepared` was made has no targets yet and is left out.
+      trajectory, prepared: one sequence and its targets.
+      starts: [S'], below S.
+    """
+    targets = jax.tree.map(lambda x: x[starts], prepared.targets)
+    from_starts = lambda length: starts[:, None] + jnp.arange(length)
+    stacks = stack_trajectory(trajectory, settings.num_actions, starts)
+    actions = trajectory.action[from_starts(settings.num_unroll_steps)]
+    output = jax.vmap(functools.partial(unroll, model, params))(stacks, actions)
     total, sums, counts = base_loss(support, settings, output, targets)
-    if settings.past_weight > 0:
-        representation = target_representation if settings.past_latents == "target" else params.representation
-        state_latents = jax.lax.stop_gradient(jax.vmap(model.represent, (None, 0))(representation, stacks))
-
-        def one_head(head_params):
-            return past_head_loss(
-                model,
-                support,
-                head_params,
-                output.latent,
-                state_latents,
-                trajectory,
-                targets,
-                discount_factor=settings.discount_factor,
-                td_lambda=settings.td_lambda,
-                clip_threshold=settings.past_clip,
-            )
-
-        rows = value_buffer.over_heads(one_head, buffer, settings.chunk_size)
-        past = value_buffer.mean_over_filled(rows, buffer)
+    if prepared.past is not None:
+        heads = value_buffer.without_newer(buffer, prepared.past.push_update)
+        vs = prepared.past.vs[:, from_starts(settings.num_unroll_steps + 1)]
+        past = past_losses(model, support, heads, output.latent, vs, targets, settings.chunk_size)
         total += settings.past_weight * past.loss
-        overlaps, num_states = overlap_by_age(rows, buffer)
-        sums = sums | past.sums | overlaps
-        counts = counts | past.counts | num_states
+        past_sums, past_counts = tagged({"past": past})
+        sums = sums | past_sums | prepared.past.sums
+        counts = counts | past_counts | prepared.past.counts
     return LossOutput(total, jnp.sum(targets.value_mask[:, 0]), sums, counts)
 
 
@@ -122,7 +155,7 @@ def base_loss(
     """Returns MuZero's loss summed over start states, diagnostics as sums, and their divisors.
 
     Args:
-      support, settings: as in `sequence_loss`.
+      support, settings: as in `evaluate`.
       output: predictions of every start state, each field with a leading S.
       targets: of the same start states.
     """

@@ -39,8 +39,8 @@ def stack_history(frames: Array, actions: Array, is_first: Array, num_actions: i
     return jnp.concatenate([stacked, jnp.moveaxis(planes, 0, -1)], axis=-1)
 
 
-def stack_trajectory(trajectory: Trajectory, num_actions: int, num_states: int) -> Array:
-    """Returns the stacked observations [num_states, ...] of the first states of one sequence."""
+def stack_trajectory(trajectory: Trajectory, num_actions: int, states: Array) -> Array:
+    """Returns the stacked observations [S, ...] of these states [S] of one sequence."""
     history = trajectory.history_is_first.shape[0]
     frames = jnp.concatenate([trajectory.history_observation, trajectory.observation])
     actions = jnp.concatenate([trajectory.history_action, trajectory.action])
@@ -52,4 +52,4 @@ def stack_trajectory(trajectory: Trajectory, num_actions: int, num_states: int) 
             window(frames, history + 1), window(actions, history), window(is_first, history + 1), num_actions
         )
 
-    return jax.vmap(stack)(jnp.arange(num_states))
+    return jax.vmap(stack)(states)

@@ -1,4 +1,8 @@
-"""The past-policy loss of *Proper Value Equivalence*: what one stored head asks of the model's latents."""
+"""The past-policy loss of *Proper Value Equivalence*: what the stored heads ask of the model's latents.
+
+Once for a sequence, the V-trace targets of every stored head; then, for any of its start states, the cross-entropy of
+the head's values along the imagined latents against them.
+"""
 
 from typing import NamedTuple
 
@@ -7,19 +11,20 @@ import jax.numpy as jnp
 
 from muzero import value_buffer
 from muzero.model import Model
-from muzero.step_losses import step_losses, step_weights, tagged
+from muzero.step_losses import StepLosses, step_losses, step_weights
 from muzero.support import Support
-from muzero.targets import Targets, importance_ratio, vtrace_targets, windows
+from muzero.targets import Targets, importance_ratio, vtrace_targets
 from muzero.types import Array, Trajectory, Tree
 from muzero.value_buffer import ValueBuffer
 
 
-class PastOutput(NamedTuple):
-    """The past-policy loss of one head on one sequence, and its diagnostics as sums and divisors."""
+class PastTargets(NamedTuple):
+    """What the heads of a value buffer make of one sequence; M slots."""
 
-    loss: Array
-    sums: dict[str, Array]
-    counts: dict[str, Array]
+    vs: Array  # [M, T+1], V-trace targets, no gradient
+    push_update: Array  # [M], of the heads behind them
+    sums: dict[str, Array]  # diagnostics, the mean over heads of sums over decisions
+    counts: dict[str, Array]  # what those have to be divided by
 
 
 class HeadTargets(NamedTuple):
@@ -42,7 +47,15 @@ def head_targets(
     td_lambda: float,
     clip_threshold: float,
 ) -> HeadTargets:
-    """Returns policy, values and V-trace targets of one stored head; arguments as of `past_head_loss`."""
+    """Returns policy, values and V-trace targets of one stored head.
+
+    Args:
+      model, support: the networks and their categorical support.
+      head_params: the stored head; its owner stops the gradient.
+      state_latents: [T+1, ...] latents of the real states, no gradient.
+      trajectory: one sequence.
+      discount_factor, td_lambda, clip_threshold: γ, λ and the V-trace clip.
+    """
     policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(head_params, state_latents)
     policy = jax.nn.softmax(policy_logits[:-1])
     target_prob = jnp.take_along_axis(policy, trajectory.action[:, None], axis=1)[:, 0]
@@ -61,81 +74,81 @@ def head_targets(
     return HeadTargets(policy, target_prob, value, vs)
 
 
-def past_head_loss(
+def past_targets(
     model: Model,
     support: Support,
-    head_params: Tree,
-    latents: Array,
+    buffer: ValueBuffer,
     state_latents: Array,
     trajectory: Trajectory,
-    targets: Targets,
     *,
-    discount_factor: float,
-    td_lambda: float,
+    chunk_size: int,
     clip_threshold: float,
-) -> PastOutput:
-    """Returns Σ_t Σ_k w_k CE(vs^i_{t+k}, v_i(zᵏ)) of one stored head (Grimm et al., section 5 and appendix A.4).
+    **factors: float,
+) -> PastTargets:
+    """Returns the V-trace targets of every stored head on one sequence, and how its policy compares with the actor's.
+
+    Args:
+      model, support, state_latents, trajectory, clip_threshold: as of `head_targets`.
+      buffer: the ring of heads.
+      chunk_size: heads evaluated at a time.
+      factors: `discount_factor` and `td_lambda`.
+    """
+    real = 1.0 - trajectory.is_first[1:].astype(jnp.float32)
+
+    def one_head(head_params):
+        head = head_targets(
+            model, support, head_params, state_latents, trajectory, clip_threshold=clip_threshold, **factors
+        )
+        ratio = head.target_prob / trajectory.behaviour_prob
+        diagnostics = {
+            "rho_mean": importance_ratio(head.target_prob, trajectory.behaviour_prob, clip_threshold),
+            "rho_clipped_fraction": ratio > clip_threshold,
+            "overlap": policy_overlap(head.policy, trajectory),
+            "target_square": head.vs[:-1] ** 2,
+            "target_mean": head.vs[:-1],
+            "error_square": (head.vs - head.value)[:-1] ** 2,
+        }
+        return head.vs, {f"value_buffer/{name}": jnp.sum(real * x) for name, x in diagnostics.items()}
+
+    vs, rows = value_buffer.over_heads(one_head, buffer, chunk_size)
+    num_real = value_buffer.filled_mask(buffer) * jnp.sum(real)
+    sums, counts = value_buffer.mean_over_filled((rows, dict.fromkeys(rows, num_real)), buffer)
+    for age, slot in zip(("newest", "oldest"), value_buffer.newest_and_oldest(buffer), strict=True):
+        sums[f"value_buffer/overlap_{age}"] = rows["value_buffer/overlap"][slot]
+        counts[f"value_buffer/overlap_{age}"] = num_real[slot]
+    return PastTargets(vs, buffer.push_update, sums, counts)
+
+
+def past_losses(
+    model: Model,
+    support: Support,
+    buffer: ValueBuffer,
+    latents: Array,
+    vs: Array,
+    targets: Targets,
+    chunk_size: int,
+) -> StepLosses:
+    """Returns Σ_t Σ_k w_k CE(vs^i_{t+k}, v_i(zᵏ)), the mean over the stored heads (Grimm et al., section 5, A.4).
 
     Args:
       model, support: the networks and their categorical support.
-      head_params: the stored head; its owner stops the gradient.
+      buffer: the ring of heads; exactly 0 while it is empty.
       latents: [S, K+1, ...] imagined latents of the online network: the gradient flows into these.
-      state_latents: [T+1, ...] latents of the real states, no gradient.
-      trajectory: one sequence.
-      targets: its masks.
-      discount_factor, td_lambda, clip_threshold: γ, λ and the V-trace clip.
+      vs: [M, S, K+1] targets of every head.
+      targets: the masks of these start states.
+      chunk_size: heads evaluated at a time.
     """
-    real = 1.0 - trajectory.is_first[1:].astype(jnp.float32)
-    policy, target_prob, value, vs = head_targets(
-        model,
-        support,
-        head_params,
-        state_latents,
-        trajectory,
-        discount_factor=discount_factor,
-        td_lambda=td_lambda,
-        clip_threshold=clip_threshold,
-    )
-    num_starts, length = targets.value_mask.shape
-    probs = support.to_probs(windows(vs, num_starts, length) * (1.0 - targets.absorbed_mask))
-    _, logits = jax.vmap(jax.vmap(model.predict, (None, 0)), (None, 0))(head_params, latents)
-    steps = step_losses(logits, probs, targets.value_mask, step_weights(length - 1))
-    sums, counts = tagged({"past": steps})
-    ratio = target_prob / trajectory.behaviour_prob
-    diagnostics = {
-        "value_buffer/rho_mean": jnp.sum(
-            real * importance_ratio(target_prob, trajectory.behaviour_prob, clip_threshold)
-        ),
-        "value_buffer/rho_clipped_fraction": jnp.sum(real * (ratio > clip_threshold)),
-        "value_buffer/overlap": jnp.sum(real * policy_overlap(policy, trajectory)),
-    }
-    moments = {
-        "value_buffer/target_square": jnp.sum(real * vs[:-1] ** 2),
-        "value_buffer/target_mean": jnp.sum(real * vs[:-1]),
-        "value_buffer/error_square": jnp.sum(real * (vs - value)[:-1] ** 2),
-    }
-    return PastOutput(
-        steps.loss,
-        sums | diagnostics | moments,
-        counts | dict.fromkeys(diagnostics | moments, jnp.sum(real)),
-    )
+    weights = step_weights(vs.shape[-1] - 1)
+
+    def one_head(head_params, vs):
+        probs = support.to_probs(vs * (1.0 - targets.absorbed_mask))
+        _, logits = jax.vmap(jax.vmap(model.predict, (None, 0)), (None, 0))(head_params, latents)
+        return step_losses(logits, probs, targets.value_mask, weights)
+
+    losses = value_buffer.mean_over_filled(value_buffer.over_heads(one_head, buffer, chunk_size, vs), buffer)
+    return losses._replace(weights=weights)
 
 
 def policy_overlap(policy: Array, trajectory: Trajectory) -> Array:
     """Returns Σ_a min(μ, π) [T] of a policy [T, A] and the one that acted: how much V-trace can correct."""
     return jnp.sum(jnp.minimum(policy, trajectory.search_policy[:-1]), axis=-1)
-
-
-def overlap_by_age(rows: PastOutput, buffer: ValueBuffer) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Returns the overlaps of the newest and the oldest head as sums over real decisions, and their divisors.
-
-    Args:
-      rows: `past_head_loss` of every slot, each leaf [M].
-      buffer: the ring.
-    """
-    tags = [f"value_buffer/overlap_{age}" for age in ("newest", "oldest")]
-    pick = lambda values: {
-        tag: values["value_buffer/overlap"][slot]
-        for tag, slot in zip(tags, value_buffer.newest_and_oldest(buffer), strict=True)
-    }
-    return pick(rows.sums), pick(rows.counts)

@@ -58,19 +58,24 @@ def filled_mask(buffer: ValueBuffer) -> Array:
     return (buffer.push_update >= 0).astype(jnp.float32)
 
 
-def over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int) -> Tree:
-    """Returns `fn(head_params)` of every slot, each leaf [M, ...], exactly 0 where a slot is empty.
+def without_newer(buffer: ValueBuffer, push_update: Array) -> ValueBuffer:
+    """Returns the buffer with the slots as empty that have been pushed into since `push_update` [M] was read."""
+    return buffer._replace(push_update=jnp.where(buffer.push_update == push_update, push_update, -1))
+
+
+def over_heads(fn: Callable[..., Tree], buffer: ValueBuffer, chunk_size: int, *rows: Tree) -> Tree:
+    """Returns `fn(head_params, *rows)` of every slot, each leaf [M, ...], exactly 0 where a slot is empty.
 
     All M slots are always evaluated, `chunk_size` at a time as one batched product, so that nothing is
     recompiled while the buffer fills and the logits of all heads never exist at once; the backward
     pass recomputes a chunk.  A single chunk is kept: what it takes has been granted.
-    Stored heads are frozen: no gradient reaches them.
+    Stored heads are frozen: no gradient reaches them.  Of `rows`, each leaf [M, ...], a slot gets its own.
     """
-    slots = jax.lax.stop_gradient(buffer.head_params), filled_mask(buffer)
+    slots = jax.lax.stop_gradient(buffer.head_params), filled_mask(buffer), rows
 
     def masked(slot):
-        head_params, keep = slot
-        return jax.tree.map(lambda x: jnp.where(keep > 0, x, jnp.zeros_like(x)), fn(head_params))
+        head_params, keep, row = slot
+        return jax.tree.map(lambda x: jnp.where(keep > 0, x, jnp.zeros_like(x)), fn(head_params, *row))
 
     if buffer.push_update.shape[0] <= chunk_size:
         return jax.vmap(masked)(slots)

@@ -10,7 +10,7 @@ from actors.rollout import Rollout
 from configs.schema import Config, EnvConfig
 from configs.serialise import section
 from learner.state import LearnerState, init_state, make_optimiser
-from learner.update import UpdateFn, make_mesh, make_update, place
+from learner.update import UpdateFns, make_mesh, make_update, place
 from muzero.losses import make_loss
 from muzero.model import Model, make_model
 from muzero.observation import stack_shape
@@ -79,21 +79,26 @@ def rollout_builder(config: Config) -> Callable[[int], Rollout]:
     return functools.partial(build_rollout, config)
 
 
-def build_learner(config: Config, spec: EnvironmentSpec) -> tuple[LearnerState, UpdateFn, jax.sharding.Mesh]:
-    """Returns the state before the first update, replicated over the devices, the update and its mesh."""
+def num_starts(config: Config) -> int:
+    """Returns S, the start states of a sequence: those that its neighbours do not train on."""
+    return config.actors.sequence_length - config.actors.sequence_overlap
+
+
+def build_learner(config: Config, spec: EnvironmentSpec) -> tuple[LearnerState, UpdateFns, jax.sharding.Mesh]:
+    """Returns the state before the first update, replicated over the devices, its programs and its mesh."""
     model, support = build_model(config, spec)
-    loss_fn = make_loss(
+    loss = make_loss(
         model,
         support,
         num_actions=spec.num_actions,
-        num_starts=config.actors.sequence_length - config.actors.sequence_overlap,
+        num_starts=num_starts(config),
         chunk_size=config.value_buffer.chunk_size,
         **section(config.loss),
     )
     optimiser, schedule = make_optimiser(**section(config.optimiser))
     mesh = make_mesh(config.learner.num_devices)
-    update_fn = make_update(
-        loss_fn,
+    update_fns = make_update(
+        loss,
         optimiser,
         schedule,
         mesh,
@@ -104,4 +109,4 @@ def build_learner(config: Config, spec: EnvironmentSpec) -> tuple[LearnerState, 
     state = init_state(
         model.init, optimiser, value_buffer_size=config.value_buffer.size, rng_key=jax.random.key(config.seed)
     )
-    return place(state, mesh), update_fn, mesh
+    return place(state, mesh), update_fns, mesh

@@ -57,10 +57,10 @@ class Saver:
             metadata = self._metadata(loop.counters) | {"score": score}
             self._checkpointer.save_best(loop.counters.num_updates, loop.state, metadata)
 
-    def save_evidence(self, minibatch: Trajectory, counters: Counters) -> None:
+    def save_evidence(self, batch: Trajectory, counters: Counters) -> None:
         """Writes the batch on which no update could be made to `nonfinite-<updates>.npz` of the run."""
         path = self._directory.path / f"nonfinite-{counters.num_updates:09d}.npz"
-        write_arrays(path, {name: np.asarray(array) for name, array in minibatch._asdict().items()})
+        write_arrays(path, {name: np.asarray(array) for name, array in batch._asdict().items()})
         print(f"the batch is in {path}", flush=True)
 
     def has(self, num_updates: int) -> bool:

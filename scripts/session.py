@@ -21,7 +21,7 @@ from learner.state import LearnerState
 from learner.update import make_put, place
 from muzero.types import Params, PublishedParams
 from scripts import evaluation, process, workload
-from scripts.assemble import build_learner, env_spec, rollout_builder
+from scripts.assemble import build_learner, env_spec, num_starts, rollout_builder
 from scripts.interrupts import Interrupted, Interrupts
 from scripts.saving import Saver
 from scripts.timer import Timer
@@ -83,7 +83,7 @@ class Session:
         return self._interrupts.name
 
     def _make_loop(self, start: Start) -> tuple[LearnerLoop, Saver, jax.sharding.Mesh]:
-        state, update_fn, mesh = build_learner(self._config, self._spec)
+        state, update_fns, mesh = build_learner(self._config, self._spec)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
         saver = Saver(self._config, self._directory, abstract)
         counters = Counters()
@@ -96,7 +96,7 @@ class Session:
         loop = LearnerLoop(
             state,
             counters,
-            update_fn=update_fn,
+            update_fns=update_fns,
             publish=lambda version, params: self._pool.publish(PublishedParams(version, params)),
             publish_interval=self._config.learner.publish_interval,
             max_skipped_in_row=self._config.learner.max_skipped_in_row,
@@ -131,6 +131,7 @@ class Session:
             collect_ahead=learner.collect_ahead,
             num_passes=learner.num_passes,
             num_minibatches=learner.num_minibatches,
+            num_starts=num_starts(self._config),
             seed=self._config.seed,
             num_batches=self._loop.counters.num_batches,
             first_update=self._loop.counters.num_updates,
@@ -164,8 +165,8 @@ class Session:
             if self.interrupted is None:
                 raise
         except NonFiniteError as error:
-            if error.minibatch is not None:  # else it is the state itself that must not be kept
-                self._saver.save_evidence(error.minibatch, self._loop.counters)
+            if error.batch is not None:  # else it is the state itself that must not be kept
+                self._saver.save_evidence(error.batch, self._loop.counters)
                 self._save()
             raise
         finally:

@@ -278,7 +278,7 @@ def test_the_learner_rebuilds_the_very_stack_that_the_search_saw(history):
     trajectories = [rollout.run(published()).trajectory for _ in range(7)]
     jax.effects_barrier()
     stack = jax.jit(lambda *inputs: stack_history(*inputs, NUM_ACTIONS))
-    rebuild = jax.jit(lambda sequence: stack_trajectory(sequence, NUM_ACTIONS, LENGTH))
+    rebuild = jax.jit(lambda sequence: stack_trajectory(sequence, NUM_ACTIONS, jnp.arange(LENGTH)))
     compared = 0
     for n in (0, 1):
         seen = {int(frames[n, -1, 0]): stack(frames[n], a[n], first[n]) for frames, a, first in search.asked}

@@ -27,7 +27,7 @@ def noisy_returns(value, num_rollouts, scale, seed=0):
 
 
 stack_of_every_state = jax.jit(
-    lambda trajectory: stack_trajectory(trajectory, tiny.NUM_ACTIONS, tiny.NUM_DECISIONS + 1)
+    lambda trajectory: stack_trajectory(trajectory, tiny.NUM_ACTIONS, jnp.arange(tiny.NUM_DECISIONS + 1))
 )
 stack_of = jax.jit(functools.partial(stack_history, num_actions=tiny.NUM_ACTIONS))
 from_logits = jax.jit(tiny.SUPPORT.from_logits)
@@ -163,7 +163,7 @@ def test_vtrace_targets_are_those_of_training():
 @jax.jit
 def vs_of(target, head, trajectory):
     """Returns the V-trace targets [T+1] as the past-policy loss makes them."""
-    stacks = stack_trajectory(trajectory, tiny.NUM_ACTIONS, tiny.NUM_DECISIONS + 1)
+    stacks = stack_trajectory(trajectory, tiny.NUM_ACTIONS, jnp.arange(tiny.NUM_DECISIONS + 1))
     latents = jax.vmap(tiny.MODEL.represent, (None, 0))(target, stacks)
     settings = dict(discount_factor=GAMMA, td_lambda=0.8, clip_threshold=1.0)
     return head_targets(tiny.MODEL, tiny.SUPPORT, head, latents, trajectory, **settings).vs

@@ -16,10 +16,10 @@ from ale_py.vector_env import AtariVectorEnv
 
 from actors.atari import find_game
 from configs.schema import Config, SearchConfig
-from learner.update import make_put
+from learner.update import Minibatch, make_put
 from muzero.search import qtransform_by_whole_tree
 from muzero.types import Array, Params
-from scripts.assemble import build_learner, build_model, env_spec
+from scripts.assemble import build_learner, build_model, env_spec, num_starts
 from scripts.benchmarks.measure import timed_loop
 from scripts.benchmarks.settings import synthetic_rollout
 
@@ -100,17 +100,26 @@ def make_actor(config: Config, num_environments: int) -> Callable[[float], float
 def make_learner(config: Config) -> Callable[[float], float]:
     """Returns what updates on one batch in memory for some seconds and returns updates per second."""
     spec = env_spec(config.env)
-    state, update, mesh = build_learner(config, spec)
-    size = config.learner.batch_size // config.learner.num_minibatches
-    batch = make_put(mesh)(synthetic_rollout(config, spec, size).trajectory)
-    state = jax.block_until_ready(update(state, batch)[0])
+    state, fns, mesh = build_learner(config, spec)
+    put = make_put(mesh)
+    batch = put(synthetic_rollout(config, spec, config.learner.batch_size).trajectory)
+    in_order = np.tile(np.arange(num_starts(config), dtype=np.int32), (config.learner.batch_size, 1))
+    pieces = [put(starts) for starts in np.split(in_order, config.learner.num_minibatches, axis=1)]
+
+    def one_pass() -> None:
+        nonlocal state
+        prepared = fns.prepare(state, batch)
+        for starts in pieces:
+            state = fns.update(state, Minibatch(batch, prepared, starts))[0]
+            jax.block_until_ready(state.num_updates)  # else the whole loop is dispatched at once
 
     def loop(seconds: float) -> float:
-        nonlocal state
         count, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds or count == 0:
-            state, count = update(state, batch)[0], count + 1
-            jax.block_until_ready(state.num_updates)  # else the whole loop is dispatched at once
+            one_pass()
+            count += len(pieces)
         return count / (time.perf_counter() - started)
+
+    one_pass()
 
     return loop

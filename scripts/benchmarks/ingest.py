@@ -23,7 +23,7 @@ from configs.schema import Config, EnvConfig
 from learner.batcher import BatchFeed
 from muzero.types import PublishedParams, RolloutResult
 from scripts import cluster
-from scripts.assemble import env_spec
+from scripts.assemble import env_spec, num_starts
 from scripts.benchmarks import settings
 from scripts.benchmarks.measure import alternate, report, summary
 
@@ -62,11 +62,11 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     sizes = [0.1] if tiny else PARAMETER_MEGABYTES
     with cluster_of(max(counts)):
         with feed_of_senders(config, num_senders=2) as feed:
-            batch = next(feed).minibatches[0]
+            batch = next(feed).trajectory
             loops = {"feed": lambda: feed_rate(feed, seconds), "bare": lambda: checksum_rate(batch, seconds)}
             rates = alternate(loops, "feed", "bare", rounds=rounds)
         publishing = {f"{size} MB": [publish_seconds(size, count) for count in counts] for size in sizes}
-    bytes_per_step = frame_bytes(batch) / batch.action.shape[0] / new_steps(config)
+    bytes_per_step = frame_bytes(batch) / batch.action.shape[0] / num_starts(config)
     median = summary(rates["feed"])["median"]
     return report(
         "ingest", rates, "feed", "bare", unit="bytes of frames/s",
@@ -101,7 +101,7 @@ def cluster_of(num_workers: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
-    """Starts senders behind an actor pool and a feed whose minibatches are checked as they come."""
+    """Starts senders behind an actor pool and a feed whose batches are checked as they come."""
     num_environments = config.actors.environments_per_worker
     build = lambda seed: Sender(config, num_environments, seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -126,17 +126,12 @@ def frame_bytes(batch) -> int:
     return batch.observation.nbytes + batch.history_observation.nbytes
 
 
-def new_steps(config: Config) -> int:
-    """Returns the decisions that a sequence adds to those before it."""
-    return config.actors.sequence_length - config.actors.sequence_overlap
-
-
 def feed_rate(feed: BatchFeed, seconds: float) -> float:
     """Returns bytes per second; raises RuntimeError if a batch is not what the senders wrote."""
     amount, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds or amount == 0:
         batch = next(feed)
-        frames = batch.minibatches[0]
+        frames = batch.trajectory
         received = int(checksum(frames.observation, frames.history_observation))
         sent = round(2 * batch.search_stats["sum"]) % 2**32  # the feed has taken the mean of two rollouts
         if received != sent:

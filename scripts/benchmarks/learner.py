@@ -12,7 +12,7 @@ from learner.batcher import BatchFeed
 from learner.loop import LearnerLoop
 from learner.update import make_put
 from muzero.types import RolloutResult
-from scripts.assemble import build_learner, env_spec
+from scripts.assemble import build_learner, env_spec, num_starts
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.measure import Loop, alternate, report
 
@@ -24,8 +24,8 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     with memory_feed(config) as (loop, feed):
         loops = {"learner": batches_for(loop, feed, seconds), "bare": lambda: bare_loop(seconds)}
         rates = alternate(loops, "learner", "bare", rounds=rounds)
-    minibatch = config.learner.batch_size // config.learner.num_minibatches
-    return report("learner", rates, "learner", "bare", unit="updates/s", sequences_per_update=minibatch)
+    starts = config.learner.batch_size * num_starts(config) // config.learner.num_minibatches
+    return report("learner", rates, "learner", "bare", unit="updates/s", start_states_per_update=starts)
 
 
 @contextlib.contextmanager

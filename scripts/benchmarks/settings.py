@@ -11,7 +11,7 @@ from configs.schema import ActorsConfig, Config, EnvConfig, LearnerConfig, Netwo
 from learner.batcher import BatchFeed
 from learner.loop import Counters, LearnerLoop
 from learner.state import LearnerState
-from learner.update import UpdateFn
+from learner.update import UpdateFns
 from muzero.types import RolloutResult, Trajectory
 
 # 96x96x4 frames, 6x6x32 latents, one residual block, 601 bins, 25 simulations: small enough for a CPU, with every part.
@@ -44,16 +44,17 @@ def make_feed(config: Config, next_rollout: Callable[[], RolloutResult], put: Ca
         collect_ahead=learner.collect_ahead,
         num_passes=learner.num_passes,
         num_minibatches=learner.num_minibatches,
+        num_starts=num_starts(config),
         seed=0,
     )
 
 
-def make_loop(config: Config, state: LearnerState, update: UpdateFn, publish: Callable) -> LearnerLoop:
+def make_loop(config: Config, state: LearnerState, update_fns: UpdateFns, publish: Callable) -> LearnerLoop:
     """Returns the learner's loop as a session makes it."""
     return LearnerLoop(
         state,
         Counters(),
-        update_fn=update,
+        update_fns=update_fns,
         publish=publish,
         publish_interval=config.learner.publish_interval,
         max_skipped_in_row=config.learner.max_skipped_in_row,

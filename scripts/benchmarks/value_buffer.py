@@ -9,11 +9,12 @@ import dataclasses
 import time
 
 import jax
+import numpy as np
 
 from configs.presets import PRESETS
 from configs.schema import Config, EnvConfig
-from learner.update import make_put
-from scripts.assemble import build_learner, env_spec
+from learner.update import Minibatch, UpdateFns, make_put
+from scripts.assemble import build_learner, env_spec, num_starts
 from scripts.benchmarks import settings
 from scripts.benchmarks.measure import Loop, alternate, ratios, report, summary
 
@@ -29,7 +30,7 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     loops = {name: update_rate(*parts, seconds) for name, parts in compiled.items()}
     rates = alternate(loops, "heads", "plain", rounds=rounds)
     programs = {name: parts[0] for name, parts in compiled.items()}
-    flops = {name: program.cost_analysis()["flops"] for name, program in programs.items()}
+    flops = {name: sum(program.cost_analysis()["flops"] for program in pair) for name, pair in programs.items()}
     slower = lambda name, than: summary([1 / ratio for ratio in ratios(rates, name, than)])
     return report(
         "value-buffer", rates, "heads", "plain", unit="updates/s",
@@ -63,35 +64,39 @@ def three_losses(config: Config) -> dict[str, Config]:
 
 
 def compile_update(config: Config) -> tuple:
-    """Returns the compiled update, the state before it and a batch of one sequence."""
+    """Returns the compiled programs, the state before an update, a batch of one sequence and its start states."""
     spec = env_spec(config.env)
-    state, update, mesh = build_learner(config, spec)
-    batch = make_put(mesh)(settings.synthetic_rollout(config, spec, 1).trajectory)
-    return update.lower(state, batch).compile(), state, batch
+    state, fns, mesh = build_learner(config, spec)
+    put = make_put(mesh)
+    batch = put(settings.synthetic_rollout(config, spec, 1).trajectory)
+    starts = put(np.arange(num_starts(config), dtype=np.int32)[None])
+    prepare = fns.prepare.lower(state, batch).compile()
+    update = fns.update.lower(state, Minibatch(batch, prepare(state, batch), starts)).compile()
+    return UpdateFns(prepare, update), state, batch, starts
 
 
-def update_rate(program, state, batch, seconds: float) -> Loop:
+def update_rate(programs: UpdateFns, state, batch, starts, seconds: float) -> Loop:
     """Returns what updates for at least `seconds` and returns updates per second."""
 
     def loop() -> float:
         nonlocal state
         count, started = 0, time.perf_counter()
         while count == 0 or time.perf_counter() - started < seconds:
-            state, count = jax.block_until_ready(program(state, batch)[0]), count + 1
+            minibatch = Minibatch(batch, programs.prepare(state, batch), starts)
+            state, count = jax.block_until_ready(programs.update(state, minibatch)[0]), count + 1
         return count / (time.perf_counter() - started)
 
     return loop
 
 
-def memory(config: Config, program) -> dict[str, int]:
-    """Returns what the update needs, and what the logits of the past heads would take if they existed at once."""
-    analysis = program.memory_analysis()
-    actors, size = config.actors, config.value_buffer.size if config.loss.past_weight > 0 else 0
-    starts = actors.sequence_length - actors.sequence_overlap
-    logits_of_a_head = 4 * starts * (config.loss.num_unroll_steps + 1) * config.support.num_bins
+def memory(config: Config, programs: UpdateFns) -> dict[str, int]:
+    """Returns what an update needs, and what the logits of the past heads would take if they existed at once."""
+    analysis = programs.update.memory_analysis()
+    size = config.value_buffer.size if config.loss.past_weight > 0 else 0
+    logits_of_a_head = 4 * num_starts(config) * (config.loss.num_unroll_steps + 1) * config.support.num_bins
     return {
         "state_and_batch": analysis.argument_size_in_bytes,
-        "temporary": analysis.temp_size_in_bytes,
+        "temporary": max(program.memory_analysis().temp_size_in_bytes for program in programs),
         "value_logits_of_one_chunk": min(size, config.value_buffer.chunk_size) * logits_of_a_head,
         "value_logits_of_all_heads": size * logits_of_a_head,
     }

@@ -18,7 +18,7 @@ from learner.loop import Counters, LearnerLoop, NonFiniteError
 from learner.metrics import MetricWriter
 from learner.state import init_state
 from learner.update import make_mesh, make_update, replicated
-from muzero.losses import LossOutput
+from muzero.losses import Loss, LossOutput, Prepared
 from muzero.types import Origin, Params, RolloutResult, Trajectory
 from scripts.faults.registry import Outcome, fault
 
@@ -36,26 +36,28 @@ def _trajectory(reward: float) -> Trajectory:
 def _loop(published: list[int]) -> LearnerLoop:
     """Returns a learner of one weight, whose loss is weight times reward: the real update, loop and guard."""
 
-    def loss_fn(params: Params, target: Any, buffer: Any, trajectory: Trajectory) -> LossOutput:
-        loss = params.prediction * trajectory.reward[0]
-        return LossOutput(loss, jnp.ones(()), {}, {})
+    def evaluate(params: Params, buffer: Any, trajectory: Trajectory, *_: Any) -> LossOutput:
+        return LossOutput(params.prediction * trajectory.reward[0], jnp.ones(()), {}, {})
 
+    loss = Loss(lambda *_: Prepared(None, None), evaluate)
     optimiser, mesh = optax.sgd(1.0), make_mesh(1)
     init = lambda key: Params(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
     state = jax.device_put(init_state(init, optimiser, value_buffer_size=2, rng_key=None), replicated(mesh))
-    update = make_update(
-        loss_fn, optimiser, optax.constant_schedule(1.0), mesh,
+    fns = make_update(
+        loss, optimiser, optax.constant_schedule(1.0), mesh,
         search_average_rate=0.5, target_average_rate=0.5, push_interval=2,
     )  # fmt: skip
     publish = lambda version, params: published.append(version)
     return LearnerLoop(
-        state, Counters(), update_fn=update, publish=publish, publish_interval=1, max_skipped_in_row=_MAX_SKIPPED
+        state, Counters(), update_fns=fns, publish=publish, publish_interval=1, max_skipped_in_row=_MAX_SKIPPED
     )
 
 
 def _train(loop: LearnerLoop, rewards: list[float]) -> None:
     for reward in rewards:
-        batch = Batch([_trajectory(reward)], np.zeros((1, 2)), [], {}, num_steps=1, num_frames=1)
+        batch = Batch(
+            _trajectory(reward), [[np.zeros((1, 1), np.int32)]], np.zeros((1, 2)), [], {}, num_steps=1, num_frames=1
+        )
         loop.run_batch(iter([batch]))
 
 
@@ -74,7 +76,7 @@ def nan_reward(folder: Path) -> Outcome:
         _train(loop, [np.nan] * 10)
         stopped = False
     except NonFiniteError as error:
-        stopped = error.minibatch is not None
+        stopped = error.batch is not None
     held = (counters.num_updates, counters.num_skipped, weight) == (3, 1, -2.0) and stopped
     held = held and loop.counters.num_skipped == 1 + _MAX_SKIPPED and float(loop.state.params.prediction) == -2.0
     return Outcome(held, f"1 of 4 skipped, then stopped after {loop.counters.num_skipped - 1}, batch kept", 0, 0)
@@ -105,9 +107,9 @@ def duplicate_and_late_sequences(folder: Path) -> Outcome:
     results = (_rollout(Origin(0, incarnation, number)) for incarnation, number in numbers)
     feed = BatchFeed(
         lambda: next(results), lambda batch: batch, batch_size=5, collect_ahead=False, num_passes=1,
-        num_minibatches=1, seed=0,
+        num_minibatches=1, num_starts=1, seed=0,
     )  # fmt: skip
-    taken = [tuple(int(x) for x in row) for row in next(feed).minibatches[0].reward[:, 0].reshape(-1, 1)]
+    taken = [tuple(int(x) for x in row) for row in next(feed).trajectory.reward[:, 0].reshape(-1, 1)]
     feed.close()
     return Outcome(taken == [(1,), (2,), (3,), (101,), (102,)], "3 of 8 dropped, the others in order", 3, 0)
 

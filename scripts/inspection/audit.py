@@ -107,7 +107,7 @@ def make_vtrace_targets(stored: Stored, states: list[HeldOut]) -> Callable[..., 
 
     @jax.jit
     def represent(batch: Trajectory):
-        stacks = lambda trajectory: stack_trajectory(trajectory, num_actions, length)
+        stacks = lambda trajectory: stack_trajectory(trajectory, num_actions, jnp.arange(length))
         one = jax.vmap(functools.partial(model.represent, stored.target_average.representation))
         return jax.lax.map(lambda trajectory: one(stacks(trajectory)), batch)
 
