@@ -11,7 +11,7 @@ from muzero.types import Episode
 
 
 def batch(num_steps, episodes=()):
-    return Batch([], np.zeros((2, 3), np.int32), list(episodes), {}, num_steps, 4 * num_steps)
+    return Batch(None, [], np.zeros((2, 3), np.int32), list(episodes), {}, num_steps, 4 * num_steps)
 
 
 @pytest.fixture

@@ -44,16 +44,17 @@ class Workers:
             raise OSError(f"rollout {number} failed")
         return _rollout(number)
 
-    def put(self, minibatch):
-        self.tape.append(_marks(minibatch))
-        self._put.release()
-        return minibatch
+    def put(self, arrays):
+        if isinstance(arrays, Trajectory):
+            self.tape.append(_marks(arrays))
+            self._put.release()
+        return arrays
 
     def allow(self, count):
         self._allowed.release(count)
 
     def wait_for_put(self):
-        """Waits for one more minibatch."""
+        """Waits for one more batch."""
         assert self._put.acquire(timeout=PATIENCE)
 
     def wait_for_asks(self, count):
@@ -63,14 +64,16 @@ class Workers:
 
 
 def _feed(workers, **changes):
-    settings = dict(batch_size=4, collect_ahead=True, num_passes=1, num_minibatches=1, seed=0)
+    settings = dict(
+        batch_size=4, collect_ahead=True, num_passes=1, num_minibatches=1, num_starts=tiny.NUM_STARTS, seed=0
+    )
     return BatchFeed(workers.next_rollout, workers.put, **settings | changes)
 
 
-def _marks(minibatch):
+def _marks(batch):
     """Returns the numbers of the sequences; asserts that every field of a sequence carries the same one."""
-    marks = [int(row.flat[0]) for row in minibatch.action]
-    for field in minibatch:
+    marks = [int(row.flat[0]) for row in batch.action]
+    for field in batch:
         assert all(np.all(row == mark) for row, mark in zip(field, marks, strict=True))
     return marks
 
@@ -99,8 +102,8 @@ def test_a_batch_holds_the_rollouts_of_its_collection():
     feed = _feed(Workers(), batch_size=6)
     first, second = _take(feed), _take(feed)
     feed.close()
-    assert [_marks(m) for m in first.minibatches] == [[0, 1, 2, 3, 4, 5]]
-    assert [_marks(m) for m in second.minibatches] == [[6, 7, 8, 9, 10, 11]]
+    assert _marks(first.trajectory) == [0, 1, 2, 3, 4, 5]
+    assert _marks(second.trajectory) == [6, 7, 8, 9, 10, 11]
     assert (first.num_steps, first.num_frames) == (0 + 1 + 2, 300)
     assert (second.num_steps, second.num_frames) == (3 + 4 + 5, 1200)
     assert first.search_stats == {"depth": 1.0} and second.search_stats == {"depth": 4.0}
@@ -110,27 +113,34 @@ def test_a_batch_holds_the_rollouts_of_its_collection():
     assert second.params_version[:, 0].tolist() == [6, 7, 8, 9, 10, 11]
 
 
-def test_passes_over_a_whole_batch_keep_the_order_of_arrival():
-    workers = Workers()
-    batch = _take(_feed(workers, num_passes=3))
-    assert [_marks(m) for m in batch.minibatches] == [[0, 1, 2, 3]] * 3
+def test_passes_over_a_whole_batch_keep_the_order_of_time():
+    batch = _take(_feed(Workers(), num_passes=3))
+    assert _marks(batch.trajectory) == [0, 1, 2, 3]
+    [[first], [second], [third]] = batch.passes
+    for starts in (first, second, third):
+        np.testing.assert_array_equal(starts, [range(tiny.NUM_STARTS)] * 4)
 
 
 @pytest.mark.parametrize("num_passes, num_minibatches, size", [(1, 4, 2), (3, 2, 4), (2, 8, 1)])
-def test_every_pass_takes_every_sequence_once(num_passes, num_minibatches, size):
-    batch = _take(_feed(Workers(), batch_size=8, num_passes=num_passes, num_minibatches=num_minibatches))
-    marks = [_marks(m) for m in batch.minibatches]
-    assert [len(row) for row in marks] == [size] * (num_passes * num_minibatches)
-    for i in range(num_passes):
-        one_pass = sum(marks[i * num_minibatches : (i + 1) * num_minibatches], [])
-        assert sorted(one_pass) == list(range(8)) and one_pass != list(range(8))
-    assert len({str(marks[i * num_minibatches : (i + 1) * num_minibatches]) for i in range(num_passes)}) == num_passes
+def test_every_pass_takes_every_start_state_once_and_every_minibatch_some_of_every_sequence(
+    num_passes, num_minibatches, size
+):
+    batch = _take(_feed(Workers(), num_passes=num_passes, num_minibatches=num_minibatches))
+    assert [len(pieces) for pieces in batch.passes] == [num_minibatches] * num_passes
+    in_order = [list(range(tiny.NUM_STARTS))] * 4
+    orders = []
+    for pieces in batch.passes:
+        assert all(starts.shape == (4, size) and starts.dtype == np.int32 for starts in pieces)
+        orders.append(np.concatenate(pieces, axis=1).tolist())
+        assert [sorted(row) for row in orders[-1]] == in_order != orders[-1]
+        assert len({str(row) for row in orders[-1]}) > 1  # every sequence in an order of its own
+    assert len({str(order) for order in orders}) == num_passes
 
 
-def test_the_order_follows_the_seed():
-    orders = lambda seed: [_marks(m) for m in _take(_feed(Workers(), num_minibatches=2, seed=seed)).minibatches]
-    assert orders(1) == orders(1)
-    assert len({str(orders(seed)) for seed in range(6)}) > 1
+def test_the_order_follows_the_seed_and_the_number_of_the_batch():
+    orders = lambda **changes: str(_take(_feed(Workers(), num_minibatches=2, **changes)).passes)
+    assert orders(seed=1) == orders(seed=1)
+    assert len({orders(seed=seed) for seed in range(6)} | {orders(num_batches=7)}) == 7
 
 
 # --- When it asks -----------------------------------------------------------------------------------------
@@ -156,9 +166,9 @@ def test_in_lockstep_nothing_is_asked_before_it_is_wanted():
     workers.wait_for_asks(0)
     assert workers.tape == []
     for i in range(1, 4):
-        assert _marks(_take(feed).minibatches[0])[0] == 4 * (i - 1)
+        assert _marks(_take(feed).trajectory)[0] == 4 * (i - 1)
         workers.wait_for_asks(2)
-        assert len(workers.tape) == 4 * i and workers.tape[-4:-2] == ["ask", "ask"]
+        assert len(workers.tape) == 3 * i and workers.tape[-3:-1] == ["ask", "ask"]
     feed.close()
 
 
@@ -171,7 +181,7 @@ def test_the_learner_waits_for_the_last_rollout_of_its_batch():
     workers.wait_for_asks(1)  # half a batch: asked for the rest, nothing delivered
     assert taken.empty()
     workers.allow(1)
-    assert _marks(taken.get(timeout=PATIENCE).minibatches[0]) == [0, 1, 2, 3]
+    assert _marks(taken.get(timeout=PATIENCE).trajectory) == [0, 1, 2, 3]
     feed.close()
 
 
@@ -181,7 +191,7 @@ def test_the_learner_waits_for_the_last_rollout_of_its_batch():
 @pytest.mark.parametrize("collect_ahead", [True, False])
 def test_an_error_of_a_rollout_is_raised_after_the_batches_before_it_and_for_ever(collect_ahead):
     feed = _feed(Workers(error_at=3), collect_ahead=collect_ahead)
-    assert _marks(_take(feed).minibatches[0]) == [0, 1, 2, 3]
+    assert _marks(_take(feed).trajectory) == [0, 1, 2, 3]
     for _ in range(3):
         with pytest.raises(OSError, match="rollout 3 failed"):
             _take(feed)
@@ -189,7 +199,7 @@ def test_an_error_of_a_rollout_is_raised_after_the_batches_before_it_and_for_eve
 
 def test_an_error_of_the_device_is_raised():
     workers = Workers()
-    workers.put = lambda minibatch: 1 / 0
+    workers.put = lambda arrays: 1 / 0
     with pytest.raises(ZeroDivisionError):
         _take(_feed(workers))
 
@@ -242,8 +252,8 @@ def test_rollouts_beyond_the_lag_are_dropped_and_asked_for_again():
     """Two updates a batch: batch number k begins at update 10 + 2 k."""
     versions = iter([6, 7, 8, 5, 7, 9, 11, 8, 9, 12, 13])
     feed = BatchFeed(
-        lambda: _versioned(next(versions)), lambda minibatch: minibatch, batch_size=2 * SEQUENCES, collect_ahead=False,
-        num_passes=2, num_minibatches=1, seed=0, first_update=10, max_lag=3,
+        lambda: _versioned(next(versions)), lambda arrays: arrays, batch_size=2 * SEQUENCES, collect_ahead=False,
+        num_passes=2, num_minibatches=1, num_starts=1, seed=0, first_update=10, max_lag=3,
     )  # fmt: skip
     taken = [sorted(set(_take(feed).params_version[:, -1].tolist())) for _ in range(3)]
     assert taken == [[7, 8], [9, 11], [12, 13]]  # 7 is good for update 10, not for 12; 11 for 14, 8 and 9 are not
@@ -256,8 +266,8 @@ def test_updates_that_were_skipped_made_no_lag():
     """Ten updates on each batch, of which nine are skipped: the versions stay behind the tries, and nothing is old."""
     versions = itertools.count(10)
     feed = BatchFeed(
-        lambda: _versioned(next(versions)), lambda minibatch: minibatch, batch_size=SEQUENCES, collect_ahead=False,
-        num_passes=10, num_minibatches=1, seed=0, first_update=10, max_lag=1,
+        lambda: _versioned(next(versions)), lambda arrays: arrays, batch_size=SEQUENCES, collect_ahead=False,
+        num_passes=10, num_minibatches=1, num_starts=1, seed=0, first_update=10, max_lag=1,
     )  # fmt: skip
     for number in range(5):
         feed.num_skipped = 9 * number
@@ -271,12 +281,19 @@ def test_the_feed_says_where_its_time_went_and_when_it_rests():
         time.sleep(0.06)
         return _rollout(1)
 
-    def slow_put(minibatch):
-        time.sleep(0.03)
-        return minibatch
+    def slow_put(arrays):
+        time.sleep(0.015)  # once for the sequences, once for the start states
+        return arrays
 
     feed = BatchFeed(
-        slow_rollout, slow_put, batch_size=SEQUENCES, collect_ahead=True, num_passes=1, num_minibatches=1, seed=0
+        slow_rollout,
+        slow_put,
+        batch_size=SEQUENCES,
+        collect_ahead=True,
+        num_passes=1,
+        num_minibatches=1,
+        num_starts=1,
+        seed=0,
     )
     for _ in range(5):
         _take(feed)

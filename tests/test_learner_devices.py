@@ -45,25 +45,25 @@ def sgd_that_keeps_the_gradient():
 
 @functools.cache
 def tiny_update(num_devices):
-    """Returns the update on that many devices of every process."""
+    """Returns the programs for that many devices of every process."""
     jax.config.update("jax_disable_most_optimizations", True)  # it runs a few times: compiling would cost far more
-    loss_fn = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
+    loss = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
     optimiser, schedule = sgd_that_keeps_the_gradient(), optax.constant_schedule(0.0)
-    return make_update(loss_fn, optimiser, schedule, make_mesh(num_devices), push_interval=2, **tiny.RATES)
+    return make_update(loss, optimiser, schedule, make_mesh(num_devices), push_interval=2, **tiny.RATES)
 
 
 def run_updates(num_devices, batches=None, own=slice(None)):
     """Returns the first gradient, the first metrics and the last parameters; `own` are the rows of this process."""
-    mesh, update = make_mesh(num_devices), tiny_update(num_devices)
+    mesh, fns = make_mesh(num_devices), tiny_update(num_devices)
     state = init_state(tiny.MODEL.init, sgd_that_keeps_the_gradient(), value_buffer_size=3, rng_key=jax.random.key(0))
     state = place(state._replace(value_buffer=tiny.buffer_of(tiny.heads(2), 3)), mesh)
     first = None
     for batch in batches or map(uneven_batch, range(NUM_UPDATES)):
         batch = make_put(mesh)(jax.tree.map(lambda x: x[own], batch))
         assert len(batch.action.sharding.device_set) == mesh.size
-        state, metrics = update(state, batch)
+        state, metrics = tiny.whole(fns, mesh)(state, batch)
         first = first or jax.device_get((state.optimiser_state, metrics))
-    assert update._cache_size() == 1
+    assert (fns.prepare._cache_size(), fns.update._cache_size()) == (1, 1)
     return {"gradient": first[0], "metrics": first[1], "params": jax.device_get(state.params)}
 
 

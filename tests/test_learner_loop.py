@@ -10,7 +10,7 @@ from learner.batcher import Batch
 from learner.loop import Counters, LearnerLoop, NonFiniteError
 from learner.metrics import documented_tag
 from learner.state import LearnerState
-from learner.update import SKIPPED
+from learner.update import SKIPPED, UpdateFns
 from muzero.types import Episode, Params
 
 START = Counters()
@@ -39,7 +39,8 @@ def nothing_fetched():
 
 def _batch(num_minibatches=1, params_version=((0,),), episodes=(), search_stats=None, num_steps=7, num_frames=28):
     return Batch(
-        minibatches=[f"minibatch {i}" for i in range(num_minibatches)],
+        trajectory="sequences",
+        passes=[[f"minibatch {i}" for i in range(num_minibatches)]],
         params_version=np.array(params_version, np.int32),
         episodes=list(episodes),
         search_stats=search_stats or {},
@@ -52,11 +53,11 @@ class Learner:
     """A loop around an update that counts; `tape` lists updates and publications."""
 
     def __init__(self, publish_interval=1, counters=START, metrics=lambda n: {"loss/total": 10.0 * n}):
-        self.tape, self._metrics = [], metrics
+        self.tape, self.prepared, self._metrics = [], [], metrics
         self.loop = LearnerLoop(
             self._state(counters.num_updates),
             counters,
-            update_fn=self._update,
+            update_fns=UpdateFns(self._prepare, self._update),
             publish=lambda version, params: self.tape.append(f"publish {version}: {params.prediction}"),
             publish_interval=publish_interval,
             max_skipped_in_row=3,
@@ -67,10 +68,17 @@ class Learner:
         average = Params(None, None, on_device("search average"))
         return LearnerState(on_device("params"), average, on_device("target"), None, on_device("buffer"), n)
 
+    def _prepare(self, state, batch):
+        assert batch == "sequences"
+        return f"targets after {state.num_updates}"
+
     def _update(self, state, minibatch):
-        is_bad = "bad" in minibatch
+        batch, prepared, starts = minibatch
+        assert batch == "sequences"
+        self.prepared.append(prepared)
+        is_bad = "bad" in starts
         n = state.num_updates + (not is_bad)
-        self.tape.append(f"skip on {minibatch}" if is_bad else f"update {n} on {minibatch}")
+        self.tape.append(f"skip on {starts}" if is_bad else f"update {n} on {starts}")
         metrics = {"loss/total": np.nan} if is_bad else self._metrics(n)
         return self._state(n), {tag: OnDevice(value, tag) for tag, value in metrics.items()} | {SKIPPED: float(is_bad)}
 
@@ -98,6 +106,12 @@ def test_updates_and_publications_interleave():
     ]
 
 
+def test_targets_are_prepared_once_a_pass_by_the_state_it_begins_with():
+    learner_ = Learner()
+    learner_.run(_batch()._replace(passes=[["a", "b"], ["c", "d"]]))
+    assert learner_.prepared == ["targets after 0"] * 2 + ["targets after 2"] * 2
+
+
 def test_every_update_is_published_with_interval_one():
     learner_ = Learner(publish_interval=1)
     learner_.run(_batch(2))
@@ -114,12 +128,12 @@ def test_a_resumed_loop_goes_on_counting():
 
 
 def test_the_search_average_is_published_as_a_copy_that_survives_donation():
-    state, update = tiny.counting_learner()
+    state, fns = tiny.counting_learner()
     published = []
     loop = LearnerLoop(
         state,
         Counters(),
-        update_fn=update,
+        update_fns=fns,
         publish=lambda version, params: published.append((version, params)),
         publish_interval=1,
         max_skipped_in_row=1,
@@ -127,7 +141,8 @@ def test_the_search_average_is_published_as_a_copy_that_survives_donation():
     loop.publish()
     for _ in range(4):
         batch = tiny.batch_of_ones()
-        loop.run_batch([_batch()._replace(minibatches=[batch], params_version=batch.params_version)])
+        passes = [[np.zeros((2, 1), np.int32)]]
+        loop.run_batch([_batch()._replace(trajectory=batch, passes=passes, params_version=batch.params_version)])
     assert [version for version, _ in published] == [0, 1, 2, 3, 4]
     # The search average (rate 0.1), not the target average (rate 0.5) and not the parameters 1, 2, 3, 4.
     values = [float(params.representation) for _, params in published]
@@ -183,18 +198,18 @@ def test_rates_and_the_waiting_are_those_of_the_row(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(loop_module.time, "monotonic", lambda: now[0])
     learner_ = Learner()
-    update = learner_.loop._update_fn
+    fns = learner_.loop._update_fns
 
     def slow_update(state, minibatch):
         now[0] += 1.0
-        return update(state, minibatch)
+        return fns.update(state, minibatch)
 
     def slow_batches(*batches):
         for batch in batches:
             now[0] += 3.0
             yield batch
 
-    learner_.loop._update_fn = slow_update
+    learner_.loop._update_fns = fns._replace(update=slow_update)
     for expected_seconds in (5.0, 10.0):
         learner_.loop.run_batch(slow_batches(_batch(2, num_frames=50)))
         counters, scalars = learner_.loop.report()
@@ -240,7 +255,7 @@ def test_an_error_of_the_batches_ends_the_loop():
 def _mixed(pattern):
     """Returns a batch with a minibatch a letter: `b` is one whose update is skipped."""
     names = [f"{'bad' if letter == 'b' else 'good'} {i}" for i, letter in enumerate(pattern)]
-    return _batch(1)._replace(minibatches=names)
+    return _batch(1)._replace(passes=[names])
 
 
 def test_skipped_updates_are_counted_and_do_not_count_as_updates():
@@ -260,7 +275,7 @@ def test_too_many_skipped_updates_in_a_row_end_the_loop_with_the_batch():
     learner_.run(_mixed("bbgbb"))  # never three in a row
     with pytest.raises(NonFiniteError, match="3 updates in a row .* not finite") as caught:
         learner_.run(_mixed("bgg"))  # the third in a row is the first of this batch
-    assert caught.value.minibatch == "bad 0"
+    assert caught.value.batch == "sequences"
 
 
 def test_parameters_that_are_not_finite_are_never_published():

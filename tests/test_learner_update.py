@@ -28,7 +28,8 @@ def quick_compilation():
 
 def test_two_averages_with_two_rates_and_who_reads_which():
     """θ = 1, 2, 3, 4 after the updates; θ' ← θ' + rate (θ − θ') from 0, rates 0.1 (search) and 0.5 (target)."""
-    state, update = tiny.counting_learner()
+    state, fns = tiny.counting_learner()
+    update = tiny.whole(fns)
     rows = []
     for _ in range(4):
         state, metrics = update(state, tiny.batch_of_ones())
@@ -65,7 +66,8 @@ def test_moving_average_is_literal():
 
 @pytest.mark.parametrize("push_interval, num_updates, expected", [(3, 7, [3, 6, -1]), (2, 9, [8, 4, 6])])
 def test_heads_are_pushed_at_multiples_of_the_interval_and_never_at_zero(push_interval, num_updates, expected):
-    state, update = tiny.counting_learner(push_interval=push_interval)
+    state, fns = tiny.counting_learner(push_interval=push_interval)
+    update = tiny.whole(fns)
     history = [state.value_buffer.push_update.tolist()]
     for _ in range(num_updates):
         state, metrics = update(state, tiny.batch_of_ones())
@@ -78,7 +80,8 @@ def test_heads_are_pushed_at_multiples_of_the_interval_and_never_at_zero(push_in
 
 
 def test_the_papers_interval_pushes_after_updates_50_and_100():
-    state, update = tiny.counting_learner(push_interval=50)
+    state, fns = tiny.counting_learner(push_interval=50)
+    update = tiny.whole(fns)
     batch = make_put(make_mesh(1))(tiny.batch_of_ones())
     pushed = []
     for _ in range(101):
@@ -94,7 +97,8 @@ def test_the_step_follows_the_linear_schedule():
         learning_rate=1e-2, final_learning_rate=2e-3, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.0
     )
     state = init_state(tiny.counting_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
-    update = make_update(tiny.counting_loss, optimiser, schedule, make_mesh(1), push_interval=2, **tiny.RATES)
+    fns = make_update(tiny.COUNTING_LOSS, optimiser, schedule, make_mesh(1), push_interval=2, **tiny.RATES)
+    update = tiny.whole(fns)
     values, rates = [0.0], []
     for _ in range(6):
         state, metrics = update(state, tiny.batch_of_ones())
@@ -116,7 +120,7 @@ def test_gradients_are_clipped_to_their_global_norm_if_asked(limit, expected):
     np.testing.assert_allclose([10 * moments["a"], 10 * moments["b"]], expected, rtol=1e-5)
 
 
-def literal_loss(params, target_representation, buffer, trajectory):
+def literal_loss(params, trajectory):
     """Every number of the output is one of the trajectory's rewards."""
     x = trajectory.reward
     tags = ["loss/value", *[f"value_buffer/{name}" for name in ("target_mean", "target_square", "error_square")]]
@@ -131,10 +135,10 @@ def test_the_loss_and_its_metrics_are_means_over_the_whole_batch():
     batch = tiny.batch(range(2))
     batch = batch._replace(reward=np.pad(rewards, ((0, 0), (0, 2))).astype(np.float32))
     state, mesh = tiny.counting_learner()[0], make_mesh(1)
-    update = make_update(
-        literal_loss, optax.sgd(1.0), optax.constant_schedule(1.0), mesh, push_interval=2, **tiny.RATES
+    fns = make_update(
+        tiny.loss_of(literal_loss), optax.sgd(1.0), optax.constant_schedule(1.0), mesh, push_interval=2, **tiny.RATES
     )
-    state, metrics = update(state, batch)
+    state, metrics = tiny.whole(fns)(state, batch)
     assert float(metrics["loss/total"]) == 3.0  # (9 + 6) / (1 + 4) start states
     assert float(metrics["optimiser/gradient_norm"]) == 3.0 and float(state.params.dynamics) == -3.0
     assert float(metrics["loss/value"]) == 2.0  # (3 + 5) / (1 + 3)
@@ -161,10 +165,10 @@ def keep_gradient():
 
 @functools.cache
 def tiny_update():
-    """Returns the update of the tiny network on that many devices, one program for all tests."""
-    loss_fn = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
+    """Returns the programs of the tiny network, the same for all tests."""
+    loss = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
     schedule = optax.constant_schedule(0.0)
-    return make_update(loss_fn, keep_gradient(), schedule, make_mesh(1), push_interval=3, **tiny.RATES)
+    return make_update(loss, keep_gradient(), schedule, make_mesh(1), push_interval=3, **tiny.RATES)
 
 
 def tiny_state(num_heads=2):
@@ -176,19 +180,19 @@ def tiny_state(num_heads=2):
 
 def gradient_and_metrics(batch):
     """Returns what the update makes of the batch."""
-    state, metrics = tiny_update()(tiny_state(), make_put(make_mesh(1))(batch))
+    state, metrics = tiny.whole(tiny_update())(tiny_state(), make_put(make_mesh(1))(batch))
     return jax.device_get(state.optimiser_state), jax.device_get(metrics)
 
 
 def test_the_state_is_donated_and_nothing_is_compiled_twice():
-    state, update = tiny_state(num_heads=0), tiny_update()
+    state, fns = tiny_state(num_heads=0), tiny_update()
     structure = jax.tree.map(lambda x: (x.shape, x.dtype), state)
     for i in range(4):
         old = jax.tree.leaves(state)
         batch = make_put(make_mesh(1))(tiny.batch(range(i, i + NUM_SEQUENCES)))
-        state, metrics = update(state, batch)
+        state, metrics = tiny.whole(fns)(state, batch)
         assert all(leaf.is_deleted() for leaf in old)
-        assert update._cache_size() == 1
+        assert (fns.prepare._cache_size(), fns.update._cache_size()) == (1, 1)
         assert float(metrics["value_buffer/filled"]) == (1.0 if i >= 2 else 0.0)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == structure
     assert all(np.isfinite(x) and x.shape == () for x in jax.device_get(metrics).values())
@@ -228,7 +232,8 @@ def nan_gradient(rows):
 
 @pytest.mark.parametrize("spoil", [nan_reward, infinite_search_policy, nan_gradient], ids=lambda f: f.__name__)
 def test_an_update_on_a_number_that_is_not_finite_changes_nothing(spoil):
-    state, update = tiny.counting_learner(push_interval=2)
+    state, fns = tiny.counting_learner(push_interval=2)
+    update = tiny.whole(fns)
     state, metrics = update(state, tiny.batch_of_ones())
     assert float(metrics[SKIPPED]) == 0.0
     before = jax.device_get(state)

@@ -36,7 +36,7 @@ def _jitted(**changes):
     @jax.jit
     def evaluate(weights, params, target, head_params, buffer, batch):
         settings = tiny.LOSS_SETTINGS | {f"{name}_weight": x for name, x in weights.items()} | changes
-        loss_fn = make_loss(tiny.MODEL, tiny.SUPPORT, **settings)
+        loss_fn = tiny.whole_loss(make_loss(tiny.MODEL, tiny.SUPPORT, **settings))
 
         def total(params, target, head_params):
             ring = buffer._replace(head_params=head_params)
@@ -296,7 +296,7 @@ def test_kl_metrics_are_zero_where_the_prediction_is_the_target():
         trajectory.search_value, trajectory.reward, trajectory.discount, real, *factors
     )
     model = _oracle_model(jnp.asarray(targets, jnp.float32), trajectory, value)
-    loss_fn = make_loss(model, tiny.SUPPORT, **settings)
+    loss_fn = tiny.whole_loss(make_loss(model, tiny.SUPPORT, **settings))
     buffer = value_buffer.push(value_buffer.init(jnp.zeros(()), 2), jnp.ones(()), 1)
     out = jax.jit(loss_fn)(Params(None, None, jnp.zeros(())), None, buffer, trajectory)
     kl = {tag: float(x) for tag, x in out.sums.items() if tag.startswith("loss/") and "saturated" not in tag}

@@ -1,6 +1,9 @@
 """Observation stacks: a slow walk back from every state, literal markers, shapes."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
@@ -34,7 +37,9 @@ def _trajectory(seed, kind, history, reset_prob=0.25):
     return Trajectory(**fields | dict(history_action=actions[:context]))
 
 
-_STACK = jax.jit(stack_trajectory, static_argnums=(1, 2))
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _stacks_of_first(trajectory, num_actions, num_states):
+    return stack_trajectory(trajectory, num_actions, jnp.arange(num_states))
 
 
 @pytest.mark.parametrize("history", [1, 2, 4])
@@ -45,7 +50,7 @@ def test_stacks_equal_a_walk_back_from_every_state(kind, history):
         trajectory = _trajectory(seed, kind, history)
         resets += trajectory.is_first.sum()
         expected = reference.stacked_trajectory(trajectory, NUM_ACTIONS)
-        stacks = _STACK(trajectory, NUM_ACTIONS, NUM_DECISIONS + 1)
+        stacks = _stacks_of_first(trajectory, NUM_ACTIONS, NUM_DECISIONS + 1)
         assert stacks.dtype == np.float32
         assert stacks.shape == (NUM_DECISIONS + 1, *stack_shape(trajectory.observation.shape[1:], history))
         np.testing.assert_allclose(stacks, expected, rtol=1e-6, atol=1e-7)
@@ -54,8 +59,8 @@ def test_stacks_equal_a_walk_back_from_every_state(kind, history):
 
 def test_only_the_first_states_are_stacked_when_asked():
     trajectory = _trajectory(0, "vector", 3)
-    all_states = _STACK(trajectory, NUM_ACTIONS, NUM_DECISIONS + 1)
-    np.testing.assert_array_equal(_STACK(trajectory, NUM_ACTIONS, 4), all_states[:4])
+    all_states = _stacks_of_first(trajectory, NUM_ACTIONS, NUM_DECISIONS + 1)
+    np.testing.assert_array_equal(_stacks_of_first(trajectory, NUM_ACTIONS, 4), all_states[:4])
 
 
 def test_the_actor_sees_the_stack_that_the_learner_rebuilds():
@@ -64,7 +69,7 @@ def test_the_actor_sees_the_stack_that_the_learner_rebuilds():
     frames = np.concatenate([trajectory.history_observation, trajectory.observation])
     actions = np.concatenate([trajectory.history_action, trajectory.action])
     is_first = np.concatenate([trajectory.history_is_first, trajectory.is_first])
-    rebuilt = _STACK(trajectory, NUM_ACTIONS, NUM_DECISIONS + 1)
+    rebuilt = _stacks_of_first(trajectory, NUM_ACTIONS, NUM_DECISIONS + 1)
     for t in range(NUM_DECISIONS + 1):
         window = slice(t, t + history)
         acted = stack_history(frames[window], actions[t : t + history - 1], is_first[window], NUM_ACTIONS)

@@ -543,7 +543,7 @@ def test_weights_that_do_not_fit_are_refused(smoke, call, tmp_path, monkeypatch,
         ),
         (
             ("--learner.num-minibatches", "4"),
-            "learner.batch_size = 2: must be divisible by learner.num_minibatches = 4",
+            "learner.num_minibatches = 4: must divide the 5 start states",
         ),
         (("--learner.num-devices", "999"), r"learner.num_devices = 999: this process sees \d+ device"),
         (("--actors.sequence-overlap", "8"), "actors.sequence_overlap = 8: must be below actors.sequence_length = 8"),

@@ -9,9 +9,9 @@ import optax
 import reference
 
 from learner.state import init_state
-from learner.update import make_mesh, make_update, place
+from learner.update import Minibatch, UpdateFns, make_mesh, make_put, make_update, place
 from muzero import value_buffer
-from muzero.losses import LossOutput
+from muzero.losses import Loss, LossOutput, Prepared
 from muzero.model import Model
 from muzero.support import Support
 from muzero.types import Params, Trajectory
@@ -134,11 +134,40 @@ def buffer_of(head_list: list, size: int) -> value_buffer.ValueBuffer:
 RATES = dict(search_average_rate=0.1, target_average_rate=0.5)
 
 
-def counting_loss(params, target_representation, buffer, trajectory):
-    """Returns minus the parameters, whose gradient is −1; reports what is read of the target average."""
-    read = {"loss/value": target_representation * trajectory.reward[0]}
+def whole(fns: UpdateFns, mesh=None):
+    """Returns `update(state, batch)`, which prepares a batch and makes one update on all of its start states."""
+    put = make_put(mesh or make_mesh(1))
+
+    def update(state, batch):
+        num_sequences = batch.action.shape[0] // jax.process_count()
+        starts = put(np.tile(np.arange(NUM_STARTS, dtype=np.int32), (num_sequences, 1)))
+        return fns.update(state, Minibatch(batch, fns.prepare(state, batch), starts))
+
+    return update
+
+
+def whole_loss(loss: Loss):
+    """Returns the loss of one sequence in one step: of parameters, target representation, buffer and trajectory."""
+
+    def evaluate(params, target_representation, buffer, trajectory, num_starts=NUM_STARTS):
+        prepared = loss.prepare(params, target_representation, buffer, trajectory)
+        return loss.evaluate(params, buffer, trajectory, prepared, jnp.arange(num_starts))
+
+    return evaluate
+
+
+def loss_of(evaluate) -> Loss:
+    """Returns a loss without targets from a function of parameters and trajectory."""
+    return Loss(lambda *_: Prepared(None, None), lambda params, buffer, trajectory, *_: evaluate(params, trajectory))
+
+
+def _count(params, buffer, trajectory, prepared, starts):
     loss = -(params.representation + params.prediction) * trajectory.reward[0]
-    return LossOutput(loss, jnp.ones(()), read, {"loss/value": jnp.ones(())})
+    return LossOutput(loss, jnp.ones(()), {"loss/value": prepared.targets}, {"loss/value": jnp.ones(())})
+
+
+COUNTING_LOSS = Loss(lambda params, target, buffer, trajectory: Prepared(target * trajectory.reward[0], None), _count)
+"""Minus the parameters, whose gradient is −1; reports what is read of the target average."""
 
 
 def counting_params(rng_key) -> Params:
@@ -147,15 +176,15 @@ def counting_params(rng_key) -> Params:
 
 
 def counting_learner(push_interval: int = 2):
-    """Returns (state, update): gradient descent with steps of exactly 1, averages with RATES, 3 slots for heads."""
+    """Returns (state, programs): gradient descent with steps of exactly 1, averages with RATES, 3 slots for heads."""
     optimiser, mesh = optax.sgd(1.0), make_mesh(1)
     state = init_state(counting_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
     schedule = optax.constant_schedule(1.0)
-    update = make_update(counting_loss, optimiser, schedule, mesh, push_interval=push_interval, **RATES)
-    return place(state, mesh), update
+    fns = make_update(COUNTING_LOSS, optimiser, schedule, mesh, push_interval=push_interval, **RATES)
+    return place(state, mesh), fns
 
 
 def batch_of_ones() -> Trajectory:
-    """Returns two sequences whose rewards are 1, for `counting_loss`."""
+    """Returns two sequences whose rewards are 1, for `COUNTING_LOSS`."""
     rows = batch(range(2))
     return rows._replace(reward=np.ones_like(rows.reward))

@@ -13,6 +13,7 @@ from learner.loop import Counters, LearnerLoop
 from learner.state import LearnerState
 from learner.update import UpdateFns
 from muzero.types import RolloutResult, Trajectory
+from scripts.assemble import num_starts
 
 # 96x96x4 frames, 6x6x32 latents, one residual block, 601 bins, 25 simulations: small enough for a CPU, with every part.
 REFERENCE = Config(
