@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     """`batch_size` sequences, the start states of every update on them, and what came with them."""
 
     trajectory: Trajectory  # device arrays [B, ...]
-    passes: list[list[Array]]  # of every pass its minibatches: start states [B, S'] on the device
+    passes: list[list[Array]]  # of every pass its minibatches, as start states [B, S'] on the device
     params_version: np.ndarray  # [B, T+1] who searched these states
     episodes: list[Episode]
     search_stats: dict[str, float]
@@ -49,7 +49,7 @@ class BatchFeed:
       collect_ahead: False for lockstep.
       num_passes: how often the start states of a batch are gone through.
       num_minibatches: in how many pieces. Each holds as many start states of every sequence, dealt anew for every
-        pass: whole sequences would be states of one moment, and learn several times slower.
+        pass: few whole sequences would be few moments of few games, and teach little of what an action changes.
       num_starts: S, start states of a sequence.
       seed: seed of that order; a single piece keeps the order of time.
       first_update: updates done before the first batch.

@@ -10,8 +10,9 @@ import reference
 from actors.environments import EnvironmentSpec
 from configs.checks import check, field
 from configs.presets import PRESETS
+from learner.update import Minibatch
 from muzero.types import Trajectory
-from scripts.assemble import build_learner, build_model
+from scripts.assemble import build_learner, build_model, num_starts
 
 PAPER = PRESETS["atari-paper"]
 
@@ -150,12 +151,14 @@ def _expected_past(biases, trajectory, support):
 def test_one_update_of_the_papers_network_with_all_heads():
     """About a minute on one core, 3 GB; nothing smaller has the paper's shapes."""
     config, trajectory = _shortest(PAPER), _sequence()
-    state, update, _ = build_learner(config, SPEC)
+    state, fns, _ = build_learner(config, SPEC)
     assert sum(x.size for x in jax.tree.leaves(state.params)) == 47_171_492
     buffer, biases = _fill(state.value_buffer, np.random.default_rng(1))
     state = state._replace(value_buffer=buffer)
     old = jax.tree.leaves(state)
-    state, metrics = update(state, jax.tree.map(lambda x: x[None], trajectory))
+    batch = jax.tree.map(lambda x: x[None], trajectory)
+    starts = np.arange(num_starts(config), dtype=np.int32)[None]
+    state, metrics = fns.update(state, Minibatch(batch, fns.prepare(state, batch), starts))
     metrics = {tag: float(value) for tag, value in metrics.items()}
     assert all(np.isfinite(value) for value in metrics.values())
     assert all(leaf.is_deleted() for leaf in old)  # donated: 1.2 GB are not held twice

@@ -33,8 +33,8 @@ def memory_feed(config: Config) -> Iterator[tuple[LearnerLoop, BatchFeed]]:
     """Starts a learner loop and a feed whose rollouts are copies of one that is in memory."""
     spec = env_spec(config.env)
     rollout = settings.synthetic_rollout(config, spec, config.actors.environments_per_worker)
-    state, update, mesh = build_learner(config, spec)
-    loop = settings.make_loop(config, state, update, lambda version, params: None)
+    state, fns, mesh = build_learner(config, spec)
+    loop = settings.make_loop(config, state, fns, lambda version, params: None)
     feed = settings.make_feed(config, lambda: delivered(rollout), make_put(mesh))
     try:
         yield loop, feed

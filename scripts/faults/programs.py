@@ -18,7 +18,8 @@ from scripts.faults.registry import Outcome, fault
 
 _IN_ROUNDS = (
     "--deterministic", "--learner.no-collect-ahead", "--actors.num-workers", "2", "--learner.batch-size", "4",
-    "--learner.num-passes", "2", "--learner.num-minibatches", "2", "--learner.publish-interval", "4",
+    "--actors.sequence-overlap", "4", "--learner.num-passes", "2", "--learner.num-minibatches", "2",
+    "--learner.publish-interval", "4",
     "--optimiser.schedule-num-updates", "64", "--log.checkpoint-interval-minutes", "0.0001",
 )  # fmt: skip
 _SAME = "SHA-256 of parameters, averages, optimiser, value buffer, counters and environments as in an uninterrupted run"
