@@ -50,7 +50,7 @@ def test_the_arms_differ_in_the_past_weight_alone(name):
     assert plain["value_buffer"] == past["value_buffer"]  # both push heads
 
 
-@pytest.mark.parametrize("name, updates", [("atari57-cpu", 25_000), ("minatar", 25_000), ("atari57", 65_104)])
+@pytest.mark.parametrize("name, updates", [("atari57-cpu", 31_250), ("minatar", 31_250), ("atari57", 65_104)])
 def test_the_buffer_reaches_back_over_a_tenth_of_training_as_in_the_paper(name, updates):
     suite = suites.load(name)
     config = suite.config(suite.trials()[0])
