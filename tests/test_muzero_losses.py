@@ -199,6 +199,46 @@ def test_targets_beyond_the_support_are_counted(search_value, fraction):
     assert rows.sums["loss/target_saturated"].tolist() == [fraction * num_targets] * len(SEEDS)
 
 
+# --- In pieces --------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _two_steps():
+    """Returns the jitted steps of the loss of one sequence."""
+    loss = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
+    return jax.jit(loss.prepare), jax.jit(loss.evaluate)
+
+
+def test_the_losses_of_the_start_states_add_up_in_any_order():
+    prepare, evaluate = _two_steps()
+    trajectory, buffer = tiny.trajectory(3), tiny.buffer_of(tiny.heads(2), BUFFER_SIZE)
+    prepared = prepare(PARAMS(), TARGET(), buffer, trajectory)
+    of = lambda starts: evaluate(PARAMS(), buffer, trajectory, prepared, np.array(starts, np.int32))
+    order = np.random.default_rng(0).permutation(tiny.NUM_STARTS)
+    whole, pieces = of(range(tiny.NUM_STARTS)), [of(piece) for piece in np.split(order, 4)]
+    for name in ("loss", "num_starts"):
+        total = sum(float(getattr(piece, name)) for piece in pieces)
+        assert total == pytest.approx(float(getattr(whole, name)), rel=1e-5)
+    for tag in [tag for tag in whole.sums if tag.startswith("loss/")]:
+        assert sum(float(piece.sums[tag]) for piece in pieces) == pytest.approx(float(whole.sums[tag]), rel=1e-4)
+    assert len({float(piece.loss) for piece in pieces}) == 4
+
+
+@pytest.mark.parametrize("num_heads, remaining", [(2, slice(0, 2)), (3, slice(1, 3))])
+def test_a_head_that_came_after_the_targets_is_left_out(num_heads, remaining):
+    """In a ring of three: beside two heads it changes nothing; in place of the oldest of three it leaves two."""
+    prepare, evaluate = _two_steps()
+    trajectory, heads, starts = tiny.trajectory(3), tiny.heads(num_heads), np.arange(tiny.NUM_STARTS)
+    buffer = tiny.buffer_of(heads, BUFFER_SIZE)
+    prepared = prepare(PARAMS(), TARGET(), buffer, trajectory)
+    newer = value_buffer.push(buffer, tiny.heads(num_heads + 1)[-1], num_heads + 1)
+    found = evaluate(PARAMS(), newer, trajectory, prepared, starts)
+    rest = tiny.buffer_of(heads[remaining], BUFFER_SIZE)
+    expected = evaluate(PARAMS(), rest, trajectory, prepare(PARAMS(), TARGET(), rest, trajectory), starts)
+    assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-5)
+    assert float(found.sums["loss/past"]) == pytest.approx(float(expected.sums["loss/past"]), rel=1e-5) != 0.0
+
+
 # --- Gradients --------------------------------------------------------------------------------------------
 
 
