@@ -201,7 +201,7 @@ class LearnerConfig:
     publish_interval: int = 1
     """Updates between two publications of the search parameters."""
     max_skipped_in_row: int = 10
-    """An update on a number that is not finite is skipped; after this many in a row the run stops, the batch saved."""
+    """Updates on numbers that are not finite are skipped; this many batches in a row with one end the run, the last saved."""
 
 
 @dataclasses.dataclass(frozen=True)

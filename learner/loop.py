@@ -57,7 +57,7 @@ class LearnerLoop:
       update_fns: the jitted programs; an update donates the state.
       publish: called with (version, search average) after every `publish_interval` updates.
       publish_interval: updates.
-      max_skipped_in_row: skipped updates in a row that end the run.
+      max_skipped_in_row: batches in a row with skipped updates that end the run (one bad sequence is in all of them).
     """
 
     def __init__(
@@ -81,7 +81,8 @@ class LearnerLoop:
     def run_batch(self, batches: Iterable[Batch]) -> Batch:
         """Waits for the next of `batches`, trains on it, and returns it.
 
-        Raises NonFiniteError after too many skipped updates in a row, or before non-finite parameters are published.
+        Raises NonFiniteError after too many batches in a row with skipped updates, or before non-finite parameters are
+        published.
         """
         started = time.monotonic()
         batch = next(iter(batches))
@@ -137,15 +138,14 @@ class LearnerLoop:
         return Report(self.counters, scalars)
 
     def _require_progress(self, batch: Trajectory, was_skipped: Sequence[bool]) -> None:
-        """Raises NonFiniteError if too many updates in a row were skipped."""
-        for skipped in was_skipped:
-            self._skipped_in_row = self._skipped_in_row + 1 if skipped else 0
-            if self._skipped_in_row >= self._max_skipped_in_row:
-                raise NonFiniteError(
-                    f"{self._skipped_in_row} updates in a row had numbers that are not finite; "
-                    f"{self.counters.num_updates} updates were made before it",
-                    batch,
-                )
+        """Raises NonFiniteError if updates were skipped on too many batches in a row."""
+        self._skipped_in_row = self._skipped_in_row + 1 if any(was_skipped) else 0
+        if self._skipped_in_row >= self._max_skipped_in_row:
+            raise NonFiniteError(
+                f"{self._skipped_in_row} batches in a row had numbers that are not finite; "
+                f"{self.counters.num_updates} updates were made before",
+                batch,
+            )
 
     def _advance(self, **amounts: float) -> None:
         added = {field: getattr(self.counters, field) + amount for field, amount in amounts.items()}

@@ -15,7 +15,7 @@ class ExitCode(enum.IntEnum):
     ACTORS_LOST = 3
     """The workers kept failing; the cause is printed, the learner's state is saved."""
     NOT_FINITE = 4
-    """Too many updates in a row on numbers that are not finite; state and offending batch are saved."""
+    """Too many batches in a row with numbers that are not finite; state and offending batch are saved."""
     NOT_SAVED = 5
     """A checkpoint could not be written (disk full, say); the older ones stand."""
     SIGINT = 130

@@ -270,11 +270,11 @@ def test_skipped_updates_are_counted_and_do_not_count_as_updates():
     assert scalars[SKIPPED] == 3.0 and scalars["loss/total"] == 20.0  # the mean of 10, 20 and 30: no NaN among them
 
 
-def test_too_many_skipped_updates_in_a_row_end_the_loop_with_the_batch():
+def test_too_many_batches_in_a_row_with_skipped_updates_end_the_loop_with_the_last():
     learner_ = Learner(publish_interval=100)
-    learner_.run(_mixed("bbgbb"))  # never three in a row
-    with pytest.raises(NonFiniteError, match="3 updates in a row .* not finite") as caught:
-        learner_.run(_mixed("bgg"))  # the third in a row is the first of this batch
+    learner_.run(_mixed("bbbbb"), _mixed("gbb"), _mixed("gg"), _mixed("b"), _mixed("gb"))  # never three in a row
+    with pytest.raises(NonFiniteError, match="3 batches in a row .* not finite") as caught:
+        learner_.run(_mixed("bgg"))
     assert caught.value.batch == "sequences"
 
 

@@ -63,7 +63,8 @@ def _train(loop: LearnerLoop, rewards: list[float]) -> None:
 
 @fault(
     injected="a NaN reward in one batch, then in every batch",
-    promised=f"the update is skipped and counted, the parameters stay; after {_MAX_SKIPPED} in a row the run stops",
+    promised="the update is skipped and counted, the parameters stay; "
+    f"after {_MAX_SKIPPED} batches in a row the run stops",
     is_quick=True,
 )
 def nan_reward(folder: Path) -> Outcome:
