@@ -201,7 +201,7 @@ class LearnerConfig:
     publish_interval: int = 1
     """Updates between two publications of the search parameters."""
     max_skipped_in_row: int = 10
-    """Updates on non-finite numbers are skipped; after this many batches in a row with one the run stops, the last saved."""
+    """Updates on non-finite numbers are skipped; after this many batches in a row with one, the run stops."""
 
 
 @dataclasses.dataclass(frozen=True)
