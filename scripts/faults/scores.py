@@ -47,8 +47,7 @@ def _train_with_faults(folder: Path, run: Path, seed: int) -> None:
         _wait_for_frames(run, process, _FRAMES_OF_A_FAULT)
         _actor(process).kill()
         _wait_for_frames(run, process, 2 * _FRAMES_OF_A_FAULT)
-        (learner,) = psutil.Process(process.pid).children()
-        learner.kill()
+        _learner(process).kill()
         _wait_for_frames(run, process, 3 * _FRAMES_OF_A_FAULT)
         os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=runs.SECONDS)
@@ -61,18 +60,20 @@ def _wait_for_frames(run: Path, process: subprocess.Popen, num_frames: int) -> N
     runs.wait_for(lambda: any(row["num_frames"] >= num_frames for row in runs.rows(run)[-1:]), process)
 
 
+def _learner(process: subprocess.Popen) -> psutil.Process:
+    (learner,) = psutil.Process(process.pid).children()
+    return learner
+
+
 def _actor(process: subprocess.Popen) -> psutil.Process:
-    """Returns the process of the run's only actor."""
+    """Returns the process of the run's only actor: it is in the learner's session."""
+    session = _learner(process).pid
     (actor,) = [
         p
-        for p in psutil.process_iter(["name"])
-        if " ".join(p.cmdline()).startswith("ray::RolloutWorker") and _is_below(p, process)
+        for p in psutil.process_iter()
+        if os.getsid(p.pid) == session and " ".join(p.cmdline()).startswith("ray::RolloutWorker")
     ]
     return actor
-
-
-def _is_below(process: psutil.Process, ancestor: subprocess.Popen) -> bool:
-    return os.getsid(process.pid) == ancestor.pid
 
 
 def _score(folder: Path, run: Path) -> float:
