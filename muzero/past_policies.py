@@ -145,8 +145,8 @@ def past_losses(
         _, logits = jax.vmap(jax.vmap(model.predict, (None, 0)), (None, 0))(head_params, latents)
         return step_losses(logits, probs, targets.value_mask, weights)
 
-    losses = value_buffer.mean_over_filled(value_buffer.over_heads(one_head, buffer, chunk_size, vs), buffer)
-    return losses._replace(weights=weights)
+    losses = value_buffer.mean_over_heads(one_head, buffer, chunk_size, vs)
+    return losses._replace(weights=weights)  # theirs are a mean too, 0 while the buffer is empty
 
 
 def policy_overlap(policy: Array, trajectory: Trajectory) -> Array:

@@ -88,6 +88,6 @@ def mean_over_filled(rows: Tree, buffer: ValueBuffer) -> Tree:
     return jax.tree.map(lambda x: jnp.sum(x, axis=0) / count, rows)
 
 
-def mean_over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int) -> Tree:
-    """Returns the mean of `fn(head_params)` over the filled slots, exactly 0 with none."""
-    return mean_over_filled(over_heads(fn, buffer, chunk_size), buffer)
+def mean_over_heads(fn: Callable[..., Tree], buffer: ValueBuffer, chunk_size: int, *rows: Tree) -> Tree:
+    """Returns the mean of `fn(head_params, *rows)` over the filled slots, exactly 0 with none."""
+    return mean_over_filled(over_heads(fn, buffer, chunk_size, *rows), buffer)

@@ -84,7 +84,7 @@ def sigterm(folder: Path) -> Outcome:
         process.communicate(timeout=runs.SECONDS)
     seconds, updates = time.monotonic() - started, runs.rows(run)[-1]["num_updates"]
     lost = updates - runs.steps(run)[-1]
-    left = runs.left_behind(process)
+    left = runs.left_behind(process.pid)
     runs.run(folder, "resume", run, "--stop.num-updates", updates + 4)
     goes_on = [row["num_updates"] for row in runs.rows(run)] == list(range(1, updates + 5))
     held = process.returncode == ExitCode.SIGTERM and lost == 0 and goes_on and not left
@@ -103,14 +103,18 @@ def learner_killed_and_restarted(folder: Path) -> Outcome:
     limits = ("--stop.num-updates", 60, "--max-restarts", 1)
     with runs.start(folder, "train", "smoke", "--run-dir", run, *often, *limits) as process:
         runs.wait_for(lambda: len(runs.rows(run)) > 3, process)
-        (learner,) = psutil.Process(process.pid).children()
+        learner = runs.learner_of(process)
         learner.kill()
         reached = runs.rows(run)[-1]["num_updates"]
+        others = lambda: [p for p in psutil.Process(process.pid).children() if p.pid != learner.pid]
+        runs.wait_for(lambda: bool(others()), process)
+        sessions = process.pid, learner.pid, others()[0].pid
         output = process.communicate(timeout=runs.SECONDS)[0]
     resumed = json.loads((run / "provenance.json").read_text())[-1]["event"] == "resume"
     updates = [row["num_updates"] for row in runs.rows(run)]
     frames = [row["num_frames"] for row in runs.rows(run)]
     whole = updates == list(range(1, 61)) and frames == sorted(set(frames))
-    held = process.returncode == 0 and resumed and whole and not runs.left_behind(process)
-    told = "killed by SIGKILL; restart 1 of 1" in output
-    return Outcome(held and told, f"killed after {reached} updates, restarted, 60 rows without a gap", None, None)
+    left, told = runs.left_behind(*sessions), "killed by SIGKILL; restart 1 of 1" in output
+    rows = "60 rows without a gap" if whole else f"{len(updates)} rows WITH a gap"
+    happened = f"killed after {reached} updates, exit code {process.returncode}, {rows}, {len(left)} processes left"
+    return Outcome(process.returncode == 0 and resumed and whole and told and not left, happened, None, None)

@@ -63,10 +63,16 @@ def rows(run: Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def left_behind(process: subprocess.Popen) -> list[int]:
-    """Returns the processes of the program's session that have not ended within half a minute."""
+def learner_of(process: subprocess.Popen) -> psutil.Process:
+    """Returns the learner that a program with --max-restarts supervises; it leads a session of its own, Ray in it."""
+    (learner,) = psutil.Process(process.pid).children()
+    return learner
+
+
+def left_behind(*sessions: int) -> list[int]:
+    """Returns the processes of these sessions (a program's is its pid) that have not ended within half a minute."""
     for _ in range(300):
-        alive = [p.pid for p in psutil.process_iter() if _session(p.pid) == process.pid]
+        alive = [p.pid for p in psutil.process_iter() if _session(p.pid) in sessions]
         if not alive:
             break
         time.sleep(0.1)

@@ -47,7 +47,7 @@ def _train_with_faults(folder: Path, run: Path, seed: int) -> None:
         _wait_for_frames(run, process, _FRAMES_OF_A_FAULT)
         _actor(process).kill()
         _wait_for_frames(run, process, 2 * _FRAMES_OF_A_FAULT)
-        _learner(process).kill()
+        runs.learner_of(process).kill()
         _wait_for_frames(run, process, 3 * _FRAMES_OF_A_FAULT)
         os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=runs.SECONDS)
@@ -60,14 +60,9 @@ def _wait_for_frames(run: Path, process: subprocess.Popen, num_frames: int) -> N
     runs.wait_for(lambda: any(row["num_frames"] >= num_frames for row in runs.rows(run)[-1:]), process)
 
 
-def _learner(process: subprocess.Popen) -> psutil.Process:
-    (learner,) = psutil.Process(process.pid).children()
-    return learner
-
-
 def _actor(process: subprocess.Popen) -> psutil.Process:
     """Returns the process of the run's only actor: it is in the learner's session."""
-    session = _learner(process).pid
+    session = runs.learner_of(process).pid
     (actor,) = [
         p
         for p in psutil.process_iter()
