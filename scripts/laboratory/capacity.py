@@ -42,7 +42,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale((2, 104), 2, 10, 5e-3, 5, 4, batch_size=5),
-    "small": Scale((10, 20, 40, 60, 104), 4, 10_000, 5e-3, 200, 20),
+    "small": Scale((10, 20, 40, 60, 104), 4, 60_000, 5e-3, 200, 20),
     "paper": Scale((20, 30, 40, 50, 60, 70, 80, 90, 100, 104), 10, 1_000_000, 5e-4, 1000, 100),
 }
 
@@ -63,15 +63,12 @@ def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
     data = _data(unit["seed"], unit["policies"], scale.num_policies, scale.num_variants)
     start_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(unit["seed"]), unit["rank"]))
     params = init_params(start_key, *world.reward.shape, unit["rank"])
-    learner, loss = training.train(
-        training.make_learner(params, scale.learning_rate),
-        data,
-        train_key,
-        order=1,
-        learning_rate=scale.learning_rate,
-        batch_size=scale.batch_size,
-        num_updates=scale.num_updates,
-    )
+    learner = training.make_learner(params, scale.learning_rate)
+    settings = dict(order=1, learning_rate=scale.learning_rate, batch_size=scale.batch_size)
+    last = scale.num_updates // 10  # whose mean loss is reported
+    for num_updates in (scale.num_updates - last, last):
+        key = jax.random.fold_in(train_key, num_updates)
+        learner, loss = training.train(learner, data, key, **settings, num_updates=num_updates)
     return [{"loss": float(loss), "planning": training.planning_score(learner.params)}]
 
 
