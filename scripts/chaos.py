@@ -20,7 +20,7 @@ from configs.schema import ConfigError
 from scripts.exit_codes import ExitCode
 from scripts.faults.registry import FAULTS, Fault, Outcome
 
-_MODULES = ("data", "checkpoints", "storage", "workers", "nodes", "programs", "scores")
+_MODULES = ("data", "checkpoints", "storage", "workers", "nodes", "suites", "programs", "scores")
 _COLUMNS = ("fault", "injected", "promised", "happened", "frames lost", "updates lost", "held")
 
 

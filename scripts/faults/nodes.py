@@ -62,7 +62,7 @@ def _patiently(start_node: Callable[[], Any]) -> Any:
     return start_node()
 
 
-def _add_node(cluster: Cluster) -> Any:
+def add_node(cluster: Cluster) -> Any:
     """Returns a new node with room for one actor."""
     return _patiently(lambda: cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES))
 
@@ -81,14 +81,14 @@ def _processes(node) -> list[int]:
 def node_killed_and_another_joins(folder: Path) -> Outcome:
     """The raylet is killed, and its workers die with it."""
     with ray_cluster(num_cpus=1) as cluster:
-        node = _add_node(cluster)
+        node = add_node(cluster)
         with marked.pool(folder, num_bytes=10**6) as pool, concurrent.futures.ThreadPoolExecutor(1) as thread:
             before, lost = marked.collect_from(pool, marked.NUM_WORKERS), _processes(node)
             rest = thread.submit(marked.collect_from, pool, marked.NUM_WORKERS + 1, before)
             cluster.remove_node(node, allow_graceful=False)
             left = [pid for pid in lost if not marked.is_gone(pid)]
             num_alone = len(marked.pids(folder))
-            node = _add_node(cluster)
+            node = add_node(cluster)
             marks = rest.result()
             is_there = bool(set(marked.pids(folder)) & set(_processes(node)))
     is_unique = len(set(marks)) == len(marks)
