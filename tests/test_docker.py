@@ -1,9 +1,12 @@
-"""The cluster files, read without an engine: schemas, and every command line against the program it calls."""
+"""The cluster files, read without an engine: schemas, every command line against the program it calls; and one job
+that is submitted to a real cluster.
+"""
 
 import importlib.metadata
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -122,6 +125,12 @@ def test_every_submitted_program_joins_the_cluster_and_keeps_off_the_head():
         # The code of the checkout is sent along, or that of the image is named by its place.
         assert entrypoint[1].startswith("scripts/" if "--working-dir" in options else "/app/scripts/")
     assert job_submit in ray_cli.commands["job"].commands.values()
+
+
+def test_a_job_runs_to_its_end_on_a_cluster_of_two_nodes():
+    done = subprocess.run([sys.executable, DOCKER / "loopback.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "saved after 8 updates" in done.stdout and "succeeded" in done.stdout
 
 
 # --- image -----------------------------------------------------------------------------------------------------------
