@@ -88,12 +88,13 @@ def sigterm(folder: Path) -> Outcome:
     runs.run(folder, "resume", run, "--stop.num-updates", updates + 4)
     goes_on = [row["num_updates"] for row in runs.rows(run)] == list(range(1, updates + 5))
     held = process.returncode == ExitCode.SIGTERM and lost == 0 and goes_on and not left
-    return Outcome(held, f"exit code {process.returncode} after {seconds:.0f} s, {len(left)} processes left", 0, lost)
+    told = [f"exit code {process.returncode} after {seconds:.0f} s", f"{len(left)} processes left", *left]
+    return Outcome(held, ", ".join(told), 0, lost)
 
 
 @fault(
     injected="SIGKILL of the learner, under --max-restarts 1",
-    promised="restarted from its last checkpoint; counters go on without gap or overlap; no process is left",
+    promised="restarted from its last checkpoint; counters go on without gap or overlap; no process is left after a minute",
     is_quick=False,
 )
 def learner_killed_and_restarted(folder: Path) -> Outcome:
@@ -117,4 +118,5 @@ def learner_killed_and_restarted(folder: Path) -> Outcome:
     left, told = runs.left_behind(*sessions), "killed by SIGKILL; restart 1 of 1" in output
     rows = "60 rows without a gap" if whole else f"{len(updates)} rows WITH a gap"
     happened = f"killed after {reached} updates, exit code {process.returncode}, {rows}, {len(left)} processes left"
-    return Outcome(process.returncode == 0 and resumed and whole and told and not left, happened, None, None)
+    held = process.returncode == 0 and resumed and whole and told and not left
+    return Outcome(held, ", ".join([happened, *left]))

@@ -69,14 +69,17 @@ def learner_of(process: subprocess.Popen) -> psutil.Process:
     return learner
 
 
-def left_behind(*sessions: int) -> list[int]:
-    """Returns the processes of these sessions (a program's is its pid) that have not ended within half a minute."""
-    for _ in range(300):
-        alive = [p.pid for p in psutil.process_iter() if _session(p.pid) in sessions]
+def left_behind(*sessions: int) -> list[str]:
+    """Returns the processes of these sessions (a program's is its pid) that have not ended within a minute and a half.
+
+    Two of Ray's agents notice only after a minute that the node they served is gone.
+    """
+    for _ in range(900):
+        alive = [process for process in psutil.process_iter() if _session(process.pid) in sessions]
         if not alive:
             break
         time.sleep(0.1)
-    return alive
+    return [str(process) for process in alive]
 
 
 def _session(pid: int) -> int | None:
