@@ -1,11 +1,13 @@
 """Exact MDPs, their operators, the worlds and the losses, against slow NumPy sums and against theory."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from muzero.tabular import fast_losses, mdp, policies, value_equivalence, worlds
 
@@ -195,3 +197,24 @@ def test_the_fast_loss_and_its_gradient_are_the_plain_ones(rank, order):
     ours, expected = jax.jit(lambda p: (jax.value_and_grad(fast)(p), jax.value_and_grad(plain)(p)))(params)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-13), ours, expected)
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(ours))
+
+
+def product_flops(jaxpr):
+    """Returns the operations of all matrix products of a program, those of a loop as often as it goes round."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            inner = [equation.invars[0].aval.shape[axis] for axis in contracted]
+            total += 2 * math.prod([*equation.outvars[0].aval.shape, *inner])
+        parts = sum(product_flops(part) for part in jaxprs_in_params(equation.params))
+        total += parts * equation.params.get("length", 1)
+    return total
+
+
+@pytest.mark.parametrize("rank, order", [(None, 1), (None, 7), (3, 1), (3, 4)])
+def test_the_operations_of_an_update_are_those_of_its_program(rank, order):
+    params = value_equivalence.init_params(jax.random.key(0), 2, 6, rank)
+    batch = value_equivalence.Batch(np.ones((5, 2, 6)), np.ones((5, 6)), np.ones((5, 6)))
+    gradient = jax.make_jaxpr(jax.grad(lambda p: fast_losses.fast_loss(p, GAMMA, batch, order)))(params)
+    assert product_flops(gradient.jaxpr) == fast_losses.update_flops(2, 6, rank, 5, order)

@@ -35,8 +35,11 @@ def fast_loss(params: ModelParams, discount: float, batch: Batch, order: int) ->
 
 def update_flops(num_actions: int, num_states: int, rank: int | None, batch_size: int, order: int) -> int:
     """Returns the floating-point operations in the matrix products of one gradient of `fast_loss`."""
-    weights = num_actions * num_states * (num_states if rank is None else 2 * rank)
-    return 3 * order * 2 * batch_size * weights  # forward, gradient of the values, gradient of the weights
+    product = lambda rows, inner: 2 * rows * inner * num_actions * num_states
+    if order == 1:  # forward, gradient of each factor, and of what went through all factors but the first
+        return 2 * product(batch_size, num_states) if rank is None else 5 * product(batch_size, rank)
+    factors = 0 if rank is None else 3 * product(num_states, rank)  # their product, and the gradient of both
+    return factors + 3 * order * product(batch_size, num_states)
 
 
 def _backup(factors: list[jax.Array], reward: jax.Array, discount: float, batch: Batch) -> jax.Array:

@@ -42,7 +42,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale((2, 104), 2, 10, 5e-3, 5, 4, batch_size=5),
-    "small": Scale((10, 20, 40, 60, 104), 4, 60_000, 5e-3, 200, 20),
+    "small": Scale((10, 20, 40, 60, 104), 8, 60_000, 5e-3, 200, 20),
     "paper": Scale((20, 30, 40, 50, 60, 70, 80, 90, 100, 104), 10, 1_000_000, 5e-4, 1000, 100),
 }
 
@@ -119,7 +119,7 @@ def draw(scale: Scale, rows: list[Row], scratch: Path):
         means, widths = ([row[key] for row in summary] for key in (kind, f"{kind}_interval"))
         panel.errorbar(ranks, means, widths, marker="o", capsize=3, label=label)
     panel.axhline(1.0, color="C3", linestyle="--", linewidth=1, label="optimal")
-    panel.set(xlabel="rank of the model's transitions", ylabel="value of the model's optimal policy / optimal")
+    panel.set(xlabel="rank of the model's transitions", ylabel="value of the model's plan / optimal")
     panel.legend(frameon=False, fontsize=8)
     panel.grid(alpha=0.3)
     figure.tight_layout()

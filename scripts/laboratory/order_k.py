@@ -128,7 +128,7 @@ def complete(scale: Scale, rows: list[Row], scratch: Path) -> list[Row]:
 def summarise(scale: Scale, rows: list[Row]) -> list[Row]:
     """Returns a row per order: diameters over groups, planning and loss over models."""
     summary = []
-    for (order,), members in grouped(sorted(rows, key=lambda row: row["order"]), "order").items():
+    for (order,), members in grouped(rows, "order").items():
         groups = [group[0] for group in grouped(members, "group").values()]
         row: Row = {"order": order, "models": len(members), "groups": len(groups)}
         for name, of in (

@@ -38,6 +38,7 @@ def run(name: str, experiment: Experiment, scale_name: str, out: Path, num_worke
     scratch.mkdir(parents=True, exist_ok=True)
     finished = workers.run_units(experiment, scale, missing, scratch, num_workers)
     _collect(name, table, finished, len(units), len(missing))
+    table.replace(sorted(table.rows, key=lambda row: units.index({key: row[key] for key in units[0]})))
     if experiment.complete is not None:
         table.replace(experiment.complete(scale, table.rows, scratch))
     _conclude(name, experiment, scale, table.rows, out)
