@@ -70,6 +70,14 @@ def test_a_second_call_runs_only_what_is_missing(tmp_path):
     assert (tmp_path / "toy-summary.csv").read_text() == "count,third\n4,0.33333333\n"
 
 
+def test_the_rows_stand_in_the_order_of_the_units_whoever_was_first(tmp_path):
+    backwards = dataclasses.replace(TOY, units=lambda scale: toy_units(scale)[::-1])
+    session.run("toy", backwards, "smoke", tmp_path, num_workers=1)
+    session.run("toy", TOY, "smoke", tmp_path, num_workers=1)
+    found = [(row["order"], row["seed"]) for row in table.Table(tmp_path / "toy.csv").rows]
+    assert found == [(1, 0), (1, 1), (PROPER, 0), (PROPER, 1)]
+
+
 def test_other_settings_in_the_same_directory_are_refused(tmp_path):
     session.run("toy", TOY, "smoke", tmp_path, num_workers=1)
     with pytest.raises(ConfigError, match="holds toy at other settings"):

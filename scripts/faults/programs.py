@@ -94,7 +94,7 @@ def sigterm(folder: Path) -> Outcome:
 
 @fault(
     injected="SIGKILL of the learner, under --max-restarts 1",
-    promised="restarted from its last checkpoint; counters go on without gap or overlap; no process outlives a minute",
+    promised="restarted from its last checkpoint; counters go on without gap or overlap; no process is left after 90 s",
     is_quick=False,
 )
 def learner_killed_and_restarted(folder: Path) -> Outcome:
