@@ -94,7 +94,8 @@ def sigterm(folder: Path) -> Outcome:
 
 @fault(
     injected="SIGKILL of the learner, under --max-restarts 1",
-    promised="restarted from its last checkpoint; counters go on without gap or overlap; no process is left after 90 s",
+    promised="restarted from its last checkpoint; counters go on without gap or overlap; after 90 s no process "
+    "and no orphan file is left",
     is_quick=False,
 )
 def learner_killed_and_restarted(folder: Path) -> Outcome:
@@ -117,6 +118,7 @@ def learner_killed_and_restarted(folder: Path) -> Outcome:
     whole = updates == list(range(1, 61)) and frames == sorted(set(frames))
     left, told = runs.left_behind(*sessions), "killed by SIGKILL; restart 1 of 1" in output
     rows = "60 rows without a gap" if whole else f"{len(updates)} rows WITH a gap"
-    happened = f"killed after {reached} updates, exit code {process.returncode}, {rows}, {len(left)} processes left"
-    held = process.returncode == 0 and resumed and whole and told and not left
-    return Outcome(held, ", ".join([happened, *left]))
+    orphans = runs.orphans(run)
+    happened = f"killed after {reached} updates, exit code {process.returncode}, {rows}, {len(left)} processes"
+    held = process.returncode == 0 and resumed and whole and told and not left and not orphans
+    return Outcome(held, ", ".join([f"{happened} and {len(orphans)} orphan files left", *left, *orphans]))

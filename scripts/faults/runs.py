@@ -63,6 +63,13 @@ def rows(run: Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
+def orphans(run: Path) -> list[str]:
+    """Returns what a run that has ended should not leave behind: temporary files and checkpoints without a manifest."""
+    halves = [path for path in run.glob("checkpoints/*") if path.is_dir() and path.name != "best"]
+    halves = [path for path in halves if not (path / "manifest.json").exists()]
+    return [str(path.relative_to(run)) for path in [*run.rglob(".*"), *halves]]
+
+
 def learner_of(process: subprocess.Popen) -> psutil.Process:
     """Returns the learner that a program with --max-restarts supervises; it leads a session of its own, Ray in it."""
     (learner,) = psutil.Process(process.pid).children()
