@@ -18,6 +18,10 @@
     gpus = 0
     actors = "embedded"           # "embedded": in a Ray of the trial's own, on its node; "cluster": anywhere
 
+    [audit]                       # may be left out: trained trials are audited then (scripts/look.py audit)
+    num_states = 64
+    num_rollouts = 16
+
 Every arm sees the same seeds.  Trials are limited by frames alone.
 """
 
@@ -46,6 +50,14 @@ class Resources:
     actors: Literal["embedded", "cluster"] = "embedded"
 
 
+@dataclasses.dataclass(frozen=True)
+class AuditSize:
+    """How closely the value equivalence of every trained trial is audited."""
+
+    num_states: int = 64
+    num_rollouts: int = 16
+
+
 class Trial(NamedTuple):
     """One run of a suite."""
 
@@ -66,6 +78,7 @@ class Suite:
     arms: Mapping[str, Mapping[str, Any]]  # settings by dotted field, by arm
     settings: Mapping[str, Any]  # by dotted field
     resources: Resources = Resources()
+    audit: AuditSize | None = None  # None: trials are not audited
 
     def trials(self) -> list[Trial]:
         """Returns every trial: seed by seed, so that a suite that is cut short has whole seeds; arms side by side."""
@@ -106,7 +119,7 @@ def load(name: str) -> Suite:
 
 def _build(name: str, values: dict) -> Suite:
     required = {"preset": str, "games": list, "seeds": list, "frames": int, "arms": dict}
-    optional = {"settings": dict, "resources": dict}
+    optional = {"settings": dict, "resources": dict, "audit": dict}
     for key in values.keys() - required.keys() - optional.keys():
         raise ConfigError(f"{key}: no such field; there are {', '.join([*required, *optional])}")
     for key, kind in (required | optional).items():
@@ -123,6 +136,7 @@ def _build(name: str, values: dict) -> Suite:
         arms={arm: dict(_flat(_table(f"arms.{arm}", changes))) for arm, changes in values["arms"].items()},
         settings=dict(_flat(values.get("settings", {}))),
         resources=changed(Resources(), values.get("resources", {}), "resources."),
+        audit=changed(AuditSize(), values["audit"], "audit.") if "audit" in values else None,
     )
 
 
@@ -156,6 +170,8 @@ def checked(suite: Suite) -> Suite:
         raise ConfigError(f"frames = {suite.frames}: must be above 0")
     if suite.resources.cpus <= 0 or suite.resources.gpus < 0:
         raise ConfigError(f"resources = {suite.resources}: cpus must be above 0, gpus not negative")
+    if suite.audit is not None and min(suite.audit.num_states, suite.audit.num_rollouts) < 2:
+        raise ConfigError(f"audit = {suite.audit}: num_states and num_rollouts must be at least 2")
     fixed = {"env.name", "seed", "stop.num_frames", "stop.num_updates", "stop.minutes"}
     for field in {*suite.settings, *(field for changes in suite.arms.values() for field in changes)} & fixed:
         raise ConfigError(f"{field}: cannot be set here; games, seeds and frames of the suite decide it")

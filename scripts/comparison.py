@@ -90,6 +90,11 @@ def matrix(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> n
     return np.array([[normalised(game, x) for x in c.values()] for game, c in zip(games, columns, strict=True)]).T
 
 
+def raw_matrix(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> np.ndarray:
+    """Returns the raw scores of `arm` [seeds, games], of games with the same number of seeds."""
+    return np.array([list(scores[game, arm].seeds.values()) for game in games]).T
+
+
 def means(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> np.ndarray:
     """Returns the normalised mean scores of `arm` as one run [1, games]."""
     return np.array([[normalised(game, scores[game, arm].mean) for game in games]])
@@ -136,6 +141,16 @@ def difference(
     if runs is None or baseline is None or min(len(runs), len(baseline)) < 2:
         return {name: Estimate(float(value), None) for name, value in zip(functions, compute(*means), strict=True)}
     return _named(functions, *_estimates([runs, baseline], compute, resamples))
+
+
+def mean_difference(runs: np.ndarray, baseline: np.ndarray, resamples: int) -> Estimate:
+    """Returns the mean over seeds and games of `runs` [seeds, games] minus that of `baseline`, with its interval."""
+    means = float(np.mean(runs)), float(np.mean(baseline))
+    if min(len(runs), len(baseline)) < 2:
+        return Estimate(means[0] - means[1], None)
+    compute = lambda x, y: np.array([np.mean(x) - np.mean(y)])
+    values, bounds = _estimates([runs, baseline], compute, resamples)
+    return Estimate(float(values[0]), (float(bounds[0, 0]), float(bounds[1, 0])))
 
 
 def probability_of_improvement(runs: np.ndarray | None, baseline: np.ndarray | None, resamples: int) -> Estimate | None:

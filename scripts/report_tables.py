@@ -7,7 +7,7 @@ import numpy as np
 from actors.scores import scale
 from scripts import comparison
 from scripts.comparison import Cell, Estimate
-from scripts.results import Row
+from scripts.results import AUDIT_KINDS, Row
 
 MISSING = "not available"
 
@@ -57,7 +57,8 @@ def compare(rows: tuple[Row, ...], kind: str, baseline: str, resamples: int) -> 
 
 def tables(compared: Comparison) -> list[Table]:
     """Returns the tables of a report, in order."""
-    return [_tests(compared), _differences(compared), _aggregates(compared), _wall_time(compared), _games(compared)]
+    made = (_tests, _differences, _aggregates, _value_equivalence, _wall_time, _games)
+    return [make(compared) for make in made]
 
 
 def _games(compared: Comparison) -> Table:
@@ -134,6 +135,36 @@ def _tests(compared: Comparison) -> Table:
 def _test(scores: np.ndarray, baseline: np.ndarray) -> tuple:
     found = comparison.wilcoxon_test(scores, baseline)
     return (len(scores), None, None, None) if found is None else tuple(found)
+
+
+def _value_equivalence(compared: Comparison) -> Table:
+    rows, baseline = [], compared.arms[0]
+    for kind in AUDIT_KINDS:
+        cells = comparison.cells(compared.rows, kind)
+        games = [game for game in compared.compared if _is_audited(compared, cells, game)]
+        groups = [(game, [game]) for game in games]
+        if len({len(cells[game, baseline].seeds) for game in games}) == 1 < len(games):
+            groups.append((f"all {len(games)}", games))
+        for name, group in groups:
+            errors = {arm: comparison.raw_matrix(cells, arm, group) for arm in compared.arms}
+            for arm in compared.arms[1:]:
+                found = comparison.mean_difference(errors[arm], errors[baseline], compared.resamples)
+                means = float(errors[baseline].mean()), float(errors[arm].mean())
+                rows.append((kind, name, arm, *means, *_interval(found)))
+    columns = ("error", "game", "arm", baseline, "of the arm", "difference", "95 %: low", "95 %: high")
+    note = (
+        "Audit of all stored past policies together: squared errors of their values over the variance of real returns; "
+        "1 is a constant, 0 is perfect. audit-head: no imagined step; audit-model: after K; audit-target: what they "
+        "learn from. A game is left out if a trial of it has no error. Intervals: the seeds of both arms are resampled "
+        "within every game (rliable)."
+    )
+    return Table("value_equivalence", "Value equivalence", columns, rows, note)
+
+
+def _is_audited(compared: Comparison, cells: dict[tuple[str, str], Cell], game: str) -> bool:
+    """Returns whether every trial of a game has an error."""
+    num_seeds = lambda found, arm: len(found[game, arm].seeds or ()) if (game, arm) in found else 0
+    return all(0 < num_seeds(compared.cells, arm) == num_seeds(cells, arm) for arm in compared.arms)
 
 
 def _wall_time(compared: Comparison) -> Table:

@@ -12,9 +12,9 @@
 | seed | of the trial; empty: the row is already a mean over seeds |
 | frames | emulator frames the trial had consumed |
 | kind | how the score was made, see `KINDS` |
-| score | mean unclipped return of whole games; empty: no game was finished |
+| score | mean unclipped return of whole games (of an audit: the error); empty: there is none |
 | standard_error | of the score: over games, or over seeds where `seed` is empty; may be empty |
-| episodes | games behind the score; may be empty |
+| episodes | games behind the score (of an audit: states); may be empty |
 | wall_seconds | of training until then, over all sessions of the trial; may be empty |
 """
 
@@ -28,13 +28,18 @@ from configs.schema import ConfigError
 from learner.run_directory import write_atomically
 
 LAST_FRAMES, GREEDY, RANDOM, CURVE, PAPER = "last-10-percent", "greedy", "random", "curve", "final-200-games"
+HEAD_ERROR, MODEL_ERROR, TARGET_ERROR = "audit-head", "audit-model", "audit-target"
 KINDS = {
     LAST_FRAMES: "mean return as played, over the last 10 % of the frames",
     PAPER: "mean return as played, over the last 200 games",
     GREEDY: "greedy games of the last parameters: no root noise, most visited action",
     RANDOM: "games of the uniformly random policy",
     CURVE: "mean return as played, of the games finished since the row before (a point of the learning curve)",
+    HEAD_ERROR: "audit: error of the past values in represented states, over the variance of the returns",
+    MODEL_ERROR: "audit: error of the past values after K imagined steps, over the variance of the returns",
+    TARGET_ERROR: "audit: error of the V-trace targets, over the variance of the returns",
 }
+AUDIT_KINDS = (HEAD_ERROR, MODEL_ERROR, TARGET_ERROR)
 FINAL_KINDS = (LAST_FRAMES, PAPER, GREEDY)  # what arms can be compared by, the first that is there unless told
 
 

@@ -91,7 +91,7 @@ class Driver:
         """Runs until every trial is finished or has failed; returns whether all are finished."""
         all_trials = self._suite.trials()
         for trial in all_trials:
-            if trials.is_finished(self._path(trial)):
+            if trials.is_finished(self._suite, self._path(trial)):
                 self._collect(trial)
             else:
                 self._waiting.append(trial)
@@ -123,7 +123,7 @@ class Driver:
             reason = f"exit code {code}"
         except RayError as error:  # the node died, or was taken away
             code, reason = None, type(error).__name__
-        if trials.is_finished(self._path(trial)):
+        if trials.is_finished(self._suite, self._path(trial)):
             self._collect(trial)
             self._write()
             return f"{trials.trial_name(trial)}: finished ({len(self._finished)} of {len(self._suite.trials())})"
@@ -180,7 +180,12 @@ def _check(suite: Suite, options: Options) -> None:
         raise ConfigError(f"suite {suite.name}: its actors need a cluster; give --ray-address")
     first = suite.trials()[0]
     for game in suite.games:
-        commands.check_environment(suite.config(first._replace(game=game)))
+        config = suite.config(first._replace(game=game))
+        commands.check_environment(config)
+        if suite.audit is not None:
+            from scripts.inspection import heldout  # pulls in JAX
+
+            heldout.check(config)
 
 
 def main(argv: list[str]) -> int:

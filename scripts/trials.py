@@ -5,11 +5,14 @@
           trials/<trial>/        a run directory like any other
           logs/<trial>.log       what its programs printed
 
-A trial is finished when the last file of its run is there, the random policy's score.  All of its results are read from
-the run directory whenever they are needed, so none can be lost that the run has written.
+A trial is finished when the last file of its run is there: the random policy's score, and the audit's table where the
+suite asks for one.  All of its results are read from the run directory whenever they are needed, so none can be lost
+that the run has written.
 """
 
+import csv
 import fcntl
+import functools
 import json
 import os
 import re
@@ -23,7 +26,8 @@ import numpy as np
 from configs.suite import Suite, Trial
 from learner.run_directory import RunDirectory
 from scripts import process
-from scripts.results import CURVE, GREEDY, LAST_FRAMES, RANDOM, Row
+from scripts.inspection.arithmetic import over_heads
+from scripts.results import AUDIT_KINDS, CURVE, GREEDY, LAST_FRAMES, RANDOM, Row
 
 _ROOT = Path(__file__).resolve().parents[1]
 _NUM_CURVE_POINTS = 20
@@ -62,9 +66,17 @@ def train_arguments(suite: Suite, trial: Trial, path: Path) -> list[str]:
     return arguments
 
 
-def is_finished(path: Path) -> bool:
-    """Returns whether the run in `path` has reached its end and has been scored."""
+def is_finished(suite: Suite, path: Path) -> bool:
+    """Returns whether the run in `path` has reached its end, and all of its results are there."""
+    return _is_scored(path) and (suite.audit is None or _audit_table(path).exists())
+
+
+def _is_scored(path: Path) -> bool:
     return (path / "evaluations" / "random.json").exists()
+
+
+def _audit_table(path: Path) -> Path:
+    return path / "audit" / "audit.csv"
 
 
 def progress(path: Path) -> Progress:
@@ -83,23 +95,31 @@ def progress(path: Path) -> Progress:
 
 
 def run(suite: Suite, trial: Trial, out: Path, ray_address: str | None, programs: Path | None) -> int:
-    """Trains a trial to its end in a program of its own, from its last checkpoint if it has one; returns its exit code.
+    """Trains a trial to its end in a program of its own, from its last checkpoint if it has one, and audits it.
 
-    Called by Ray, on any node.
+    Called by Ray, on any node. Returns the exit code of the last program.
 
     Args:
       suite: of the trial.
       trial: to run.
       out: of the suite, a path that every node sees.
       ray_address: of the cluster, for actors that run anywhere on it.
-      programs: folder of `train.py` and `resume.py`; None: this one, wherever that is on the node.
+      programs: folder of `train.py`, `resume.py` and `look.py`; None: this one, wherever that is on the node.
     """
     path = run_path(out, trial)
     log = out / "logs" / f"{trial_name(trial)}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    program = functools.partial(_program, log, programs or _ROOT / "scripts")
     _wait_until_free(path)
-    if is_finished(path):
-        return 0
+    code = 0 if _is_scored(path) else program(_training(suite, trial, path, ray_address))
+    if code != 0 or is_finished(suite, path):
+        return code
+    sizes = [f"--num-states={suite.audit.num_states}", f"--num-rollouts={suite.audit.num_rollouts}"]
+    return program(["look.py", "audit", str(path), "--out", str(_audit_table(path).parent), *sizes])
+
+
+def _training(suite: Suite, trial: Trial, path: Path, ray_address: str | None) -> list[str]:
+    """Returns the program, with its arguments, that brings a trial to its end."""
     if _has_checkpoint(path):
         arguments = ["resume.py", str(path)]
     else:
@@ -107,10 +127,15 @@ def run(suite: Suite, trial: Trial, out: Path, ray_address: str | None, programs
         arguments = ["train.py", *train_arguments(suite, trial, path)]
     if suite.resources.actors == "cluster":
         arguments += ["--ray-address", ray_address or "auto"]
+    return arguments
+
+
+def _program(log: Path, programs: Path, arguments: list[str]) -> int:
+    """Runs a program to its end, appending to `log` what it prints; returns its exit code."""
     environment = {name: value for name, value in os.environ.items() if name not in _RAY_OWN}
     with log.open("a", encoding="utf-8") as file:
         print("$", *arguments, file=file, flush=True)
-        command = process.tied_command(str((programs or _ROOT / "scripts") / arguments[0]), *arguments[1:])
+        command = process.tied_command(str(programs / arguments[0]), *arguments[1:])
         return subprocess.run(command, cwd=_ROOT, env=environment, stdout=file, stderr=file, check=False).returncode
 
 
@@ -131,7 +156,7 @@ def _has_checkpoint(path: Path) -> bool:
 
 
 def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
-    """Returns the results of a finished trial: its curve, its last frames as played, greedy and random games."""
+    """Returns the results of a finished trial: curve, last frames as played, greedy and random games, the audit."""
     frames, seconds, _ = progress(path)
     row = lambda *values: Row(suite.name, trial.game, trial.arm, trial.seed, *values)
     episodes = [json.loads(line) for line in (path / "episodes.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -149,7 +174,29 @@ def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
         row(frames, kind, result["mean"], result["standard_error"], len(result["returns"]), seconds)
         for kind, result in ((GREEDY, _evaluation(path, "final")), (RANDOM, _evaluation(path, "random")))
     ]
-    return [*points, row(frames, LAST_FRAMES, *_mean(last), seconds), *played]
+    audited = [] if suite.audit is None else zip(AUDIT_KINDS, _audited(path), strict=True)
+    return [
+        *points,
+        row(frames, LAST_FRAMES, *_mean(last), seconds),
+        *played,
+        *(row(frames, kind, error, None, suite.audit.num_states, seconds) for kind, error in audited),
+    ]
+
+
+def _audited(path: Path) -> list[float | None]:
+    """Returns the errors of all stored heads together: at k = 0, at k = K, and of their V-trace targets."""
+    with _audit_table(path).open(encoding="utf-8") as file:
+        table = [
+            {name: float(row[name] or "nan") for name in ("k", "error", "vtrace_gap", "variance")}
+            for row in csv.DictReader(file)
+        ]
+    last = max(row["k"] for row in table)
+    errors = []
+    for name, k in (("error", 0), ("error", last), ("vtrace_gap", 0)):
+        found = np.array([[row[name], row["variance"]] for row in table if row["k"] == k])
+        error = over_heads(*found.T)
+        errors.append(None if np.isnan(error) else error)
+    return errors
 
 
 def _evaluation(path: Path, name: str) -> dict:

@@ -262,7 +262,7 @@ def test_games_are_logged_as_played(smoke):
 def test_a_suite_can_read_the_results_of_a_whole_run(smoke):
     path, _ = smoke
     suite = Suite("s", "smoke", ("breakout",), (0,), column(path, "num_frames")[-1], {"muzero": {}}, {})
-    assert trials.is_finished(path)
+    assert trials.is_finished(suite, path)
     results = {row.kind: row for row in trials.rows(suite, Trial("breakout", "muzero", 0), path)}
     assert results["greedy"].score == json.loads((path / "evaluations" / "final.json").read_text())["mean"]
     assert results["last-10-percent"].wall_seconds == column(path, "wall_seconds")[-1]

@@ -176,6 +176,32 @@ def test_wall_time_of_both_arms_is_reported(compared):
     assert report_tables._wall_time(compared).rows == [("muzero", 12, 1.0, 12.0), ("muzero+past", 12, 1.0, 12.0)]
 
 
+def audited(errors, arm, game, kind=results.MODEL_ERROR):
+    return [trial(game, arm, seed, kind, error) for seed, error in enumerate(errors)]
+
+
+def test_the_audits_of_the_arms_are_compared_over_seeds():
+    games = ("MinAtar/Breakout-v1", "MinAtar/Asterix-v1")
+    rows = [row for row in made_up(games=games) if row.kind == LAST_FRAMES]
+    for game, shift in zip(games, (0.0, 1.0), strict=True):
+        rows += audited([shift + x for x in (0.5, 0.6, 0.7, 0.8)], "muzero", game)
+        rows += audited([shift + x for x in (0.1, 0.2, 0.3, 0.4)], "muzero+past", game)
+    rows += audited([0.1, None, 0.1, 0.1], "muzero", games[0], results.HEAD_ERROR)
+    rows += audited([0.1, 0.1, 0.1, 0.1], "muzero+past", games[0], results.HEAD_ERROR)
+    found = report_tables._value_equivalence(report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 500)).rows
+    assert [row[:3] for row in found] == [(results.MODEL_ERROR, name, "muzero+past") for name in (*games, "all 2")]
+    breakout, _, both = found
+    assert breakout[3:6] == pytest.approx((0.65, 0.25, -0.4)) and both[3:6] == pytest.approx((1.15, 0.75, -0.4))
+    # A resampled error has a standard deviation of 0.112: the mean of 4 differs between arms by sqrt(2 / 4) times that.
+    widths = [row[7] - row[6] for row in (breakout, both)]
+    assert widths == pytest.approx([2 * 1.96 * 0.079, 2 * 1.96 * 0.056], rel=0.15)
+    assert breakout[6] < -0.4 < breakout[7] < 0
+
+
+def test_without_audits_the_table_is_empty(compared):
+    assert report_tables._value_equivalence(compared).rows == []
+
+
 def test_curves_and_profiles_are_drawn_where_the_scores_are_there(compared):
     from scripts import report_plots
 

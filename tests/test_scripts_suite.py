@@ -6,6 +6,7 @@ test_scripts_programs.py.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import io
 import json
@@ -123,9 +124,9 @@ def history(out):
 
 def test_a_trial_is_trained_once_and_then_left_alone(found, programs, tmp_path):
     trial, out = found.trials()[0], tmp_path / "out"
-    assert not trials.is_finished(trials.run_path(out, trial))
+    assert not trials.is_finished(found, trials.run_path(out, trial))
     assert [trials.run(found, trial, out, None, programs) for _ in range(2)] == [0, 0]
-    assert trials.is_finished(trials.run_path(out, trial))
+    assert trials.is_finished(found, trials.run_path(out, trial))
     assert [line[1] for line in history(out)] == ["train", "end"]
     log = (out / "logs" / "CartPole-v1-muzero-1.log").read_text()
     assert log.startswith("$ train.py cartpole --run-dir ")
@@ -159,6 +160,38 @@ def test_a_trial_waits_for_a_program_that_still_saves(found, programs, tmp_path)
     started = time.monotonic()
     assert trials.run(found, trial, out, None, programs) == 0
     assert time.monotonic() - started > 0.5 and holder.wait() == 0
+
+
+# As `look.py` does, but at once: two heads, of which one has no values that differ, K = 1.
+AUDITOR = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+(folder.parents[1].parent / "history").open("a").write(f"{pathlib.Path(sys.argv[2]).name} audit {sys.argv[5:]}\\n")
+folder.mkdir()
+(folder / "audit.csv").write_text(
+    "k,error,vtrace_gap,variance\\n0,0.1,0.3,1\\n1,0.2,0.3,1\\n0,0.5,0.7,3\\n1,0.6,0.7,3\\n0,,,0\\n1,,,0\\n"
+)
+"""
+
+
+def test_a_trained_trial_is_audited_once_where_the_suite_asks_for_it(found, programs, tmp_path):
+    trial, out = found.trials()[0], tmp_path / "out"
+    assert trials.run(found, trial, out, None, programs) == 0  # trained, and finished for a suite without audits
+    audited = dataclasses.replace(found, audit=suites.AuditSize(num_states=8, num_rollouts=2))
+    path = trials.run_path(out, trial)
+    (programs / "look.py").write_text("raise SystemExit(3)")
+    assert trials.run(audited, trial, out, None, programs) == 3 and not trials.is_finished(audited, path)
+    (programs / "look.py").write_text(AUDITOR)
+    assert [trials.run(audited, trial, out, None, programs) for _ in range(2)] == [0, 0]
+    assert trials.is_finished(audited, path)
+    assert [line[1] for line in history(out)] == ["train", "end", "audit"]
+    assert " ".join(history(out)[-1][2:]) == "['--num-states=8', '--num-rollouts=2']"
+    errors = {row.kind: (row.score, row.episodes) for row in trials.rows(audited, trial, path)}
+    # All heads together: squared errors 0.1 + 1.5 over variances 1 + 3, and so on.
+    assert errors[results.HEAD_ERROR] == (pytest.approx(0.4), 8)
+    assert errors[results.MODEL_ERROR] == (pytest.approx(0.5), 8)
+    assert errors[results.TARGET_ERROR] == (pytest.approx(0.6), 8)
+    assert not set(results.AUDIT_KINDS) & {row.kind for row in trials.rows(found, trial, path)}
 
 
 def is_locked(path):
@@ -260,7 +293,7 @@ def test_a_killed_driver_and_a_lost_node_repeat_nothing_and_lose_nothing(found, 
         driver.wait()
         wait_for(lambda pids=started: not any(map(is_alive, pids)))  # its trials did not go on unseen
     before = frames()
-    finished = {trial for trial in found.trials() if trials.is_finished(path(trial))}
+    finished = {trial for trial in found.trials() if trials.is_finished(found, path(trial))}
     assert 0 < len(finished) < 4 and sum(before) < 4000
 
     driver = start()

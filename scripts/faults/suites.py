@@ -35,8 +35,9 @@ def suite_killed_twice(folder: Path) -> Outcome:
     """The driver dies when a trial has ended; then a node, in the middle of two trials, and soon the driver again."""
     file, out = folder / "four.toml", folder / "out"
     file.write_text(_SUITE)
-    paths = [trials.run_path(out, trial) for trial in suites.load(str(file)).trials()]
-    finished = lambda: [path for path in paths if trials.is_finished(path)]
+    suite = suites.load(str(file))
+    paths = [trials.run_path(out, trial) for trial in suite.trials()]
+    finished = lambda: [path for path in paths if trials.is_finished(suite, path)]
     num_rows = lambda: sum(len(runs.rows(path)) for path in paths)
     with nodes.ray_cluster(num_cpus=1) as cluster:
         node = nodes.add_node(cluster)

@@ -74,6 +74,19 @@ def moments(returns: np.ndarray, weight: np.ndarray) -> tuple[float, float, floa
     return average(value), average((value - average(value)) ** 2) - noise, noise
 
 
+def over_heads(errors: np.ndarray, variances: np.ndarray) -> float:
+    """Returns the squared error of all heads together, over the variance of all their values.
+
+    Heads whose values do not differ from state to state cannot be judged and have no weight; NaN if none is left.
+
+    Args:
+      errors: [heads], normalised; NaN where not available.
+      variances: [heads], by which they were divided.
+    """
+    known = ~np.isnan(errors)
+    return float(errors[known] @ variances[known] / variances[known].sum()) if known.any() else float("nan")
+
+
 def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], group: np.ndarray, seed: int) -> Estimate:
     """Returns `statistic(weight [N]) -> [C]` with its percentile interval over resampled groups of states.
 

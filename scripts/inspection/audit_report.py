@@ -1,12 +1,14 @@
 """The audit as a table and as a picture."""
 
 import csv
+import io
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
-from scripts.inspection.arithmetic import Estimate
+from learner.run_directory import write_atomically
+from scripts.inspection.arithmetic import Estimate, over_heads
 from scripts.inspection.audit import HeadAudit
 
 matplotlib.use("Agg")
@@ -49,20 +51,25 @@ def _columns(name: str, estimate: Estimate, n: int) -> dict:
 def write(path: Path, table: list[dict]) -> None:
     """Writes the rows as CSV, six significant digits; what is not available is empty."""
     text = lambda x: ("" if np.isnan(x) else f"{x:.6g}") if isinstance(x, float) else x
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: text(value) for name, value in row.items()} for row in table)
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: text(value) for name, value in row.items()} for row in table)
+    write_atomically(path, lines.getvalue())
 
 
 def summary(table: list[dict]) -> str:
-    """Returns the means over heads for every k, as lines for a terminal."""
-    mean = lambda values: f"{np.mean(values):10.3f}" if not np.isnan(values).any() else " not available"
-    lines = ["mean over heads, as fractions of the variance of the returns", "  k     error     excess over k = 0"]
+    """Returns the errors of all heads together for every k, as lines for a terminal."""
+
+    def all_heads(name: str, k: int) -> str:
+        errors, variances = np.array([[row[name], row["variance"]] for row in table if row["k"] == k]).T
+        error = over_heads(errors, variances)
+        return " not available" if np.isnan(error) else f"{error:10.3f}"
+
+    lines = ["all heads, as fractions of the variance of the returns", "  k     error     excess over k = 0"]
     for k in sorted({row["k"] for row in table}):
-        found = [row for row in table if row["k"] == k]
-        lines.append(f"{k:3d}{mean([row['error'] for row in found])}{mean([row['excess'] for row in found])}")
-    lines.append(f"V-trace gap{mean([row['vtrace_gap'] for row in table if row['k'] == 0])}")
+        lines.append(f"{k:3d}{all_heads('error', k)}{all_heads('excess', k)}")
+    lines.append(f"V-trace gap{all_heads('vtrace_gap', 0)}")
     return "\n".join(lines)
 
 
