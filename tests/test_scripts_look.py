@@ -100,7 +100,10 @@ def test_an_audit_from_a_checkpoint_to_a_table_and_a_plot(run, call, tmp_path):
         assert float(row["age_updates"]) == 7 - float(row["head_updates"])
         assert 1.0 <= float(row["mean_return"]) <= 1 / (1 - 0.997)
     assert rows[0]["error"] != rows[3]["error"]
-    assert "all heads, as fractions of the variance" in out and (tmp_path / "new" / "audit" / "audit.png").stat().st_size > 10_000
+    assert (
+        "all heads, as fractions of the variance" in out
+        and (tmp_path / "new" / "audit" / "audit.png").stat().st_size > 10_000
+    )
 
 
 @pytest.fixture(scope="module")

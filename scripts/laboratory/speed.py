@@ -1,9 +1,12 @@
 """Speed of the laboratory's update on all cores: against the matrix product, and against a plain update.
 
 Every core has a process of its own, which measures all tasks in the same order: the product of two 2048² matrices, the
-compiled loop of `training.train`, and the baseline: one jitted, donated update of one model a call, on the
-reference loss, in a Python loop. All float32; rates are of the operations in matrix products alone, the best of
-some repetitions, summed over cores. Busy cores show in all three.
+compiled loop of `training.train`, the same loop without its products, and the baseline: one jitted, donated update of
+one model a call, on the reference loss, in a Python loop. All float32; rates are of the operations in matrix products
+alone, the best of some repetitions, summed over cores. Busy cores show in all of them.
+
+What an update does beside its products (minibatch, softmax and its gradient, Adam) takes time that no product can make
+up for: `limit` is the share of the large product's rate that would be reached if the update's products ran at it.
 """
 
 import dataclasses
@@ -13,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from muzero.tabular import policies, worlds
-from muzero.tabular.fast_losses import update_flops
+from muzero.tabular.fast_losses import fast_loss, update_flops
 from muzero.tabular.value_equivalence import Batch, ModelParams, init_params, to_mdp, value_equivalence_loss
 from scripts.laboratory import training, workers
 from scripts.laboratory.experiment import Experiment, Row, Unit
@@ -61,6 +65,7 @@ def _row(name: str, rate: dict[str, float], seconds: float) -> Row:
         "gflops": rate["gflops"],
         "matmul_gflops": rate["matmul_gflops"],
         "of_matmul": rate["gflops"] / rate["matmul_gflops"],
+        "limit": 1 / (1 + rate["matmul_gflops"] / rate["without_products_gflops"]),
         "baseline_gflops": rate["baseline_gflops"],
         "times_baseline": rate["gflops"] / rate["baseline_gflops"],
         "paper_hours": seconds / 3600,
@@ -75,6 +80,7 @@ def _measure_here(tasks: list[Task], unit: Unit, scratch: Path) -> list[dict[str
         {
             "matmul_gflops": 2 * _MATRIX**3 / _seconds(lambda n: [product(matrix) for _ in range(n)]) / 1e9,
             "gflops": task.flops() / _seconds(_loop(task)) / 1e9,
+            "without_products_gflops": task.flops() / _seconds(_loop(task, _loss_without_products)) / 1e9,
             "baseline_gflops": task.flops() / _seconds(_baseline(task)) / 1e9,
         }
         for task in tasks
@@ -106,17 +112,25 @@ def _start(task: Task) -> tuple[training.Learner, Batch]:
     return training.make_learner(params, 1e-3), Batch(policy, value, value)
 
 
-def _loop(task: Task) -> Callable[[int], object]:
+def _loss_without_products(params: ModelParams, discount: float, batch: Batch, order: int) -> jax.Array:
+    """Returns what has the softmax, its gradient and the arithmetic on a minibatch of `fast_loss`, and no product."""
+    seen = [params.reward[a] + discount * batch.value for a in range(len(params.reward))]
+    predicted = sum(batch.policy[:, a] * x for a, x in enumerate(seen))
+    weighted = [jax.nn.softmax(logits, axis=-1) * jax.lax.stop_gradient(logits) for logits in params.logits]
+    return jnp.mean(jnp.sum(jnp.square(predicted - batch.target), axis=-1)) + sum(jnp.sum(x) for x in weighted)
+
+
+def _loop(task: Task, loss: Callable[..., jax.Array] = fast_loss) -> Callable[[int], object]:
     """Returns n → n updates, as the experiments make them."""
     learner, data = _start(task)
 
     def repeat(count: int):
         nonlocal learner
-        learner, loss = training.train(
+        learner, value = training.train(
             learner, data, jax.random.key(count), order=task.order, learning_rate=1e-3, batch_size=task.batch_size,
-            num_updates=count,
+            num_updates=count, loss=loss,
         )  # fmt: skip
-        return loss
+        return value
 
     return repeat
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -41,7 +42,9 @@ def operator_order(order: float) -> int:
 
 
 @functools.partial(
-    jax.jit, static_argnames=("order", "learning_rate", "batch_size", "num_updates"), donate_argnames=("learner",)
+    jax.jit,
+    static_argnames=("order", "learning_rate", "batch_size", "num_updates", "loss"),
+    donate_argnames=("learner",),
 )
 def train(
     learner: Learner,
@@ -52,6 +55,7 @@ def train(
     learning_rate: float,
     batch_size: int,
     num_updates: int,
+    loss: Callable[[ModelParams, float, Batch, int], jax.Array] = fast_loss,
 ) -> tuple[Learner, jax.Array]:
     """Returns the learner after `num_updates` minibatches of `data` (N pairs, drawn with replacement), and their mean
     loss.
@@ -61,9 +65,9 @@ def train(
     def update(learner, key):
         index = jax.random.randint(key, (batch_size,), 0, data.value.shape[0])
         batch = jax.tree.map(lambda leaf: leaf[index], data)
-        loss, gradient = jax.value_and_grad(fast_loss)(learner.params, DISCOUNT, batch, order)
+        value, gradient = jax.value_and_grad(loss)(learner.params, DISCOUNT, batch, order)
         change, opt_state = optimiser.update(gradient, learner.opt_state)
-        return Learner(optax.apply_updates(learner.params, change), opt_state), loss
+        return Learner(optax.apply_updates(learner.params, change), opt_state), value
 
     learner, losses = jax.lax.scan(update, learner, jax.random.split(rng_key, num_updates))
     return learner, jnp.mean(losses)
