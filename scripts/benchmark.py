@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from scripts import process
+
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
 
@@ -35,6 +37,7 @@ def main(argv: list[str]) -> int:
     if options.rounds < 1 or not options.seconds > 0:
         print(f"error: rounds = {options.rounds}, seconds = {options.seconds}: must be above 0", file=sys.stderr)
         return BAD_INPUT
+    process.keep_heap()  # as in a session
     # Imported late: a child that is pinned to a core imports this file before it knows its core.
     benchmark = importlib.import_module(f"scripts.benchmarks.{options.name.replace('-', '_')}")
     report = benchmark.run(options.rounds, options.seconds, options.tiny)
