@@ -119,7 +119,7 @@ def run(suite: Suite, trial: Trial, out: Path, ray_address: str | None, programs
 
 
 def _training(suite: Suite, trial: Trial, path: Path, ray_address: str | None) -> list[str]:
-    """Returns the program, with its arguments, that brings a trial to its end."""
+    """Returns the program, with its arguments, that brings a trial to its end; clears what holds no checkpoint."""
     if _has_checkpoint(path):
         arguments = ["resume.py", str(path)]
     else:

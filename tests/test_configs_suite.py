@@ -124,6 +124,8 @@ def test_resources_have_defaults_and_can_be_given(good, tmp_path):
         ("loss.past_weight = 0.0", "seed = 3", "seed: cannot be set here; games, seeds and frames"),
         ("[arms.muzero]", "[arm.muzero]", "arm: no such field"),
         ("[settings]", "[resources]\ncpus = 0\n[settings]", "cpus must be above 0"),
+        ("[settings]", "[audit]\nnum_rollouts = 1\n[settings]", "num_rollouts must be at least 2"),
+        ("[settings]", "[audit]\nnum_heads = 1\n[settings]", "audit.num_heads: no such field"),
         ("[settings]", '[resources]\nactors = "far"\n[settings]', "resources.actors = 'far': must be"),
     ],
 )

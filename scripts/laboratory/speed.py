@@ -6,7 +6,8 @@ one model a call, on the reference loss, in a Python loop. All float32; rates ar
 alone, the best of some repetitions, summed over cores. Busy cores show in all of them.
 
 What an update does beside its products (minibatch, softmax and its gradient, Adam) takes time that no product can make
-up for: `limit` is the share of the large product's rate that would be reached if the update's products ran at it.
+up for: `limit` is about the share of the large product's rate that would be reached if the update's products ran at it
+(the loop without products has the arithmetic of one application, whatever the order, and a few sums of its own).
 """
 
 import dataclasses
