@@ -30,10 +30,15 @@ def make_optimiser(
     max_gradient_norm: float | None,
     weight_decay: float,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Returns Adam and its linear schedule; arguments are the fields of `OptimiserConfig`."""
+    """Returns Adam and its linear schedule; arguments are the fields of `OptimiserConfig`.
+
+    Its state and arithmetic are one flat vector for all parameters: a small network's hundreds of arrays would cost a
+    device more to start on than to compute.
+    """
     schedule = optax.linear_schedule(learning_rate, final_learning_rate, schedule_num_updates)
     clip = optax.identity() if max_gradient_norm is None else optax.clip_by_global_norm(max_gradient_norm)
-    return optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay)), schedule
+    adam = optax.adamw(schedule, weight_decay=weight_decay)
+    return optax.flatten(optax.chain(clip, adam)), schedule
 
 
 def init_state(

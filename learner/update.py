@@ -18,11 +18,12 @@ from muzero.types import Array, Params, Trajectory, Tree
 Metrics = dict[str, Array]
 SKIPPED = "optimiser/skipped"
 
-# XLA's compiler for the CPU hands small reductions to a library and orders operations for many threads: on a core or
-# two that is a quarter to a third of a small network's update. Other backends do not know these options.
+# XLA's compiler for the CPU hands small reductions to a library, cuts long ones into pieces of 32 and orders operations
+# for many threads: on a core or two that is a third of a small network's update. Other backends do not know these options.
 _CPU_COMPILER_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "",
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
+    "xla_disable_hlo_passes": "tree_reduction_rewriter",
 }
 
 
@@ -136,14 +137,11 @@ def make_update(
         fixed = state.params, state.target_average.representation, state.value_buffer
         return jax.vmap(functools.partial(loss.prepare, *fixed))(batch)
 
-    def update(state: LearnerState, minibatch: Minibatch) -> tuple[LearnerState, Metrics]:
-        grad_fn = jax.value_and_grad(lambda params: batch_loss(loss, params, state, minibatch), has_aux=True)
-        (mean_loss, total), gradient = grad_fn(state.params)
-        step, optimiser_state = optimiser.update(gradient, state.optimiser_state, state.params)
+    def advanced(state: LearnerState, step: Params, optimiser_state: optax.OptState) -> LearnerState:
         params = optax.apply_updates(state.params, step)
         target_average = moving_average(state.target_average, params, target_average_rate)
         num_updates = state.num_updates + 1
-        advanced = LearnerState(
+        return LearnerState(
             params=params,
             search_average=moving_average(state.search_average, params, search_average_rate),
             target_average=target_average,
@@ -155,13 +153,18 @@ def make_update(
             ),
             num_updates=num_updates,
         )
+
+    def update(state: LearnerState, minibatch: Minibatch) -> tuple[LearnerState, Metrics]:
+        grad_fn = jax.value_and_grad(lambda params: batch_loss(loss, params, state, minibatch), has_aux=True)
+        (mean_loss, total), gradient = grad_fn(state.params)
+        step, optimiser_state = optimiser.update(gradient, state.optimiser_state, state.params)
         norms = {
             "loss/total": mean_loss,
             "optimiser/gradient_norm": optax.global_norm(gradient),
             "optimiser/update_norm": optax.global_norm(step),
         }
         is_sound = all_finite((minibatch, norms))
-        new_state = jax.tree.map(lambda new, old: jnp.where(is_sound, new, old), advanced, state)
+        new_state = jax.lax.cond(is_sound, lambda: advanced(state, step, optimiser_state), lambda: state)
         metrics = (
             _loss_metrics(total)
             | _buffer_metrics(new_state)
