@@ -19,7 +19,7 @@ Metrics = dict[str, Array]
 SKIPPED = "optimiser/skipped"
 
 # XLA's compiler for the CPU hands small reductions to a library, cuts long ones into pieces of 32 and orders operations
-# for many threads: on a core or two that is a third of a small network's update. Other backends do not know these options.
+# for many threads: on a core or two that is a third of a small network's update. Other backends know no such options.
 _CPU_COMPILER_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "",
     "xla_cpu_enable_concurrency_optimized_scheduler": False,

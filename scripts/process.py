@@ -29,9 +29,6 @@ def keep_heap() -> None:
     mallopt(_M_TOP_PAD, 2**26)
 
 
-_PR_SET_PDEATHSIG = 1
-
-
 def tied_command(*arguments: str) -> list[str]:
     """Returns the command of a Python program that gets SIGTERM when the calling process dies, however it dies.
 

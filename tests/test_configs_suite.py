@@ -35,13 +35,13 @@ def good(tmp_path):
 
 
 def test_the_suites_are_those_that_are_promised():
-    assert suites.names() == ["atari57", "atari57-cpu", "minatar"]
+    assert suites.names() == ["atari57", "atari57-cpu", "cartpole-buffer", "minatar"]
     sizes = {name: (len(suites.load(name).games), len(suites.load(name).trials())) for name in suites.names()}
-    assert sizes == {"atari57": (57, 342), "atari57-cpu": (57, 342), "minatar": (5, 50)}
+    assert sizes == {"atari57": (57, 342), "atari57-cpu": (57, 342), "cartpole-buffer": (1, 30), "minatar": (5, 50)}
     assert suites.load("atari57").frames == 500_000_000 and suites.load("minatar").frames == 1_000_000
 
 
-@pytest.mark.parametrize("name", suites.names())
+@pytest.mark.parametrize("name", ["atari57", "atari57-cpu", "minatar"])
 def test_the_arms_differ_in_the_past_weight_alone(name):
     suite = suites.load(name)
     plain, past = (to_dict(suite.config(Trial(suite.games[0], arm, suite.seeds[0]))) for arm in suite.arms)
@@ -60,6 +60,21 @@ def test_the_buffer_reaches_back_over_a_tenth_of_training_as_in_the_paper(name, 
     assert batches * config.learner.num_passes * config.learner.num_minibatches == pytest.approx(updates, rel=1e-3)
     assert config.optimiser.schedule_num_updates == updates
     assert config.value_buffer.size * config.value_buffer.push_interval == pytest.approx(0.1 * updates, rel=0.02)
+
+
+def test_the_sweep_changes_the_buffer_alone_and_shares_nothing_with_the_ablation():
+    suite, ablation = suites.load("cartpole-buffer"), suites.load("minatar")
+    assert not {*suite.games} & {*ablation.games} and not {*suite.seeds} & {*ablation.seeds}
+    updates = suite.settings["optimiser.schedule_num_updates"]
+    spans = {}
+    for arm, changes in suite.arms.items():
+        assert {*changes} - {"value_buffer.size", "value_buffer.push_interval"} <= {"loss.past_weight"}
+        spans[arm] = changes["value_buffer.size"] * changes["value_buffer.push_interval"] / updates
+    assert spans.pop("muzero") == spans["4-heads-10-percent"]
+    for arm, span in spans.items():
+        heads, _, percent, _ = arm.split("-")
+        assert suite.arms[arm]["value_buffer.size"] == int(heads)
+        assert span == pytest.approx(int(percent) / 100, rel=0.05)
 
 
 def test_trials_are_every_game_seed_and_arm_arms_side_by_side(good):
@@ -138,5 +153,7 @@ def test_a_bad_suite_is_refused_in_one_line(tmp_path, old, new, message):
 
 
 def test_an_unknown_suite_is_refused_with_the_names_there_are():
-    with pytest.raises(ConfigError, match="suite = atari: must be one of atari57, atari57-cpu, minatar, or a .toml"):
+    with pytest.raises(
+        ConfigError, match="suite = atari: must be one of atari57, atari57-cpu, cartpole-buffer, minatar, or"
+    ):
         suites.load("atari")
