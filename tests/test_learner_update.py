@@ -11,7 +11,8 @@ import tiny
 
 from learner.metrics import documented_tag
 from learner.state import init_state, make_optimiser
-from learner.update import SKIPPED, make_mesh, make_put, make_update, moving_average, place
+from learner.update import SKIPPED, Minibatch, make_mesh, make_put, make_update, moving_average, place
+from muzero import value_buffer
 from muzero.losses import LossOutput, make_loss
 
 
@@ -197,6 +198,16 @@ def test_the_state_is_donated_and_nothing_is_compiled_twice():
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == structure
     assert all(np.isfinite(x) and x.shape == () for x in jax.device_get(metrics).values())
     assert [tag for tag in metrics if documented_tag(tag) is None] == []
+
+
+def test_the_stored_heads_are_never_copied():
+    """A second value buffer would be the largest array of an update: the paper's has 128 heads."""
+    state, fns = tiny.counting_learner()
+    state = state._replace(value_buffer=value_buffer.init(state.params.prediction, 1_000_000))
+    batch = tiny.batch_of_ones()
+    minibatch = Minibatch(batch, jax.eval_shape(fns.prepare, state, batch), np.zeros((2, 1), np.int32))
+    program = fns.update.lower(state, minibatch).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 0.5 * state.value_buffer.head_params.nbytes
 
 
 def without_starts(batch):
