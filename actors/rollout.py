@@ -195,17 +195,17 @@ class Rollout:
     def _start_search(self, group: _Group, t: int) -> None:
         """Has the device search state `t` of the group's environments."""
         tape, rows, index = self._tape, group.rows, self._history - 1 + t
-        key = jax.random.fold_in(self._rng_key, self._num_searches)
-        self._num_searches += 1
         group.index = index
         group.searched, group.past_frames = self._search(
             self._published.params,
-            key,
+            self._rng_key,
+            self._num_searches,
             group.past_frames,
             tape.observation[rows, t],
             tape.action[rows, t:index],
             tape.is_first[rows, t : index + 1],
         )
+        self._num_searches += 1
 
     def _finish_search(self, group: _Group) -> None:
         """Waits for the search of the group, if there is one, and writes the decisions it leads to."""
@@ -245,12 +245,15 @@ class Rollout:
 
 
 def _with_frames_on_device(search_fn: Callable) -> Callable:
-    """Returns the jitted search that takes the newest frame [n, ...] and keeps the others where they are."""
+    """Returns the jitted search that takes the newest frame [n, ...] and keeps the others where they are.
+
+    It derives the key of search `number` itself: outside of the program that costs milliseconds.
+    """
 
     def search(
-        params: Params, rng_key: Array, past_frames: Array, frame: Array, actions: Array, is_first: Array
+        params: Params, rng_key: Array, number: int, past_frames: Array, frame: Array, actions: Array, is_first: Array
     ) -> tuple[SearchOutput, Array]:
         frames = jnp.concatenate([past_frames, frame[:, None]], axis=1)
-        return search_fn(params, rng_key, frames, actions, is_first), frames[:, 1:]
+        return search_fn(params, jax.random.fold_in(rng_key, number), frames, actions, is_first), frames[:, 1:]
 
-    return jax.jit(search, donate_argnums=2)
+    return jax.jit(search, donate_argnums=3)
