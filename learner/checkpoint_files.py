@@ -224,7 +224,10 @@ def fit(state: Any, abstract_state: Any, path: Path) -> Any:
     differences = [f"{'/'.join(name)}: {a} stored, {b} expected" for name, (a, b) in pairs.items() if a != b]
     if differences:
         shown = "; ".join(sorted(differences)[:_MAX_DIFFERENCES_SHOWN])
-        raise CheckpointMismatch(f"{path}: {len(differences)} leaves differ from the state of this run: {shown}")
+        raise CheckpointMismatch(
+            f"{path}: {len(differences)} leaves differ from the state of this run: {shown}. If another version of this "
+            "program wrote it, go on with that one (commit in provenance.json), or start a new run with --init-from"
+        )
     return jax.tree.unflatten(jax.tree.structure(abstract_state), [found[name] for name in expected])
 
 

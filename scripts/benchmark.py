@@ -27,6 +27,8 @@ class Options:
     """Most rounds; fewer where the 95 % interval of the ratio is narrower than ± 0.03 before."""
     seconds: float = 10.0
     """Length of each measurement of a round."""
+    preset: Literal["atari-cpu", "atari-paper"] | None = None
+    """`system` only: measure the work of this preset in place of the reference network's."""
     tiny: bool = False
     """The smallest network and sizes: shows that the program works, the figures mean nothing."""
 
@@ -37,10 +39,14 @@ def main(argv: list[str]) -> int:
     if options.rounds < 1 or not options.seconds > 0:
         print(f"error: rounds = {options.rounds}, seconds = {options.seconds}: must be above 0", file=sys.stderr)
         return BAD_INPUT
+    if options.preset and options.name != "system":
+        print(f"error: preset = {options.preset}: only `system` takes one, not `{options.name}`", file=sys.stderr)
+        return BAD_INPUT
     process.keep_heap()  # as in a session
     # Imported late: a child that is pinned to a core imports this file before it knows its core.
     benchmark = importlib.import_module(f"scripts.benchmarks.{options.name.replace('-', '_')}")
-    report = benchmark.run(options.rounds, options.seconds, options.tiny)
+    more = {"preset": options.preset} if options.name == "system" else {}
+    report = benchmark.run(options.rounds, options.seconds, options.tiny, **more)
     print(json.dumps(report, indent=2))
     if failure := report.get("failure"):
         print(f"error: {failure}", file=sys.stderr)

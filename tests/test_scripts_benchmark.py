@@ -93,8 +93,10 @@ def tiny_spec():
     return EnvironmentSpec((48, 48, 1), "uint8", num_actions=4, frames_per_step=4)
 
 
-@pytest.mark.parametrize("options", [["--rounds", "0"], ["--seconds", "0"], ["--seconds", "nan"]])
-def test_impossible_rounds_are_refused_in_one_line(options, capsys):
+@pytest.mark.parametrize(
+    "options", [["--rounds", "0"], ["--seconds", "0"], ["--seconds", "nan"], ["--preset", "atari-cpu"]]
+)
+def test_impossible_options_are_refused_in_one_line(options, capsys):
     assert benchmark.main(["search", *options]) == benchmark.BAD_INPUT
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from actors.environments import EnvironmentSpec
 from configs.presets import PRESETS
-from configs.schema import ActorsConfig, Config, EnvConfig, LearnerConfig, NetworkConfig
+from configs.schema import ActorsConfig, Config, EnvConfig, LearnerConfig, NetworkConfig, ValueBufferConfig
 from learner.batcher import BatchFeed
 from learner.loop import Counters, LearnerLoop
 from learner.state import LearnerState
@@ -21,6 +21,13 @@ REFERENCE = Config(
     network=NetworkConfig(history_length=4, num_channels=32, num_blocks=1),
     actors=ActorsConfig(num_workers=2, environments_per_worker=16),
     learner=LearnerConfig(batch_size=32, num_devices=1),
+)
+# Learner and actors in turn, both on all cores. An update learns once from every state, as in the paper; with the whole
+# 128 past heads of the paper it would be a benchmark of these alone.
+REFERENCE_SYSTEM = dataclasses.replace(
+    REFERENCE,
+    value_buffer=ValueBufferConfig(size=8),
+    learner=dataclasses.replace(REFERENCE.learner, collect_ahead=False),
 )
 TINY = dataclasses.replace(PRESETS["smoke"], env=EnvConfig(name="breakout", frame_size=48))
 

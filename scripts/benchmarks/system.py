@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 
+from configs.presets import PRESETS
 from configs.schema import Config
 from learner.update import make_put
 from muzero.types import PublishedParams
@@ -14,7 +15,7 @@ from scripts.assemble import build_learner, env_spec
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.actors import running_pool
 from scripts.benchmarks.measure import alternate, report, summary
-from scripts.benchmarks.pinned import PinnedProcess
+from scripts.benchmarks.pinned import PinnedProcess, run_together
 from scripts.workload import share_cores
 
 _SETTLED_SECONDS = 0.02
@@ -29,26 +30,35 @@ class Round(NamedTuple):
     timings: dict[str, float]  # fractions of the round: see `learner/metrics.py`
 
 
-def run(rounds: int, seconds: float, tiny: bool) -> dict:
-    """Returns the report: bare core-seconds of the work done over core-seconds spent; `rates` are such fractions."""
-    config = settings.atari_cpu(tiny)
+def run(rounds: int, seconds: float, tiny: bool, preset: str | None = None) -> dict:
+    """Returns the report: bare core-seconds of the work done over core-seconds spent; `rates` are such fractions.
+
+    Args:
+      rounds, seconds, tiny: as in the other benchmarks.
+      preset: the Atari preset whose work is measured; None: the reference network, learner and actors in turn.
+    """
+    config = settings.TINY if tiny else PRESETS[preset] if preset else settings.REFERENCE_SYSTEM
     cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        return {"benchmark": "system", "failure": "needs two cores, one for each of the bare loops"}
     share = share_cores(config, len(cores))
     config = dataclasses.replace(config, actors=dataclasses.replace(config.actors, num_workers=share.num_workers))
+    on_all_devices = dataclasses.replace(config, learner=dataclasses.replace(config.learner, num_devices=None))
     with (
         running_pool(config, cores_per_worker=share.cores_per_worker) as pool,
-        System(config, pool) as system,
+        System(on_all_devices, pool) as system,
         PinnedProcess({max(cores)}, bare.make_actor, config, config.actors.environments_per_worker) as actor,
-        PinnedProcess({max(cores)}, bare.make_learner, config) as learner,
+        PinnedProcess({min(cores)}, bare.make_learner, config) as learner,
     ):
         meter = Meter(system, actor, learner, seconds)
         rates = alternate({"bare": meter.bare, "system": meter.efficiency}, "system", "bare", rounds=rounds)
+    measured = meter.rounds[1:]  # the first one compiled
     return report(
         "system", rates, "system", "bare", unit="bare core-seconds a core-second",
-        steps_per_second=summary([row.num_steps / row.seconds for row in meter.rounds]),
-        updates_per_second=summary([row.num_updates / row.seconds for row in meter.rounds]),
-        bare_steps_per_core_second=summary(meter.steps), bare_updates_per_core_second=summary(meter.updates),
-        **explained(meter.rounds), share=share._asdict(),
+        steps_per_second=summary([row.num_steps / row.seconds for row in measured]),
+        updates_per_second=summary([row.num_updates / row.seconds for row in measured]),
+        bare_steps_per_core_second=summary(meter.steps[1:]), bare_updates_per_core_second=summary(meter.updates[1:]),
+        **explained(measured), preset=preset, devices=jax.device_count(), share=share._asdict(),
     )  # fmt: skip
 
 
@@ -63,9 +73,10 @@ class Meter:
         self.updates: list[float] = []
 
     def bare(self) -> float:
-        """Measures both prices, one after the other; returns 1, the work of a core-second."""
-        self.steps.append(self._actor.result(self._seconds))
-        self.updates.append(self._learner.result(self._seconds))
+        """Measures both prices at the same time, as the system's cores work; returns 1, the work of a core-second."""
+        steps, updates = run_together([self._actor, self._learner], self._seconds)
+        self.steps.append(steps)
+        self.updates.append(updates)
         return 1.0
 
     def efficiency(self) -> float:
