@@ -133,7 +133,8 @@ def main(argv: list[str]) -> int:
     options = tyro.cli(Options, args=argv, prog="memory.py", description=__doc__)
     train = Path(__file__).parent / "train.py"
     command = [sys.executable, str(train), options.preset, "--run-dir", str(options.run_dir)]
-    samples = record([*command, "--stop.minutes", str(options.minutes), "--log.evaluation-episodes", "1"])
+    only_time = ["--stop.minutes", str(options.minutes), "--stop.num-frames", "None", "--stop.num-updates", "None"]
+    samples = record([*command, *only_time, "--log.evaluation-episodes", "1"])
     write(samples, options.out)
     grown, compiled = growth(samples), late_compilations(options.run_dir / "metrics.jsonl")
     for name, fraction in sorted(grown.items()):
