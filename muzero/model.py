@@ -110,7 +110,8 @@ def unroll(model: Model, params: Params, stack: Array, actions: Array) -> ModelO
         return next_latent, (next_latent, reward_logits)
 
     root = model.represent(params.representation, stack)
-    _, (latents, reward_logits) = jax.lax.scan(imagine, root, actions)
+    # Unrolled: XLA's compiler for the CPU makes fast convolutions of gradients everywhere but inside a loop.
+    _, (latents, reward_logits) = jax.lax.scan(imagine, root, actions, unroll=True)
     latents = jnp.concatenate([root[None], latents])
     policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(params.prediction, latents)
     return ModelOutput(latents, reward_logits, value_logits, policy_logits)
