@@ -119,6 +119,8 @@ def start_ray(address: str | None, *, num_cpus: float) -> None:
     if address is None:
         # Ray gives its workers niceness 15: any other job on the machine starves the actors, and the run with them.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        # It keeps a record of every rollout asked for, up to 100,000 of them, for a dashboard that there is not.
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         if "RAY_AUTH_MODE" not in os.environ:  # then Ray asks for a token, and takes its user's if it is given none
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only place actors.
