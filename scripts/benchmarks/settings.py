@@ -22,8 +22,8 @@ REFERENCE = Config(
     actors=ActorsConfig(num_workers=2, environments_per_worker=16),
     learner=LearnerConfig(batch_size=32, num_devices=1),
 )
-# Learner and actors in turn, both on all cores. An update learns once from every state, as in the paper; with the whole
-# 128 past heads of the paper it would be a benchmark of these alone.
+# Learner and actors in turn, both on all cores. An update learns once from every state, as in the paper; with all 128
+# past heads of the paper it would be a benchmark of these alone.
 REFERENCE_SYSTEM = dataclasses.replace(
     REFERENCE,
     value_buffer=ValueBufferConfig(size=8),
