@@ -109,7 +109,9 @@ def test_every_differing_leaf_is_named(tmp_path):
     other = Nets({"a/~/conv": {"w": jnp.zeros((4, 5)), "b": jnp.zeros(2)}}, (jnp.zeros(3),))
     with pytest.raises(CheckpointMismatch) as error:
         open_checkpoints(tmp_path, abstract(other)).restore()
-    assert str(error.value).partition("state of this run: ")[2].split("; ") == [
+    leaves, _, advice = str(error.value).partition("state of this run: ")[2].partition(". ")
+    assert "provenance.json" in advice and "--init-from" in advice
+    assert leaves.split("; ") == [
         "encoder/a/~/conv/b: nothing stored, float32[2] expected",
         "encoder/a/~/conv/w: float32[4, 3] stored, float32[4, 5] expected",
         "heads/0: bfloat16[3] stored, float32[3] expected",
