@@ -83,17 +83,20 @@ def title(process: psutil.Process) -> str:
 def growth(samples: list[Sample]) -> dict[str, float]:
     """Returns, of each process that lived from the end of the warm-up to the end, the growth of its memory.
 
-    From the first to the last tenth of that time, medians: single samples jump with the garbage of an update.
+    That time in tenths, the median of each: single samples jump with the garbage of an update. The last is compared
+    with the lowest, so that memory given back late does not hide what grows afterwards.
     """
     end = max(sample.minutes for sample in samples)
     tenth = (end - WARM_UP_MINUTES) / 10
     grown = {}
     for pid in {sample.pid for sample in samples}:
-        rows = [sample for sample in samples if sample.pid == pid and sample.minutes >= WARM_UP_MINUTES]
-        early = [row.bytes for row in rows if row.minutes <= WARM_UP_MINUTES + tenth]
-        late = [row.bytes for row in rows if row.minutes >= end - tenth]
-        if early and late:
-            grown[f"{rows[-1].name} ({pid})"] = median(late) / median(early) - 1.0
+        rows = [sample for sample in samples if sample.pid == pid and sample.minutes > WARM_UP_MINUTES]
+        parts = [[] for _ in range(10)]
+        for row in rows:
+            parts[min(9, int((row.minutes - WARM_UP_MINUTES) / tenth))].append(row.bytes)
+        if all(parts):
+            medians = [median(part) for part in parts]
+            grown[f"{rows[-1].name} ({pid})"] = medians[-1] / min(medians) - 1.0
     return grown
 
 

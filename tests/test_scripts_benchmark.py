@@ -107,7 +107,9 @@ def test_growth_is_from_the_end_of_the_warm_up_to_the_end():
 
     samples = process(1, "flat", lambda minutes: 100e6 + 1e9 * (minutes < 4))
     samples += process(2, "creeps", lambda minutes: 100e6 * (1 + minutes / 100))
+    samples += process(4, "falls and creeps", lambda minutes: 100e6 * (1 + minutes / 100) + 1e9 * (minutes < 6))
     samples += [row for row in process(3, "died", lambda minutes: 1e6) if row.minutes < 20]
     grown = memory.growth(samples)
-    assert set(grown) == {"flat (1)", "creeps (2)"}
+    assert set(grown) == {"flat (1)", "creeps (2)", "falls and creeps (4)"}
     assert grown["flat (1)"] == 0.0 and 0.15 < grown["creeps (2)"] < 0.25
+    assert 0.15 < grown["falls and creeps (4)"] < 0.25
