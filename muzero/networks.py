@@ -33,6 +33,22 @@ def conv(num_channels: int, kernel: int = 3, stride: int = 1) -> hk.Conv2D:
     return hk.Conv2D(num_channels, kernel, stride, with_bias=False)
 
 
+class PointwiseConv(hk.Module):
+    """A 1×1 convolution without bias, with the parameters of `conv(num_channels, 1)`, written as a product.
+
+    XLA's compiler for the CPU takes gradients of 1×1 convolutions at half the speed of the product they are.
+    """
+
+    def __init__(self, num_channels: int):
+        super().__init__("conv2_d")
+        self._num_channels = num_channels
+
+    def __call__(self, x: Array) -> Array:
+        num_inputs = x.shape[-1]
+        init = hk.initializers.TruncatedNormal(num_inputs**-0.5)
+        return x @ hk.get_parameter("w", (1, 1, num_inputs, self._num_channels), x.dtype, init)[0, 0]
+
+
 class ResidualBlock(hk.Module):
     """Pre-activation block: x + conv(relu(norm(conv(relu(norm(x))))))."""
 
@@ -198,7 +214,7 @@ def zero_linear(size: int) -> hk.Linear:
 
 def planes_head(latent: Array, head_channels: int, size: int) -> Array:
     """Returns [size] logits: 1×1 convolution to `head_channels` planes, LayerNorm, ReLU, linear."""
-    x = jax.nn.relu(layer_norm()(conv(head_channels, kernel=1)(latent)))
+    x = jax.nn.relu(layer_norm()(PointwiseConv(head_channels)(latent)))
     return zero_linear(size)(x.reshape(-1))
 
 

@@ -140,13 +140,14 @@ def past_losses(
     """
     weights = step_weights(vs.shape[-1] - 1)
 
-    def one_head(head_params, vs):
+    def one_head(head_params, latents, vs):
         probs = support.to_probs(vs * (1.0 - targets.absorbed_mask))
         _, logits = jax.vmap(jax.vmap(model.predict, (None, 0)), (None, 0))(head_params, latents)
-        return step_losses(logits, probs, targets.value_mask, weights)
+        losses = step_losses(logits, probs, targets.value_mask, weights)
+        return losses.loss, losses
 
-    losses = value_buffer.mean_over_heads(one_head, buffer, chunk_size, vs)
-    return losses._replace(weights=weights)  # theirs are a mean too, 0 while the buffer is empty
+    loss, losses = value_buffer.mean_loss_over_heads(one_head, buffer, chunk_size, latents, vs)
+    return losses._replace(loss=loss, weights=weights)  # theirs are a mean too, 0 while the buffer is empty
 
 
 def policy_overlap(policy: Array, trajectory: Trajectory) -> Array:

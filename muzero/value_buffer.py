@@ -63,31 +63,64 @@ def without_newer(buffer: ValueBuffer, push_update: Array) -> ValueBuffer:
     return buffer._replace(push_update=jnp.where(buffer.push_update == push_update, push_update, -1))
 
 
-def over_heads(fn: Callable[..., Tree], buffer: ValueBuffer, chunk_size: int, *rows: Tree) -> Tree:
-    """Returns `fn(head_params, *rows)` of every slot, each leaf [M, ...], exactly 0 where a slot is empty.
+def over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int) -> Tree:
+    """Returns `fn(head_params)` of every slot, each leaf [M, ...], exactly 0 where a slot is empty; without gradient.
 
-    All M slots are always evaluated, `chunk_size` at a time as one batched product, so that nothing is
-    recompiled while the buffer fills and the logits of all heads never exist at once; the backward
-    pass recomputes a chunk.  A single chunk is kept: what it takes has been granted.
-    Stored heads are frozen: no gradient reaches them.  Of `rows`, each leaf [M, ...], a slot gets its own.
+    All M slots are always evaluated, `chunk_size` at a time as one batched product, so that nothing is recompiled while
+    the buffer fills and the logits of all heads never exist at once.
     """
-    slots = jax.lax.stop_gradient(buffer.head_params), filled_mask(buffer), rows
-
-    def masked(slot):
-        head_params, keep, row = slot
-        return jax.tree.map(lambda x: jnp.where(keep > 0, x, jnp.zeros_like(x)), fn(head_params, *row))
-
-    if buffer.push_update.shape[0] <= chunk_size:
-        return jax.vmap(masked)(slots)
-    return jax.lax.map(jax.checkpoint(masked), slots, batch_size=chunk_size)
+    return jax.lax.stop_gradient(jax.lax.map(lambda slot: _masked(fn, *slot), _slots(buffer), batch_size=chunk_size))
 
 
 def mean_over_filled(rows: Tree, buffer: ValueBuffer) -> Tree:
     """Returns the means over the filled slots of what `over_heads` returned, exactly 0 with none."""
-    count = jnp.maximum(jnp.sum(filled_mask(buffer)), 1.0)
-    return jax.tree.map(lambda x: jnp.sum(x, axis=0) / count, rows)
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0) / _count(buffer), rows)
 
 
-def mean_over_heads(fn: Callable[..., Tree], buffer: ValueBuffer, chunk_size: int, *rows: Tree) -> Tree:
-    """Returns the mean of `fn(head_params, *rows)` over the filled slots, exactly 0 with none."""
-    return mean_over_filled(over_heads(fn, buffer, chunk_size, *rows), buffer)
+def mean_loss_over_heads(
+    loss_fn: Callable[..., tuple[Array, Tree]], buffer: ValueBuffer, chunk_size: int, x: Array, *rows: Tree
+) -> tuple[Array, Tree]:
+    """Returns the means over the filled slots of a loss and of its auxiliary output, exactly 0 with none.
+
+    The gradient with respect to `x` is summed up chunk by chunk in the forward pass: the backward pass computes no head
+    a second time, and the logits of more than one chunk never exist.  Stored heads are frozen: no gradient reaches
+    them, nor `rows`.
+
+    Args:
+      loss_fn: (head_params, x, *row) → (loss [], auxiliary output, which has no gradient).
+      buffer: the ring of heads; all M slots are always evaluated.
+      chunk_size: at most so many heads are evaluated at a time: the largest divisor of M that is not above it.
+      x: what the heads are asked about.
+      rows: of each leaf [M, ...] a slot gets its own.
+    """
+    num_slots = buffer.push_update.shape[0]
+    size = max(n for n in range(1, min(chunk_size, num_slots) + 1) if num_slots % n == 0)
+    chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), (*_slots(buffer), rows))
+
+    def chunk_loss(x, head_params, keep, rows):
+        one_head = lambda head_params, keep, row: _masked(lambda head: loss_fn(head, x, *row), head_params, keep)
+        return jax.tree.map(lambda sums: jnp.sum(sums, axis=0), jax.vmap(one_head)(head_params, keep, rows))
+
+    def add(gradient, chunk):
+        sums, more = jax.value_and_grad(chunk_loss, has_aux=True)(fixed, *chunk)
+        return gradient + more, sums
+
+    fixed, chunks = jax.lax.stop_gradient((x, chunks))
+    gradient, sums = jax.lax.scan(add, jnp.zeros_like(x), chunks)
+    loss, aux = jax.lax.stop_gradient(jax.tree.map(lambda parts: jnp.sum(parts, axis=0) / _count(buffer), sums))
+    slope = jax.lax.stop_gradient(gradient / _count(buffer))
+    return loss + jnp.sum(slope * (x - fixed)), aux  # the last sum is 0, its gradient is `slope`
+
+
+def _slots(buffer: ValueBuffer) -> tuple[Tree, Array]:
+    return buffer.head_params, filled_mask(buffer)
+
+
+def _count(buffer: ValueBuffer) -> Array:
+    return jnp.maximum(jnp.sum(filled_mask(buffer)), 1.0)
+
+
+def _masked(fn: Callable[[Tree], Tree], head_params: Tree, keep: Array) -> Tree:
+    """Returns `fn(head_params)`, or zeros for an empty slot, whose contents are not looked at either."""
+    kept = lambda x: jnp.where(keep > 0, x, jnp.zeros_like(x))
+    return jax.tree.map(kept, fn(jax.tree.map(kept, head_params)))
