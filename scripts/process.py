@@ -5,17 +5,19 @@ import os
 import signal
 import sys
 
-# XLA's CPU client allocates its temporaries with malloc. By default glibc returns each of them to the kernel at once
-# and faults it in again at the next update: a quarter of an update of the `minatar` preset. Keeping the heap costs
-# memory once and no page faults after that.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_KEEP_BYTES = 2**31 - 1  # mallopt takes an int
+# XLA's CPU client allocates its temporaries with malloc, from many threads. By default glibc returns each of them to the
+# kernel at once and faults it in again at the next update. Keeping the heap costs memory once and no page faults after
+# that; it has to be the one heap of all threads, since another one maps and unmaps what is over 64 MB whatever it is told.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+_NEVER = -1  # a trim threshold that is never reached
+_TOP_PAD_BYTES = 2**26
 PARENT = "MUZERO_SUPERVISOR"  # process id, in the environment of what `scripts/supervise.py` starts
 _PR_SET_PDEATHSIG = 1
 WORKER_ENV_VARS = {
+    "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_TOP_PAD_": str(2**26),
+    "MALLOC_TOP_PAD_": str(_TOP_PAD_BYTES),
 }
 
 
@@ -24,9 +26,10 @@ def keep_heap() -> None:
     if not sys.platform.startswith("linux") or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
         return
     mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_M_ARENA_MAX, 1)
     mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
-    mallopt(_M_TOP_PAD, 2**26)
+    mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
 
 
 def tied_command(*arguments: str) -> list[str]:
