@@ -5,9 +5,9 @@ import os
 import signal
 import sys
 
-# XLA's CPU client allocates its temporaries with malloc, from many threads. By default glibc returns each of them to the
-# kernel at once and faults it in again at the next update. Keeping the heap costs memory once and no page faults after
-# that; it has to be the one heap of all threads, since another one maps and unmaps what is over 64 MB whatever it is told.
+# XLA's CPU client allocates its temporaries with malloc, from many threads. By default glibc returns each to the kernel
+# at once and faults it in again at the next update. Keeping the heap costs memory once and no page faults after that.
+# It has to be one heap for all threads: the others map and unmap what is over 64 MB, whatever they are told.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _NEVER = -1  # a trim threshold that is never reached
 _TOP_PAD_BYTES = 2**26

@@ -31,24 +31,33 @@ def test_the_interval_holds_the_median_19_times_in_20():
     assert 0.95 <= inside < 0.98
 
 
-def test_loops_alternate_backwards_every_second_round_until_their_ratio_is_known():
+def test_loops_alternate_backwards_every_second_turn_until_their_ratio_is_known():
     tape = []
 
     def loop(name, rates):
-        return lambda: tape.append(name) or next(rates)
+        return lambda seconds: tape.append(name) or next(rates)
 
     noisy = itertools.chain([9.0], itertools.cycle([0.8, 1.2]))
     loops = {"ours": loop("ours", noisy), "bare": loop("bare", itertools.repeat(1.0))}
-    rates = alternate(loops, "ours", "bare", rounds=7)
+    rates = alternate(loops, "ours", "bare", rounds=7, seconds=1.0, turns=1)
     assert tape[:2] == ["ours", "bare"]  # unmeasured: compilation
     assert tape[2:6] == ["ours", "bare", "bare", "ours"]
     assert len(rates["ours"]) == 7 and 9.0 not in rates["ours"]
-    steady = {"ours": lambda: 0.99, "bare": lambda: 1.0}
-    assert len(alternate(steady, "ours", "bare", rounds=30)["ours"]) == 6  # the fewest that say anything
+    steady = {"ours": lambda seconds: 0.99, "bare": lambda seconds: 1.0}
+    assert len(alternate(steady, "ours", "bare", rounds=30, seconds=1.0)["ours"]) == 6  # the fewest that say anything
+
+
+def test_a_round_is_the_mean_of_its_turns():
+    """Eight turns share the seconds; ours is fast in four of them, and a round knows only that."""
+    seen = []
+    rates = itertools.cycle([1.0, 3.0])
+    loops = {"ours": lambda seconds: seen.append(seconds) or next(rates), "bare": lambda seconds: 1.0}
+    measured = alternate(loops, "ours", "bare", rounds=6, seconds=16.0, turns=8)
+    assert measured["ours"] == [2.0] * 6 and set(seen) == {2.0} and len(seen) == 1 + 6 * 8
 
 
 def test_a_timed_loop_counts_what_its_steps_return():
-    assert timed_loop(lambda: 5.0, seconds=0.0)() > 0.0
+    assert timed_loop(lambda: 5.0)(0.0) > 0.0
 
 
 def test_a_slow_bare_loop_is_told_from_a_slow_machine():

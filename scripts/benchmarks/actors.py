@@ -34,11 +34,11 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
         pinned = [enter({core}, num_environments) for core in cores]
         unpinned = enter(cores, num_environments * len(cores))
         loops = {
-            "workers": lambda: pool_rate(pool, config, seconds),
-            "bare": lambda: sum(run_together(pinned, seconds)),
-            "one_unpinned": lambda: unpinned.result(seconds),
+            "workers": lambda seconds: pool_rate(pool, config, seconds),
+            "bare": lambda seconds: sum(run_together(pinned, seconds)),
+            "one_unpinned": unpinned.result,
         }
-        rates = alternate(loops, "workers", "bare", rounds=rounds)
+        rates = alternate(loops, "workers", "bare", rounds=rounds, seconds=seconds)
     out = report(
         "actors", rates, "workers", "bare", unit="decisions/s",
         ratio_to_one_unpinned=summary(ratios(rates, "workers", "one_unpinned")),

@@ -20,7 +20,7 @@ from learner.update import Minibatch, make_put
 from muzero.search import qtransform_by_whole_tree
 from muzero.types import Array, Params
 from scripts.assemble import build_learner, build_model, env_spec, num_starts
-from scripts.benchmarks.measure import timed_loop
+from scripts.benchmarks.measure import Loop, timed_loop
 from scripts.benchmarks.settings import synthetic_rollout
 
 
@@ -79,7 +79,7 @@ def stack(frames: Array) -> Array:
     return jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, frames.shape[1] - 1)))
 
 
-def make_actor(config: Config, num_environments: int) -> Callable[[float], float]:
+def make_actor(config: Config, num_environments: int) -> Loop:
     """Returns what plays `num_environments` games for some seconds and returns decisions per second."""
     search, params = make_search(config)
     size, game = config.env.frame_size, find_game(config.env.name).kwargs["game"]
@@ -94,10 +94,10 @@ def make_actor(config: Config, num_environments: int) -> Callable[[float], float
         return num_environments
 
     step()
-    return lambda seconds: timed_loop(step, seconds)()
+    return timed_loop(step)
 
 
-def make_learner(config: Config) -> Callable[[float], float]:
+def make_learner(config: Config) -> Loop:
     """Returns what updates on one batch in memory for some seconds and returns updates per second."""
     spec = env_spec(config.env)
     state, fns, mesh = build_learner(config, spec)

@@ -7,6 +7,7 @@ sender 2 ─┘
 
 import contextlib
 import dataclasses
+import functools
 import os
 import tempfile
 import time
@@ -64,8 +65,8 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     with cluster_of(max(counts)):
         with feed_of_senders(config, num_senders=2) as feed:
             batch = next(feed).trajectory
-            loops = {"feed": lambda: feed_rate(feed, seconds), "bare": lambda: checksum_rate(batch, seconds)}
-            rates = alternate(loops, "feed", "bare", rounds=rounds)
+            loops = {"feed": functools.partial(feed_rate, feed), "bare": functools.partial(checksum_rate, batch)}
+            rates = alternate(loops, "feed", "bare", rounds=rounds, seconds=seconds)
         publishing = {f"{size} MB": [publish_seconds(size, count) for count in counts] for size in sizes}
     bytes_per_step = frame_bytes(batch) / batch.action.shape[0] / num_starts(config)
     median = summary(rates["feed"])["median"]

@@ -1,6 +1,7 @@
 """The learner as it runs, feed, loop and log included, against its jitted update fed from memory."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 
@@ -14,16 +15,15 @@ from learner.update import make_put
 from muzero.types import RolloutResult
 from scripts.assemble import build_learner, env_spec, num_starts
 from scripts.benchmarks import bare, settings
-from scripts.benchmarks.measure import Loop, alternate, report
+from scripts.benchmarks.measure import alternate, report
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:
     """Returns the report: updates per second on rollouts that are there at once."""
     config = settings.atari_cpu(tiny)
-    bare_loop = bare.make_learner(config)
     with memory_feed(config) as (loop, feed):
-        loops = {"learner": batches_for(loop, feed, seconds), "bare": lambda: bare_loop(seconds)}
-        rates = alternate(loops, "learner", "bare", rounds=rounds)
+        loops = {"learner": functools.partial(update_rate, loop, feed), "bare": bare.make_learner(config)}
+        rates = alternate(loops, "learner", "bare", rounds=rounds, seconds=seconds)
     starts = config.learner.batch_size * num_starts(config) // config.learner.num_minibatches
     return report("learner", rates, "learner", "bare", unit="updates/s", start_states_per_update=starts)
 
@@ -50,15 +50,11 @@ def delivered(rollout: RolloutResult) -> RolloutResult:
     return rollout._replace(trajectory=views)
 
 
-def batches_for(loop: LearnerLoop, feed: BatchFeed, seconds: float) -> Loop:
-    """Returns what trains for `seconds`, reports a row of the log and returns updates per second."""
-
-    def run_batches() -> float:
-        before, started = loop.counters.num_updates, time.perf_counter()
-        while time.perf_counter() - started < seconds or loop.counters.num_updates == before:
-            loop.run_batch(feed)
-        loop.report()
-        jax.block_until_ready(loop.state)
-        return (loop.counters.num_updates - before) / (time.perf_counter() - started)
-
-    return run_batches
+def update_rate(loop: LearnerLoop, feed: BatchFeed, seconds: float) -> float:
+    """Returns updates per second of a learner that trains for so long and reports a row of the log."""
+    before, started = loop.counters.num_updates, time.perf_counter()
+    while time.perf_counter() - started < seconds or loop.counters.num_updates == before:
+        loop.run_batch(feed)
+    loop.report()
+    jax.block_until_ready(loop.state)
+    return (loop.counters.num_updates - before) / (time.perf_counter() - started)

@@ -12,7 +12,7 @@ import scipy.stats
 from learner.run_directory import provenance
 from scripts.benchmarks.pinned import PinnedProcess
 
-Loop = Callable[[], float]  # runs for a while, returns its rate
+Loop = Callable[[float], float]  # runs for so many seconds, returns its rate
 
 HALF_WIDTH = 0.03
 CONFIDENCE = 0.95
@@ -39,22 +39,31 @@ def is_narrow(values: Sequence[float]) -> bool:
     return interval is not None and interval[1] - interval[0] < 2 * HALF_WIDTH
 
 
-def alternate(loops: dict[str, Loop], ours: str, bare: str, *, rounds: int) -> dict[str, list[float]]:
+def alternate(
+    loops: dict[str, Loop], ours: str, bare: str, *, rounds: int, seconds: float, turns: int = 4
+) -> dict[str, list[float]]:
     """Returns the rates of every loop, a round an entry; each loop runs once before, unmeasured (compilation).
 
-    Every second round runs backwards, so that a machine that slows down or speeds up favours nobody.
+    A round is several turns, its rate their mean; every second turn runs backwards, so that a machine that slows down
+    or speeds up favours nobody.
 
     Args:
-      loops: by name, in the order of the first round.
+      loops: by name, in the order of the first turn.
       ours, bare: the two whose ratio has to be known to ± 0.03.
       rounds: most rounds.
+      seconds: of every loop in a round.
+      turns: of a round; 1 for loops that cannot be cut so short.
     """
     for loop in loops.values():
-        loop()
+        loop(seconds / turns)
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(rounds):
-        for name in list(loops)[:: -1 if number % 2 else 1]:
-            rates[name].append(loops[name]())
+        taken: dict[str, list[float]] = {name: [] for name in loops}
+        for turn in range(number * turns, (number + 1) * turns):
+            for name in list(loops)[:: -1 if turn % 2 else 1]:
+                taken[name].append(loops[name](seconds / turns))
+        for name, values in taken.items():
+            rates[name].append(statistics.mean(values))
         print(f"round {number + 1}: { ({n: round(r[-1], 2) for n, r in rates.items()}) }", file=sys.stderr, flush=True)
         if is_narrow(ratios(rates, ours, bare)):
             break
@@ -77,10 +86,10 @@ def summary(values: Sequence[float]) -> dict:
     }
 
 
-def timed_loop(step: Callable[[], float], seconds: float) -> Loop:
-    """Returns a loop that calls `step`, which returns an amount, for `seconds` and returns the amount per second."""
+def timed_loop(step: Callable[[], float]) -> Loop:
+    """Returns a loop that calls `step`, which returns an amount, for some seconds and returns the amount per second."""
 
-    def loop() -> float:
+    def loop(seconds: float) -> float:
         amount, started = 0.0, time.perf_counter()
         while (elapsed := time.perf_counter() - started) < seconds or amount == 0.0:
             amount += step()
@@ -119,7 +128,7 @@ def matmul_gflops_per_core() -> list[float]:
     return rates
 
 
-def make_matmul() -> Callable[[float], float]:
+def make_matmul() -> Loop:
     """Returns what multiplies 2048² matrices for some seconds and returns the FLOP/s; runs in a pinned process."""
     import jax
     import jax.numpy as jnp
@@ -128,7 +137,7 @@ def make_matmul() -> Callable[[float], float]:
     multiply = jax.jit(lambda a, b: a @ b)
     step = lambda: multiply(x, x).block_until_ready() is not None and 2.0 * MATMUL_SIZE**3
     step()
-    return lambda seconds: timed_loop(step, seconds)()
+    return timed_loop(step)
 
 
 def slow_bare_loop(gflops: Sequence[float], rate: float, required: float) -> str | None:

@@ -32,7 +32,7 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
         np.asarray(bare_search(bare_params, 0, frames[..., 0]))
         return num_environments
 
-    loops = {"search": timed_loop(ours, seconds), "bare": timed_loop(theirs, seconds)}
-    rates = alternate(loops, "search", "bare", rounds=rounds)
+    loops = {"search": timed_loop(ours), "bare": timed_loop(theirs)}
+    rates = alternate(loops, "search", "bare", rounds=rounds, seconds=seconds)
     sizes = {"environments": num_environments, "cores": len(os.sched_getaffinity(0))}
     return report("search", rates, "search", "bare", unit="states/s", sizes=sizes)

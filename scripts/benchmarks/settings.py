@@ -22,12 +22,15 @@ REFERENCE = Config(
     actors=ActorsConfig(num_workers=2, environments_per_worker=16),
     learner=LearnerConfig(batch_size=32, num_devices=1),
 )
-# Learner and actors in turn, both on all cores. An update learns once from every state, as in the paper; with all 128
-# past heads of the paper it would be a benchmark of these alone.
+# Learner and actors in turn, both on all cores, in batches of a few seconds. Every start state is learned from once, as
+# in the paper; with all 128 past heads of the paper it would be a benchmark of these alone.
 REFERENCE_SYSTEM = dataclasses.replace(
     REFERENCE,
     value_buffer=ValueBufferConfig(size=8),
-    learner=dataclasses.replace(REFERENCE.learner, collect_ahead=False),
+    actors=dataclasses.replace(REFERENCE.actors, environments_per_worker=8),
+    learner=dataclasses.replace(
+        REFERENCE.learner, batch_size=16, num_minibatches=4, publish_interval=4, collect_ahead=False
+    ),
 )
 TINY = dataclasses.replace(PRESETS["smoke"], env=EnvConfig(name="breakout", frame_size=48))
 

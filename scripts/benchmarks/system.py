@@ -41,6 +41,8 @@ def run(rounds: int, seconds: float, tiny: bool, preset: str | None = None) -> d
     cores = os.sched_getaffinity(0)
     if len(cores) < 2:
         return {"benchmark": "system", "failure": "needs two cores, one for each of the bare loops"}
+    if preset is None:  # before the first use of a device: the learner's turn is on all cores
+        jax.config.update("jax_num_cpu_devices", len(cores))
     share = share_cores(config, len(cores))
     config = dataclasses.replace(config, actors=dataclasses.replace(config.actors, num_workers=share.num_workers))
     on_all_devices = dataclasses.replace(config, learner=dataclasses.replace(config.learner, num_devices=None))
@@ -50,8 +52,9 @@ def run(rounds: int, seconds: float, tiny: bool, preset: str | None = None) -> d
         PinnedProcess({max(cores)}, bare.make_actor, config, config.actors.environments_per_worker) as actor,
         PinnedProcess({min(cores)}, bare.make_learner, config) as learner,
     ):
-        meter = Meter(system, actor, learner, seconds)
-        rates = alternate({"bare": meter.bare, "system": meter.efficiency}, "system", "bare", rounds=rounds)
+        meter = Meter(system, actor, learner)
+        loops = {"bare": meter.bare, "system": meter.efficiency}
+        rates = alternate(loops, "system", "bare", rounds=rounds, seconds=seconds, turns=1)
     measured = meter.rounds[1:]  # the first one compiled
     return report(
         "system", rates, "system", "bare", unit="bare core-seconds a core-second",
@@ -65,23 +68,23 @@ def run(rounds: int, seconds: float, tiny: bool, preset: str | None = None) -> d
 class Meter:
     """Prices the system's work at what the bare loops ask for it, each measured anew in every round."""
 
-    def __init__(self, system: "System", actor: PinnedProcess, learner: PinnedProcess, seconds: float):
-        self._system, self._actor, self._learner, self._seconds = system, actor, learner, seconds
+    def __init__(self, system: "System", actor: PinnedProcess, learner: PinnedProcess):
+        self._system, self._actor, self._learner = system, actor, learner
         self._num_cores = len(os.sched_getaffinity(0))
         self.rounds: list[Round] = []
         self.steps: list[float] = []  # a core-second
         self.updates: list[float] = []
 
-    def bare(self) -> float:
+    def bare(self, seconds: float) -> float:
         """Measures both prices at the same time, as the system's cores work; returns 1, the work of a core-second."""
-        steps, updates = run_together([self._actor, self._learner], self._seconds)
+        steps, updates = run_together([self._actor, self._learner], seconds)
         self.steps.append(steps)
         self.updates.append(updates)
         return 1.0
 
-    def efficiency(self) -> float:
+    def efficiency(self, seconds: float) -> float:
         """Returns the bare core-seconds of one round's work, over the core-seconds that it took."""
-        done = self._system.run(self._seconds)
+        done = self._system.run(seconds)
         self.rounds.append(done)
         work = done.num_steps / self.steps[-1] + done.num_updates / self.updates[-1]
         return work / (done.seconds * self._num_cores)

@@ -27,8 +27,8 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     """
     variants = three_losses(config_of(tiny))
     compiled = {name: compile_update(config) for name, config in variants.items()}
-    loops = {name: update_rate(*parts, seconds) for name, parts in compiled.items()}
-    rates = alternate(loops, "heads", "plain", rounds=rounds)
+    loops = {name: make_loop(*parts) for name, parts in compiled.items()}
+    rates = alternate(loops, "heads", "latents", rounds=rounds, seconds=seconds, turns=1)
     programs = {name: parts[0] for name, parts in compiled.items()}
     flops = {name: sum(program.cost_analysis()["flops"] for program in pair) for name, pair in programs.items()}
     slower = lambda name, than: summary([1 / ratio for ratio in ratios(rates, name, than)])
@@ -75,10 +75,10 @@ def compile_update(config: Config) -> tuple:
     return UpdateFns(prepare, update), state, batch, starts
 
 
-def update_rate(programs: UpdateFns, state, batch, starts, seconds: float) -> Loop:
-    """Returns what updates for at least `seconds` and returns updates per second."""
+def make_loop(programs: UpdateFns, state, batch, starts) -> Loop:
+    """Returns what makes at least one update and returns updates per second."""
 
-    def loop() -> float:
+    def loop(seconds: float) -> float:
         nonlocal state
         count, started = 0, time.perf_counter()
         while count == 0 or time.perf_counter() - started < seconds:
