@@ -6,7 +6,8 @@
 
 SUITE is a name in configs/suites/ or a .toml file like those. The same command again goes on after anything died:
 finished trials are not repeated, the others continue from their checkpoints. DIR/results.csv grows with every finished
-trial; `scripts/report.py` compares the arms. Exit code 1: a trial was given up, the others are finished.
+trial; `scripts/report.py` compares the arms. It is also all that has to be kept of a finished trial: put into an empty
+DIR on another machine, the suite goes on there. Exit code 1: a trial was given up, the others are finished.
 """
 
 import collections
@@ -33,6 +34,7 @@ from scripts.suite_table import SuiteTable
 _MAX_ATTEMPTS = 3  # without a frame of progress
 _FINAL = (ExitCode.BAD_INPUT, ExitCode.NOT_FINITE)  # another attempt would end the same way
 _REFRESH_SECONDS = 1.0
+_SUITE, _COMMIT = "suite: ", "commit: "  # comments of results.csv
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -77,6 +79,7 @@ class Driver:
         self._suite, self._out = suite, out
         self._where = ray_address, programs
         self._jobs = jobs or len(suite.trials())
+        self._commits, self._carried = carried_over(suite, out)
         self._finished: dict[Trial, list[results.Row]] = {}
         self._failed: set[Trial] = set()
         self._waiting: collections.deque[Trial] = collections.deque()
@@ -93,9 +96,12 @@ class Driver:
         for trial in all_trials:
             if trials.is_finished(self._suite, self._path(trial)):
                 self._collect(trial)
+            elif trial in self._carried:
+                self._finished[trial] = self._carried[trial]
             else:
                 self._waiting.append(trial)
-        self._write()
+        if self._finished:
+            self._write()
         with SuiteTable(self._suite, len(all_trials)) as table:
             table.event(f"{len(self._finished)} of {len(all_trials)} trials are finished already")
             while self._waiting or self._running:
@@ -145,10 +151,42 @@ class Driver:
 
     def _write(self) -> None:
         """Writes the results of all finished trials, in the suite's order."""
-        commit = git_provenance(_ROOT)["commit"]
+        commits = dict.fromkeys((*self._commits, f"{_COMMIT}{git_provenance(_ROOT)['commit']}"))
         rows = [row for trial in self._suite.trials() for row in self._finished.get(trial, ())]
-        comments = (f"suite: {json.dumps(_identity(self._suite))}", f"commit: {commit}")
-        results.write(self._out / "results.csv", results.Results(comments, tuple(rows)))
+        comments = (f"{_SUITE}{json.dumps(_identity(self._suite))}", *commits)
+        results.write(_results_file(self._out), results.Results(comments, tuple(rows)))
+
+
+def _results_file(out: Path) -> Path:
+    return out / "results.csv"
+
+
+def carried_over(suite: Suite, out: Path) -> tuple[list[str], dict[Trial, list[results.Row]]]:
+    """Returns what the results in `out` say, this directory's or those of another machine.
+
+    Returns:
+      The commits behind them, as comments of the file, and the rows of every trial that is finished there.
+
+    Raises:
+      ConfigError: they cannot be read, or are those of another suite.
+    """
+    file = _results_file(out)
+    if not file.exists():
+        return [], {}
+    found = results.read(file)
+    stated = [comment.removeprefix(_SUITE) for comment in found.comments if comment.startswith(_SUITE)]
+    if not stated:
+        raise ConfigError(f"{file}: does not say which suite it is of; choose another directory")
+    _require_same(file, json.loads(stated[0]), suite)
+    rows = collections.defaultdict(list)
+    for row in found.rows:
+        rows[Trial(row.game, row.arm, row.seed)].append(row)
+    return [comment for comment in found.comments if comment.startswith(_COMMIT)], dict(rows)
+
+
+def _require_same(file: Path, stated: dict, suite: Suite) -> None:
+    if changes := differences(stated, _identity(suite)):
+        raise ConfigError(f"{file}: of another suite ({'; '.join(changes)}); choose another directory")
 
 
 def _identity(suite: Suite) -> dict:
@@ -160,6 +198,7 @@ def _identity(suite: Suite) -> dict:
 
 def open_out(suite: Suite, out: Path) -> None:
     """Makes the directory of a suite, or raises `ConfigError` if it is another's."""
+    carried_over(suite, out)
     file = out / "suite.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -167,9 +206,7 @@ def open_out(suite: Suite, out: Path) -> None:
             write_atomically(file, json.dumps(_identity(suite), indent=2) + "\n")
     except OSError as error:
         raise ConfigError(f"--out {out}: {error}") from error
-    changes = differences(json.loads(file.read_text(encoding="utf-8")), _identity(suite))
-    if changes:
-        raise ConfigError(f"--out {out}: holds another suite ({'; '.join(changes)}); choose another directory")
+    _require_same(file, json.loads(file.read_text(encoding="utf-8")), suite)
 
 
 def _check(suite: Suite, options: Options) -> None:
@@ -207,7 +244,8 @@ def main(argv: list[str]) -> int:
             is_complete = Driver(suite, out, jobs=jobs, ray_address=options.ray_address).run()
         finally:
             cluster.stop_ray()
-    print(f"results: {out / 'results.csv'}; compare with: python scripts/report.py {out / 'results.csv'} --out DIR")
+    file = _results_file(out)
+    print(f"results: {file}; compare with: python scripts/report.py {file} --out DIR")
     return ExitCode.DONE if is_complete else ExitCode.CRASH
 
 

@@ -386,8 +386,48 @@ def test_a_directory_belongs_to_one_suite(found, tmp_path):
     suite.open_out(found, tmp_path / "out")
     suite.open_out(found, tmp_path / "out")
     other = suites.overridden(found, None, (1, 3), None)
-    with pytest.raises(ConfigError, match=re.escape("holds another suite (seeds: [1, 2] -> [1, 3]); choose another")):
+    message = "suite.json: of another suite (seeds: [1, 2] -> [1, 3]); choose another"
+    with pytest.raises(ConfigError, match=re.escape(message)):
         suite.open_out(other, tmp_path / "out")
+
+
+def run_all(found, out, programs, monkeypatch):
+    """Runs a suite with a stand-in of Ray; returns the trials that were run."""
+    ran = []
+    Ray(monkeypatch, lambda suite, trial, *others: ran.append(trial) or trials.run(suite, trial, *others))
+    suite.open_out(found, out)
+    assert suite.Driver(found, out, jobs=1, ray_address=None, programs=programs).run()
+    return ran
+
+
+def test_the_results_alone_carry_a_suite_to_another_machine(found, programs, tmp_path, monkeypatch, capsys):
+    """Two trials are finished on one machine; the other one gets results.csv and nothing else."""
+    here, there, file = tmp_path / "here", tmp_path / "there", "results.csv"
+    assert run_all(found, here, programs, monkeypatch) == found.trials()
+    whole = results.read(here / file)
+    half = tuple(row for row in whole.rows if row.seed == 1)
+    elsewhere = (*(text for text in whole.comments if text.startswith("suite: ")), "commit: of the first machine")
+    there.mkdir()
+    results.write(there / file, results.Results(elsewhere, half))
+
+    assert run_all(found, there, programs, monkeypatch) == [trial for trial in found.trials() if trial.seed == 2]
+    assert "2 of 4 trials are finished already" in capsys.readouterr().out
+    merged = results.read(there / file)
+    assert merged.rows == whole.rows
+    assert merged.comments == (*elsewhere, *(text for text in whole.comments if text.startswith("commit: ")))
+    assert run_all(found, there, programs, monkeypatch) == []
+
+
+def test_results_of_another_suite_are_not_carried_over(found, programs, tmp_path, monkeypatch):
+    out, other = tmp_path / "out", suites.overridden(found, None, None, 2000)
+    run_all(found, out, programs, monkeypatch)
+    (out / "suite.json").unlink()
+    with pytest.raises(ConfigError, match=re.escape("results.csv: of another suite (frames: 1000 -> 2000); choose")):
+        suite.open_out(other, out)
+    assert not (out / "suite.json").exists()
+    results.write(out / "results.csv", results.Results((), results.read(out / "results.csv").rows))
+    with pytest.raises(ConfigError, match="results.csv: does not say which suite it is of; choose another directory"):
+        suite.open_out(found, out)
 
 
 class Terminal(io.StringIO):
