@@ -37,7 +37,6 @@ _FAILURES = (  # the first that fits; anything else is a traceback and ExitCode.
 
 def run(main: Callable[[list[str]], int]) -> int:
     """Returns the exit code of `main(sys.argv[1:])`, after one clear line for every failure that was foreseen."""
-    process.keep_heap()
     process.follow_parent()
     try:
         return main(sys.argv[1:])

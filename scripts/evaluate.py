@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scripts import commands
+from scripts import commands, process
 from scripts.exit_codes import ExitCode
 
 NUM_FINAL_EPISODES = 200  # of the paper's score
@@ -40,6 +40,7 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="evaluate.py", args=argv, description=__doc__)
+    process.keep_heap()
     from scripts import evaluation, video
 
     directory, config = commands.open_run(options.run_dir)

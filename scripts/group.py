@@ -76,7 +76,6 @@ class LearnerProcess:
 
     def train(self, index: int, coordinator: str, config: Config, run_dir: Path, start: Start) -> Counters:
         """Trains as process `index`; returns the counters at the end. What it prints is in its log."""
-        process.keep_heap()
         jax.distributed.initialize(coordinator, config.learner.num_processes, index)
         directory = RunDirectory.open(run_dir)
         directory.logs.mkdir(exist_ok=True)
@@ -139,7 +138,8 @@ def bundle_of(config: Config) -> dict[str, float]:
 def _placed(config: Config):
     """Reserves what the processes need, spread over the machines; yields `start(index) -> Ray handle`."""
     learner = config.learner
-    resources, env_vars = device_options(learner.process_device, learner.num_devices or 1)
+    resources, device_env_vars = device_options(learner.process_device, learner.num_devices or 1)
+    env_vars = process.heap_env_vars() | device_env_vars
     places = placement_group([bundle_of(config)] * learner.num_processes, strategy="SPREAD")
     ray.get(places.ready())
     actor_class = ray.remote(LearnerProcess)

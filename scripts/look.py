@@ -15,7 +15,7 @@ from typing import Annotated
 import tyro
 
 from configs.schema import ConfigError
-from scripts import commands
+from scripts import commands, process
 from scripts.exit_codes import ExitCode
 
 RunDir = Annotated[Path, tyro.conf.Positional]
@@ -121,6 +121,7 @@ def _audit(options: Audit) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} = {getattr(options, name)}: must be at least 2")
     if not 0 < options.tail < 1:
         raise ConfigError(f"--tail = {options.tail}: must be between 0 and 1")
+    process.keep_heap()
     import rich.progress
 
     from scripts.inspection import audit, audit_report, heldout, stored

@@ -1,35 +1,35 @@
 """What a process needs before JAX starts in it, and before its parent ends."""
 
 import ctypes
+import importlib.util
 import os
 import signal
 import sys
+from pathlib import Path
 
-# XLA's CPU client allocates its temporaries with malloc, from many threads. By default glibc returns each to the kernel
-# at once and faults it in again at the next update. Keeping the heap costs memory once and no page faults after that.
-# It has to be one heap for all threads: the others map and unmap what is over 64 MB, whatever they are told.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
-_NEVER = -1  # a trim threshold that is never reached
-_TOP_PAD_BYTES = 2**26
 PARENT = "MUZERO_SUPERVISOR"  # process id, in the environment of what `scripts/supervise.py` starts
 _PR_SET_PDEATHSIG = 1
-WORKER_ENV_VARS = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_TOP_PAD_": str(_TOP_PAD_BYTES),
-}
+
+# XLA's CPU client allocates its temporaries with malloc, from many threads. glibc returns large ones to the kernel at
+# once, to be faulted in again at the next update, page by page; told to keep them, it has one heap, whose lock all
+# threads wait for. jemalloc, which Ray brings along, has several, and keeps everything: any limit in time is worse where
+# there is only one core (measured).
+_JEMALLOC = ("core", "libjemalloc.so")  # in Ray's package
+_JEMALLOC_SETTINGS = "dirty_decay_ms:-1,muzzy_decay_ms:-1"
+
+
+def heap_env_vars() -> dict[str, str]:
+    """Returns the environment in which a new process has jemalloc for its heap; empty where Ray has none (no Linux)."""
+    ray = importlib.util.find_spec("ray")
+    library = Path(ray.origin).parent.joinpath(*_JEMALLOC)
+    return {"LD_PRELOAD": str(library), "MALLOC_CONF": _JEMALLOC_SETTINGS} if library.exists() else {}
 
 
 def keep_heap() -> None:
-    """Makes glibc keep freed memory for this process's next update; a no-op elsewhere than on Linux with glibc."""
-    if not sys.platform.startswith("linux") or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_M_ARENA_MAX, 1)
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, _NEVER)
-    mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
+    """Starts this program again with jemalloc for its heap and its children's, unless it has that already."""
+    wanted = heap_env_vars()
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, sys.orig_argv, os.environ | wanted)
 
 
 def tied_command(*arguments: str) -> list[str]:
@@ -42,11 +42,11 @@ def tied_command(*arguments: str) -> list[str]:
 
 
 def run_tied() -> None:
-    """Becomes the Python program `sys.argv[2:]`, tied to its parent, process `sys.argv[1]`."""
+    """Becomes the Python program `sys.argv[2:]`, tied to its parent, process `sys.argv[1]`, with jemalloc's heap."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(sys.argv[1]):  # it died before
         sys.exit(1)
-    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+    os.execve(sys.executable, [sys.executable, *sys.argv[2:]], os.environ | heap_env_vars())
 
 
 def follow_parent() -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from configs.schema import StopConfig
-from scripts import commands, supervise
+from scripts import commands, process, supervise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="resume.py", args=argv, description=__doc__)
+    process.keep_heap()
     if options.max_restarts:
         again = supervise.without(argv, supervise.OPTION)
         options_only = [argument for argument in again if argument != str(options.run_dir)]

@@ -114,7 +114,7 @@ class Session:
             cores_per_worker=self._share.cores_per_worker,
             seed=seed,
             log_dir=self._directory.logs.joinpath(*map(str, self._process)),
-            env_vars=process.WORKER_ENV_VARS,
+            env_vars=process.heap_env_vars(),
             device=actors.device,
             device_fraction=actors.device_fraction,
         )

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from configs.schema import ConfigError
+from scripts import process
 from scripts.laboratory import session, workers
 from scripts.laboratory.registry import EXPERIMENTS
 
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> int:
     experiment = EXPERIMENTS[options.experiment]
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"--workers {options.workers}: must be above 0")
+    process.keep_heap()
     num_workers = options.workers or len(workers.cores())
     if not options.benchmark:
         session.run(options.experiment, experiment, options.scale, options.out, num_workers)

@@ -14,7 +14,7 @@ import tyro
 from configs import presets, serialise
 from configs.checks import check
 from configs.schema import Config
-from scripts import commands, supervise, workload
+from scripts import commands, process, supervise, workload
 from scripts.exit_codes import ExitCode
 
 
@@ -45,6 +45,7 @@ def parse(argv: list[str]) -> tuple[str, Options]:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     preset, options = parse(argv)
+    process.keep_heap()
     config = workload.resolve(options.config, options.ray_address)
     check(config)
     spec = commands.check_environment(config)

@@ -5,15 +5,16 @@ import subprocess
 import sys
 
 import pytest
+import ray
 
 from scripts import process
 
 # The memory of an update, taken and given back by another thread, as XLA's do; prints the page faults of the last ten.
 PROGRAM = """
-import resource, threading
+import resource, sys, threading
 import numpy as np
 from scripts import process
-if {keep}: process.keep_heap()
+if "keep" in sys.argv: process.keep_heap()
 def update():
     np.ones(100 * 2**20, np.uint8)
 def updates(count):
@@ -30,21 +31,38 @@ thread.start()
 thread.join()
 print(faults[-1])
 """
-glibc_only = pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="glibc's malloc alone is told")
+PLAIN = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MALLOC_CONF")}
+pytestmark = pytest.mark.skipif(not process.heap_env_vars(), reason="Ray brings no jemalloc to this machine")
 
 
-def page_faults(keep, **environment):
-    command = [sys.executable, "-c", PROGRAM.format(keep=keep)]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+def page_faults(command, environment=PLAIN):
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
-@glibc_only
-def test_memory_of_any_thread_is_kept_for_the_next_update():
-    assert page_faults(keep=False) > 100  # else this shows nothing here
-    assert page_faults(keep=True) < 10
+@pytest.fixture
+def program(tmp_path):
+    """Returns the path of the program."""
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return str(path)
 
 
-@glibc_only
-def test_workers_are_told_the_same_by_their_environment():
-    assert page_faults(keep=False, **process.WORKER_ENV_VARS) < 10
+def test_memory_of_any_thread_is_kept_for_the_next_update(program):
+    assert page_faults([sys.executable, program]) > 100  # else this shows nothing here
+    assert page_faults([sys.executable, program, "keep"]) < 10  # starts again, once, with its arguments
+
+
+def test_a_tied_program_and_a_process_of_that_environment_keep_theirs(program):
+    assert page_faults(process.tied_command(program)) < 10
+    assert page_faults([sys.executable, program], PLAIN | process.heap_env_vars()) < 10
+
+
+def test_the_environment_reaches_a_worker_of_ray():
+    """Ray takes LD_PRELOAD away from its workers, but not what their own environment says."""
+    ray.init(num_cpus=1, include_dashboard=False)
+    try:
+        mapped = ray.remote(lambda: "jemalloc" in open("/proc/self/maps").read())
+        assert ray.get(mapped.options(runtime_env={"env_vars": process.heap_env_vars()}).remote())
+    finally:
+        ray.shutdown()

@@ -64,7 +64,7 @@ def running_pool(config: Config, *, cores_per_worker: int | None) -> Iterator[Ac
                 seed=0,
                 log_dir=folder,
                 cores_per_worker=cores_per_worker,
-                env_vars=process.WORKER_ENV_VARS,
+                env_vars=process.heap_env_vars(),
             )
             params = build_model(config, env_spec(config.env))[0].init(jax.random.key(0))
             pool.publish(PublishedParams(0, jax.tree.map(np.asarray, params)))

@@ -109,7 +109,7 @@ def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
     with tempfile.TemporaryDirectory() as folder:
         pool = ActorPool(
             build, num_workers=num_senders, max_in_flight=2, cpus_per_worker=1.0, seed=0, log_dir=folder,
-            env_vars=process.WORKER_ENV_VARS,
+            env_vars=process.heap_env_vars(),
         )  # fmt: skip
         pool.publish(PublishedParams(0, np.zeros(1)))
         feed = settings.make_feed(config, pool.next_rollout, jax.device_put)

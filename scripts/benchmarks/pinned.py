@@ -4,8 +4,6 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable
 
-from scripts.process import keep_heap
-
 
 class PinnedProcess:
     """A child that builds a loop and runs it for some seconds whenever asked; a context manager.
@@ -54,7 +52,6 @@ def run_together(processes: Iterable[PinnedProcess], seconds: float) -> list[flo
 
 def _serve(connection, cores: set[int], make_loop: Callable, args: tuple) -> None:
     os.sched_setaffinity(0, cores)
-    keep_heap()
     loop = make_loop(*args)
     while True:
         try:

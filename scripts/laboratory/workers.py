@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts import process
 from scripts.laboratory.experiment import Experiment, Row, Unit
 
 
@@ -45,4 +44,3 @@ def run_units(
 def _pin(free: multiprocessing.Queue) -> None:
     os.sched_setaffinity(0, {free.get()})
     os.environ["JAX_PLATFORMS"] = "cpu"
-    process.keep_heap()
