@@ -11,8 +11,8 @@ PARENT = "MUZERO_SUPERVISOR"  # process id, in the environment of what `scripts/
 _PR_SET_PDEATHSIG = 1
 
 # XLA's CPU client allocates its temporaries with malloc, from many threads. glibc returns large ones to the kernel at
-# once, to be faulted in again at the next update, page by page; told to keep them, it has one heap, whose lock all
-# threads wait for. jemalloc, which Ray brings along, has several, and keeps everything: any limit in time is worse where
+# once, to be faulted in again at the next update, page by page; told to keep them, it has one heap, and all threads
+# wait for its lock. jemalloc, which Ray brings along, has several, and keeps everything: a limit in time is worse where
 # there is only one core (measured).
 _JEMALLOC = ("core", "libjemalloc.so")  # in Ray's package
 _JEMALLOC_SETTINGS = "dirty_decay_ms:-1,muzzy_decay_ms:-1"
