@@ -18,6 +18,7 @@ from muzero.value_buffer import ValueBuffer
 
 Metrics = dict[str, Array]
 SKIPPED = "optimiser/skipped"
+_AXIS = "data"  # the only one of a mesh
 
 # XLA's compiler for the CPU hands small reductions to a library, cuts long ones into pieces of 32 and orders operations
 # for many threads: on a core or two that is a third of a small network's update. Other backends know no such options.
@@ -66,12 +67,12 @@ def make_mesh(num_devices: int | None) -> Mesh:
     processes: dict[int, list[jax.Device]] = {}
     for device in jax.devices():
         processes.setdefault(device.process_index, []).append(device)
-    return Mesh([device for devices in processes.values() for device in devices[:num_devices]], ("data",))
+    return Mesh([device for devices in processes.values() for device in devices[:num_devices]], (_AXIS,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a batch: sequences split over "data"."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(_AXIS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -123,8 +124,8 @@ def make_update(
 ) -> UpdateFns:
     """Returns the learner's programs, jitted.
 
-    Every device runs the program of a single one on its share of the minibatch, and the sums over start states are
-    added up. (Left to XLA's partitioner, half a minibatch cost 1.7 times as much CPU time.)
+    Every device runs the program of a single one on its share of the minibatch, the sums over start states are added
+    up, and all make the same step. (Left to XLA's partitioner, half a minibatch cost 1.7 times as much CPU time.)
 
     If any number of the minibatch, the loss, the gradient or the step is not finite, the state comes back as it was and
     `SKIPPED` is 1 in the metrics: one NaN would stay in Adam's moments and in both averages for good.
@@ -136,8 +137,6 @@ def make_update(
       search_average_rate, target_average_rate: update rates of the two averages.
       push_interval: updates between two pushes of the target average's head into the value buffer.
     """
-
-    (axis,) = mesh.axis_names
 
     def prepare(state: LearnerState, batch: Trajectory) -> Prepared:
         fixed = state.params, state.target_average.representation, state.value_buffer
@@ -163,7 +162,7 @@ def make_update(
     def update(state: LearnerState, minibatch: Minibatch) -> tuple[LearnerState, Metrics]:
         own_sums = jax.grad(functools.partial(summed_loss, loss), has_aux=True)
         sums, total, num_broken = jax.lax.psum(
-            (*own_sums(state.params, state.value_buffer, minibatch), 1.0 - all_finite(minibatch)), axis
+            (*own_sums(state.params, state.value_buffer, minibatch), 1.0 - all_finite(minibatch)), _AXIS
         )
         num_starts = jnp.maximum(total.num_starts, 1.0)
         gradient = jax.tree.map(lambda x: x / num_starts, sums)
@@ -186,14 +185,14 @@ def make_update(
     options = _CPU_COMPILER_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None
 
     def on_every_device(program: Callable, out: PartitionSpec, **settings) -> Callable:
-        ins = PartitionSpec(), PartitionSpec(axis)  # the state whole, the batch split
+        ins = replicated(mesh), batch_sharding(mesh)
         # Unchecked: the check's types forbid a loop over what differs between devices to start from zeros.
-        mapped = jax.shard_map(program, mesh=mesh, in_specs=ins, out_specs=out, check_vma=False)
-        shardings = tuple(NamedSharding(mesh, spec) for spec in ins)
-        return jax.jit(mapped, in_shardings=shardings, compiler_options=options, **settings)
+        specs = tuple(sharding.spec for sharding in ins)
+        mapped = jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
+        return jax.jit(mapped, in_shardings=ins, compiler_options=options, **settings)
 
     return UpdateFns(
-        prepare=on_every_device(prepare, PartitionSpec(axis)),
+        prepare=on_every_device(prepare, PartitionSpec(_AXIS)),
         update=on_every_device(update, PartitionSpec(), donate_argnums=0),
     )
 

@@ -19,10 +19,14 @@ _JEMALLOC_SETTINGS = "dirty_decay_ms:-1,muzzy_decay_ms:-1"
 
 
 def heap_env_vars() -> dict[str, str]:
-    """Returns the environment in which a new process has jemalloc for its heap; empty where Ray has none (no Linux)."""
-    ray = importlib.util.find_spec("ray")
-    library = Path(ray.origin).parent.joinpath(*_JEMALLOC)
-    return {"LD_PRELOAD": str(library), "MALLOC_CONF": _JEMALLOC_SETTINGS} if library.exists() else {}
+    """Returns the environment in which a new process has jemalloc for its heap.
+
+    Empty where Ray has none (no Linux), and where the user preloads something of their own.
+    """
+    library = Path(importlib.util.find_spec("ray").origin).parent.joinpath(*_JEMALLOC)
+    if not library.exists() or os.environ.get("LD_PRELOAD", str(library)) != str(library):
+        return {}
+    return {"LD_PRELOAD": str(library), "MALLOC_CONF": _JEMALLOC_SETTINGS}
 
 
 def keep_heap() -> None:

@@ -17,7 +17,7 @@ from learner.run_directory import RunDirectory
 from learner.state import LearnerState
 from muzero import value_buffer
 from muzero.types import SearchOutput
-from scripts import commands, evaluation, look, process
+from scripts import commands, evaluation, look
 from scripts.assemble import build_model, env_spec
 from scripts.inspection import imagine, stored, tree
 from scripts.inspection.game import Game
@@ -70,7 +70,6 @@ def run(params, tmp_path_factory):
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Returns `call(*arguments) -> (exit code, stdout, stderr)` of look.py in this process."""
-    monkeypatch.setattr(process, "keep_heap", lambda: None)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", [look.__file__, *map(str, arguments)])

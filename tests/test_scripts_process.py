@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import ray
 
 from scripts import process
 
@@ -30,6 +29,13 @@ thread = threading.Thread(target=work)
 thread.start()
 thread.join()
 print(faults[-1])
+"""
+WORKER = """
+import ray
+from scripts import process
+ray.init(num_cpus=1, include_dashboard=False)
+maps = ray.remote(lambda: open("/proc/self/maps").read())
+assert "jemalloc" in ray.get(maps.options(runtime_env={"env_vars": process.heap_env_vars()}).remote())
 """
 PLAIN = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MALLOC_CONF")}
 pytestmark = pytest.mark.skipif(not process.heap_env_vars(), reason="Ray brings no jemalloc to this machine")
@@ -58,11 +64,10 @@ def test_a_tied_program_and_a_process_of_that_environment_keep_theirs(program):
     assert page_faults([sys.executable, program], PLAIN | process.heap_env_vars()) < 10
 
 
+def test_what_a_user_preloads_stays(program):
+    assert page_faults([sys.executable, program, "keep"], PLAIN | {"LD_PRELOAD": "libm.so.6"}) > 100
+
+
 def test_the_environment_reaches_a_worker_of_ray():
     """Ray takes LD_PRELOAD away from its workers, but not what their own environment says."""
-    ray.init(num_cpus=1, include_dashboard=False)
-    try:
-        mapped = ray.remote(lambda: "jemalloc" in open("/proc/self/maps").read())
-        assert ray.get(mapped.options(runtime_env={"env_vars": process.heap_env_vars()}).remote())
-    finally:
-        ray.shutdown()
+    subprocess.run([sys.executable, "-c", WORKER], env=PLAIN, check=True, capture_output=True)

@@ -29,7 +29,7 @@ from learner.checkpoint import Checkpointer
 from learner.loop import Counters
 from learner.metrics import DOCUMENTED_TAGS, documented_tag
 from learner.run_directory import RunDirectory
-from scripts import cluster, commands, curves, evaluate, process, resume, train, trials
+from scripts import cluster, commands, curves, evaluate, resume, train, trials
 from scripts.evaluation import evaluation_seed, evaluation_stream, load_agent, selection_seed
 from scripts.exit_codes import ExitCode
 from scripts.session import Session, Start
@@ -86,7 +86,6 @@ def call(monkeypatch, capsys):
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setattr(process, "keep_heap", lambda: None)
 
     def run(program, *arguments):
         monkeypatch.setattr(sys, "argv", [program.__file__, *map(str, arguments)])
