@@ -182,19 +182,20 @@ def make_update(
         )
         return new_state, metrics
 
-    options = _CPU_COMPILER_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None
-
-    def on_every_device(program: Callable, out: PartitionSpec, **settings) -> Callable:
-        ins = replicated(mesh), batch_sharding(mesh)
-        # Unchecked: the check's types forbid a loop over what differs between devices to start from zeros.
-        specs = tuple(sharding.spec for sharding in ins)
-        mapped = jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
-        return jax.jit(mapped, in_shardings=ins, compiler_options=options, **settings)
-
     return UpdateFns(
-        prepare=on_every_device(prepare, PartitionSpec(_AXIS)),
-        update=on_every_device(update, PartitionSpec(), donate_argnums=0),
+        prepare=_on_every_device(mesh, prepare, PartitionSpec(_AXIS)),
+        update=_on_every_device(mesh, update, PartitionSpec(), donate_argnums=0),
     )
+
+
+def _on_every_device(mesh: Mesh, program: Callable, out: PartitionSpec, **settings) -> Callable:
+    """Returns `program(state, batch)`, jitted: every device has the whole state and its share of the batch."""
+    shardings = replicated(mesh), batch_sharding(mesh)
+    specs = tuple(sharding.spec for sharding in shardings)
+    # Unchecked: the check's types forbid a loop over what differs between devices to start from zeros.
+    mapped = jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
+    options = _CPU_COMPILER_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None
+    return jax.jit(mapped, in_shardings=shardings, compiler_options=options, **settings)
 
 
 def all_finite(tree: Tree) -> Array:
