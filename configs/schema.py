@@ -181,7 +181,8 @@ class LearnerConfig:
     batch_size: int = 96
     """Sequences collected for one batch (B)."""
     collect_ahead: bool = True
-    """Collect the next batch while the device works on this one (policy lag: one batch); False: lockstep."""
+    """Collect the next batch while the device works on this one (policy lag: sequences asked for at a time, of all
+    workers, over `batch_size`, plus 1, in batches); False: lockstep."""
     max_lag: int | None = None
     """Rollouts whose parameters are older than this many updates when their batch is begun are dropped; None: none."""
     num_passes: int = 1

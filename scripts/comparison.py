@@ -40,7 +40,7 @@ class SignedRank(NamedTuple):
     num_games: int
     statistic: float
     p_value: float
-    smallest_p: float  # if every difference of so many games had the same sign
+    smallest_p: float  # if every difference that is not zero had the same sign
 
 
 def cells(rows: Iterable[Row], kind: str) -> dict[tuple[str, str], Cell]:
@@ -82,17 +82,20 @@ def normalised(game: str, score: float | None) -> float | None:
     return None if axis is None or score is None else axis.normalise(score)
 
 
+def raw_matrix(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> np.ndarray | None:
+    """Returns the raw scores of `arm` [seeds, games], None without the same number of seeds for every game."""
+    columns = [scores[game, arm].seeds for game in games]
+    if not games or any(column is None for column in columns) or len({len(column) for column in columns}) != 1:
+        return None
+    return np.array([list(column.values()) for column in columns]).T
+
+
 def matrix(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> np.ndarray | None:
     """Returns the normalised scores of `arm` [seeds, games], None without the same number of seeds for every game."""
-    columns = [scores[game, arm].seeds for game in games]
-    if any(column is None for column in columns) or len({len(column) for column in columns}) != 1:
-        return None
-    return np.array([[normalised(game, x) for x in c.values()] for game, c in zip(games, columns, strict=True)]).T
-
-
-def raw_matrix(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> np.ndarray:
-    """Returns the raw scores of `arm` [seeds, games], of games with the same number of seeds."""
-    return np.array([list(scores[game, arm].seeds.values()) for game in games]).T
+    raw = raw_matrix(scores, arm, games)
+    return (
+        None if raw is None else np.array([[normalised(*pair) for pair in zip(games, row, strict=True)] for row in raw])
+    )
 
 
 def means(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> np.ndarray:
@@ -172,10 +175,11 @@ def profile(runs: np.ndarray, thresholds: np.ndarray, resamples: int) -> tuple[n
 
 def wilcoxon_test(scores: np.ndarray, baseline: np.ndarray) -> SignedRank | None:
     """Returns the test of paired scores [games], None where no two of them differ."""
-    if not np.any(scores != baseline):
+    num_different = np.count_nonzero(scores != baseline)
+    if num_different == 0:
         return None
     found = wilcoxon(scores, baseline, zero_method="wilcox", alternative="two-sided")
-    smallest = wilcoxon(np.arange(1, len(scores) + 1), zero_method="wilcox", alternative="two-sided")
+    smallest = wilcoxon(np.arange(1, num_different + 1), zero_method="wilcox", alternative="two-sided")
     return SignedRank(len(scores), float(found.statistic), float(found.pvalue), float(smallest.pvalue))
 
 

@@ -124,7 +124,7 @@ def _audit(options: Audit) -> None:
     process.keep_heap()
     import rich.progress
 
-    from scripts.inspection import audit, audit_report, heldout, stored
+    from scripts.inspection import audit, audit_report, audit_table, heldout, stored
 
     checkpoint = stored.load(options.run_dir, options.checkpoint)
     heldout.check(checkpoint.config)
@@ -142,13 +142,13 @@ def _audit(options: Audit) -> None:
             seed=options.seed,
             on_done=lambda count: progress.advance(task, count),
         )
-    table = audit_report.rows(
+    table = audit_table.rows(
         audits,
         num_updates=checkpoint.num_updates,
         num_states=options.num_states,
         num_rollouts=options.num_rollouts,
     )
-    audit_report.write(options.out / "audit.csv", table)
+    audit_table.write(options.out / "audit.csv", table)
     audit_report.plot(options.out / "audit.png", table, _title(checkpoint))
     print(audit_report.summary(table))
     print(f"written: {options.out / 'audit.csv'}, {options.out / 'audit.png'}")

@@ -1,5 +1,7 @@
 """The tables of a report: what was compared, and what the statistics say."""
 
+import itertools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,7 @@ from scripts.comparison import Cell, Estimate
 from scripts.results import AUDIT_KINDS, Row
 
 MISSING = "not available"
+_RESAMPLED = "Intervals: the seeds of both arms are resampled within every game (rliable)."
 
 
 class Table(NamedTuple):
@@ -57,7 +60,7 @@ def compare(rows: tuple[Row, ...], kind: str, baseline: str, resamples: int) -> 
 
 def tables(compared: Comparison) -> list[Table]:
     """Returns the tables of a report, in order."""
-    made = (_tests, _differences, _aggregates, _value_equivalence, _wall_time, _games)
+    made = (_tests, _differences, _game_differences, _aggregates, _value_equivalence, _wall_time, _games)
     return [make(compared) for make in made]
 
 
@@ -113,8 +116,24 @@ def _differences(compared: Comparison) -> Table:
         chance = comparison.probability_of_improvement(*pair, compared.resamples)
         rows.append((arm, "probability of improvement", *_interval(chance)))
     columns = ("arm", f"against {baseline}", "normalised score", "95 %: low", "95 %: high")
-    note = "Intervals: the seeds of both arms are resampled within every game (rliable)."
-    return Table("effects", "Effects", columns, rows, note)
+    return Table("effects", "Effects over games", columns, rows, _RESAMPLED)
+
+
+def _game_differences(compared: Comparison) -> Table:
+    rows, baseline = [], compared.arms[0]
+    for game in compared.compared:
+        for arm in compared.arms[1:]:
+            pair = [comparison.raw_matrix(compared.cells, name, [game]) for name in (arm, baseline)]
+            means = [compared.cells[game, name].mean for name in (arm, baseline)]
+            found = Estimate(means[0] - means[1], None)
+            if None not in map(type, pair) and all(scores is not None for scores in pair):
+                found = comparison.mean_difference(*pair, compared.resamples)
+            chance = comparison.probability_of_improvement(*pair, compared.resamples)
+            rows.append((game, arm, *_interval(found), *_interval(chance)))
+    score, chance = f"raw score, against {baseline}", "probability of improvement"
+    ends = ("95 %: low", "95 %: high")
+    columns = ("game", "arm", score, *ends, chance, *(f"{chance}, {end}" for end in ends))
+    return Table("game_effects", "Effects, game by game", columns, rows, _RESAMPLED)
 
 
 def _tests(compared: Comparison) -> Table:
@@ -139,32 +158,28 @@ def _test(scores: np.ndarray, baseline: np.ndarray) -> tuple:
 
 def _value_equivalence(compared: Comparison) -> Table:
     rows, baseline = [], compared.arms[0]
-    for kind in AUDIT_KINDS:
+    for kind, arm in itertools.product(AUDIT_KINDS, compared.arms[1:]):
         cells = comparison.cells(compared.rows, kind)
-        games = [game for game in compared.compared if _is_audited(compared, cells, game)]
-        groups = [(game, [game]) for game in games]
-        if len({len(cells[game, baseline].seeds) for game in games}) == 1 < len(games):
-            groups.append((f"all {len(games)}", games))
+        games = [game for game in compared.compared if _is_audited(compared, cells, game, (arm, baseline))]
+        groups = [(game, [game]) for game in games] + ([(f"all {len(games)}", games)] if len(games) > 1 else [])
         for name, group in groups:
-            errors = {arm: comparison.raw_matrix(cells, arm, group) for arm in compared.arms}
-            for arm in compared.arms[1:]:
-                found = comparison.mean_difference(errors[arm], errors[baseline], compared.resamples)
-                means = float(errors[baseline].mean()), float(errors[arm].mean())
-                rows.append((kind, name, arm, *means, *_interval(found)))
+            errors = [comparison.raw_matrix(cells, each, group) for each in (arm, baseline)]
+            if all(each is not None for each in errors):
+                found = comparison.mean_difference(*errors, compared.resamples)
+                rows.append((kind, name, arm, float(errors[1].mean()), float(errors[0].mean()), *_interval(found)))
     columns = ("error", "game", "arm", baseline, "of the arm", "difference", "95 %: low", "95 %: high")
     note = (
         "Audit of all stored past policies together: squared errors of their values over the variance of real returns; "
         "1 is a constant, 0 is perfect. audit-head: no imagined step; audit-model: after K; audit-target: what they "
-        "learn from. A game is left out if a trial of it has no error. Intervals: the seeds of both arms are resampled "
-        "within every game (rliable)."
+        f"learn from. A game is left out where a trial of the two arms has no error. {_RESAMPLED}"
     )
     return Table("value_equivalence", "Value equivalence", columns, rows, note)
 
 
-def _is_audited(compared: Comparison, cells: dict[tuple[str, str], Cell], game: str) -> bool:
-    """Returns whether every trial of a game has an error."""
+def _is_audited(compared: Comparison, cells: dict[tuple[str, str], Cell], game: str, arms: Iterable[str]) -> bool:
+    """Returns whether every trial of these arms in a game has an error."""
     num_seeds = lambda found, arm: len(found[game, arm].seeds or ()) if (game, arm) in found else 0
-    return all(0 < num_seeds(compared.cells, arm) == num_seeds(cells, arm) for arm in compared.arms)
+    return all(0 < num_seeds(compared.cells, arm) == num_seeds(cells, arm) for arm in arms)
 
 
 def _wall_time(compared: Comparison) -> Table:

@@ -7,7 +7,8 @@
 SUITE is a name in configs/suites/ or a .toml file like those. The same command again goes on after anything died:
 finished trials are not repeated, the others continue from their checkpoints. DIR/results.csv grows with every finished
 trial; `scripts/report.py` compares the arms. It is also all that has to be kept of a finished trial: put into an empty
-DIR on another machine, the suite goes on there. Exit code 1: a trial was given up, the others are finished.
+DIR on another machine, the suite goes on there. A DIR may grow by games and seeds, and nothing else of its suite may
+change. Exit code 1: a trial was given up, the others are finished.
 """
 
 import collections
@@ -24,17 +25,16 @@ from ray.exceptions import RayError
 
 from configs import suite as suites
 from configs.schema import ConfigError
-from configs.serialise import differences
 from configs.suite import Suite, Trial
-from learner.run_directory import RunDirectory, git_provenance, write_atomically
+from learner.run_directory import RunDirectory, git_provenance
 from scripts import cluster, commands, results, trials
 from scripts.exit_codes import ExitCode
+from scripts.suite_directory import COMMIT, SUITE, carried_over, identity, open_out, results_file
 from scripts.suite_table import SuiteTable
 
 _MAX_ATTEMPTS = 3  # without a frame of progress
 _FINAL = (ExitCode.BAD_INPUT, ExitCode.NOT_FINITE)  # another attempt would end the same way
 _REFRESH_SECONDS = 1.0
-_SUITE, _COMMIT = "suite: ", "commit: "  # comments of results.csv
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -151,62 +151,10 @@ class Driver:
 
     def _write(self) -> None:
         """Writes the results of all finished trials, in the suite's order."""
-        commits = dict.fromkeys((*self._commits, f"{_COMMIT}{git_provenance(_ROOT)['commit']}"))
+        commits = dict.fromkeys((*self._commits, f"{COMMIT}{git_provenance(_ROOT)['commit']}"))
         rows = [row for trial in self._suite.trials() for row in self._finished.get(trial, ())]
-        comments = (f"{_SUITE}{json.dumps(_identity(self._suite))}", *commits)
-        results.write(_results_file(self._out), results.Results(comments, tuple(rows)))
-
-
-def _results_file(out: Path) -> Path:
-    return out / "results.csv"
-
-
-def carried_over(suite: Suite, out: Path) -> tuple[list[str], dict[Trial, list[results.Row]]]:
-    """Returns what the results in `out` say, this directory's or those of another machine.
-
-    Returns:
-      The commits behind them, as comments of the file, and the rows of every trial that is finished there.
-
-    Raises:
-      ConfigError: they cannot be read, or are those of another suite.
-    """
-    file = _results_file(out)
-    if not file.exists():
-        return [], {}
-    found = results.read(file)
-    stated = [comment.removeprefix(_SUITE) for comment in found.comments if comment.startswith(_SUITE)]
-    if not stated:
-        raise ConfigError(f"{file}: does not say which suite it is of; choose another directory")
-    _require_same(file, json.loads(stated[0]), suite)
-    rows = collections.defaultdict(list)
-    for row in found.rows:
-        rows[Trial(row.game, row.arm, row.seed)].append(row)
-    return [comment for comment in found.comments if comment.startswith(_COMMIT)], dict(rows)
-
-
-def _require_same(file: Path, stated: dict, suite: Suite) -> None:
-    if changes := differences(stated, _identity(suite)):
-        raise ConfigError(f"{file}: of another suite ({'; '.join(changes)}); choose another directory")
-
-
-def _identity(suite: Suite) -> dict:
-    """Returns what must stay the same for the results to be those of one suite; JSON values."""
-    values = dataclasses.asdict(suite)
-    del values["resources"]
-    return json.loads(json.dumps(values))
-
-
-def open_out(suite: Suite, out: Path) -> None:
-    """Makes the directory of a suite, or raises `ConfigError` if it is another's."""
-    carried_over(suite, out)
-    file = out / "suite.json"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            write_atomically(file, json.dumps(_identity(suite), indent=2) + "\n")
-    except OSError as error:
-        raise ConfigError(f"--out {out}: {error}") from error
-    _require_same(file, json.loads(file.read_text(encoding="utf-8")), suite)
+        comments = (f"{SUITE}{json.dumps(identity(self._suite))}", *commits)
+        results.write(results_file(self._out), results.Results(comments, tuple(rows)))
 
 
 def _check(suite: Suite, options: Options) -> None:
@@ -244,7 +192,7 @@ def main(argv: list[str]) -> int:
             is_complete = Driver(suite, out, jobs=jobs, ray_address=options.ray_address).run()
         finally:
             cluster.stop_ray()
-    file = _results_file(out)
+    file = results_file(out)
     print(f"results: {file}; compare with: python scripts/report.py {file} --out DIR")
     return ExitCode.DONE if is_complete else ExitCode.CRASH
 

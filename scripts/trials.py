@@ -10,7 +10,6 @@ suite asks for one.  All of its results are read from the run directory whenever
 that the run has written.
 """
 
-import csv
 import fcntl
 import functools
 import json
@@ -26,7 +25,7 @@ import numpy as np
 from configs.suite import Suite, Trial
 from learner.run_directory import RunDirectory
 from scripts import process
-from scripts.inspection.arithmetic import over_heads
+from scripts.inspection import audit_table
 from scripts.results import AUDIT_KINDS, CURVE, GREEDY, LAST_FRAMES, RANDOM, Row
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -169,7 +168,8 @@ def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
         row(round(suite.frames * (n + 1) / _NUM_CURVE_POINTS), CURVE, *_mean(found), None)
         for n, found in enumerate(bins)
     ]
-    last = returns[taken_in > (1 - _LAST_FRACTION) * suite.frames]
+    # Games that outlast the last 10 %: those that ended last.
+    last = returns[taken_in > min((1 - _LAST_FRACTION) * suite.frames, np.max(taken_in, initial=0.0) - 1)]
     played = [
         row(frames, kind, result["mean"], result["standard_error"], len(result["returns"]), seconds)
         for kind, result in ((GREEDY, _evaluation(path, "final")), (RANDOM, _evaluation(path, "random")))
@@ -185,18 +185,11 @@ def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
 
 def _audited(path: Path) -> list[float | None]:
     """Returns the errors of all stored heads together: at k = 0, at k = K, and of their V-trace targets."""
-    with _audit_table(path).open(encoding="utf-8") as file:
-        table = [
-            {name: float(row[name] or "nan") for name in ("k", "error", "vtrace_gap", "variance")}
-            for row in csv.DictReader(file)
-        ]
-    last = max(row["k"] for row in table)
-    errors = []
-    for name, k in (("error", 0), ("error", last), ("vtrace_gap", 0)):
-        found = np.array([[row[name], row["variance"]] for row in table if row["k"] == k])
-        error = over_heads(*found.T)
-        errors.append(None if np.isnan(error) else error)
-    return errors
+    table = audit_table.read(_audit_table(path))
+    head = audit_table.all_heads(table, 0)
+    model = audit_table.all_heads(table, max(row["k"] for row in table))
+    errors = head["error"], model["error"], head["vtrace_gap"]
+    return [None if np.isnan(error) else error for error in errors]
 
 
 def _evaluation(path: Path, name: str) -> dict:

@@ -65,6 +65,8 @@ CHOICES = {
     "support.max_value": 300.0,
     "search.policy": "visits",
     "search.normalisation": "tree",
+    "search.unvisited": "parent",
+    "search.floor": 0.1,  # no such thing in MuZero; the size of what an action changes in games of single points
     "search.temperature": 1.0,
     "optimiser.max_gradient_norm": None,
     "optimiser.weight_decay": 0.0,

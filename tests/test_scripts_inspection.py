@@ -15,7 +15,7 @@ from configs.presets import PRESETS
 from muzero.observation import stack_history, stack_trajectory
 from muzero.past_policies import head_targets
 from muzero.tabular.mdp import MDP, policy_value
-from scripts.inspection import arithmetic, audit, heldout, rollouts
+from scripts.inspection import arithmetic, audit, audit_table, heldout, rollouts
 from scripts.inspection.heldout import HeldOut
 from scripts.inspection.stored import Stored
 from scripts.inspection.windows import window
@@ -60,6 +60,42 @@ def test_returns_that_do_not_differ_beyond_their_noise_give_no_score():
     returns = np.array([[0.0, 2.0], [0.5, 1.5], [1.0, 1.1]])  # averages 1, 1 and 1.05
     assert arithmetic.moments(returns, np.ones(3))[1] < 0
     assert np.isnan(arithmetic.normalised_errors(np.zeros((1, 3)), returns)).all()
+
+
+def test_heads_without_differing_values_bias_nothing_and_alone_give_no_score():
+    """Sixteen heads know values up to 0.5; those of half of them have a variance of 1, the others' are all equal."""
+    rng, audits = np.random.default_rng(3), []
+    for n in range(400):
+        value = rng.normal(size=64) * (n % 16 < 8)
+        returns = noisy_returns(value, 4, scale=2.0, seed=n)
+        audits.append(arithmetic.audit_head((value + 0.5)[None], value, returns, np.zeros(64), seed=0))
+
+    def together(audits):
+        columns = np.array([(found.squared_errors[0], found.variance, found.noise) for found in audits]).T
+        return arithmetic.over_heads(*columns, num_states=64)
+
+    runs = [audits[n : n + 16] for n in range(0, 400, 16)]
+    assert np.mean([together(run) for run in runs]) == pytest.approx(2 * 0.5**2, abs=0.05)
+    assert np.isnan([together(run[8:]) for run in runs]).all()
+
+
+def test_a_table_comes_back_and_sums_up_all_heads(tmp_path):
+    value = np.random.default_rng(1).normal(5.0, 2.0, 50)
+    returns, rows = np.tile(value[:, None], 3), np.stack([value + 1.0, value + 2.0])
+    audits = [
+        arithmetic.HeadAudit(
+            n, arithmetic.audit_head(scale * rows, scale * value, scale * returns, np.arange(50), seed=0), 0.0
+        )
+        for n, scale in ((10, 1.0), (20, 3.0))
+    ]
+    audit_table.write(tmp_path / "audit.csv", audit_table.rows(audits, num_updates=30, num_states=50, num_rollouts=3))
+    table = audit_table.read(tmp_path / "audit.csv")
+    assert [(row["head_updates"], row["age_updates"], row["k"]) for row in table] == [
+        (10, 20, 0), (10, 20, 1), (20, 10, 0), (20, 10, 1),
+    ]  # fmt: skip
+    found = audit_table.all_heads(table, 1)
+    assert found["error"] == pytest.approx(4 / value.var(), rel=1e-4) and found["vtrace_gap"] == pytest.approx(0)
+    assert found["excess"] == pytest.approx(3 / value.var(), rel=1e-4)
 
 
 def test_a_cut_return_goes_on_with_the_mean():

@@ -111,7 +111,7 @@ def test_the_page_asks_no_host_for_anything_and_fits_a_phone(paper):
     assert not links.tags & {"script", "iframe", "object", "embed", "img", "base"}
     assert "default-src 'none'" in page and 'content="width=device-width' in page
     assert page.count("<svg") == 1  # the bars; a table wider than the screen scrolls in a box of its own
-    assert page.count("<table>") == page.count("<div class=scroll>") == 5
+    assert page.count("<table>") == page.count("<div class=scroll>") == 6
 
 
 # --- scores of single seeds ------------------------------------------------------------------------------------------
@@ -172,6 +172,27 @@ def test_equal_arms_have_no_test():
     assert comparison.wilcoxon_test(np.ones(4), np.ones(4)) is None
 
 
+def test_equal_games_make_no_smaller_p_possible():
+    found = comparison.wilcoxon_test(np.array([1.0, 2, 3, 4, 5]), np.array([0.0, 0, 0, 0, 5]))
+    assert (found.num_games, found.p_value, found.smallest_p) == (5, 0.125, 0.125)
+
+
+def test_a_game_has_its_effect_without_a_normaliser_or_equal_seeds():
+    rows = made_up(games=("CartPole-v1", "pong"))
+    rows = [row for row in rows if (row.game, row.arm, row.seed) != ("pong", "muzero", 3)]
+    compared = report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 200)
+    cartpole, pong = report_tables._game_differences(compared).rows
+    for row in (cartpole, pong):
+        assert row[1] == "muzero+past" and row[3] < row[2] < row[4] and 0.5 < row[5] <= 1
+    assert cartpole[2] == pytest.approx(compared.cells["CartPole-v1", "muzero"].mean / 10)  # better by 10 %
+
+
+def test_without_seeds_a_game_has_a_difference_and_no_interval():
+    rows = (trial(seed=None, score=1.0), trial(seed=None, arm="muzero+past", score=3.0))
+    found = report_tables._game_differences(report_tables.compare(rows, LAST_FRAMES, "muzero", 50)).rows
+    assert found == [("pong", "muzero+past", 2.0, None, None, None, None, None)]
+
+
 def test_wall_time_of_both_arms_is_reported(compared):
     assert report_tables._wall_time(compared).rows == [("muzero", 12, 1.0, 12.0), ("muzero+past", 12, 1.0, 12.0)]
 
@@ -196,6 +217,15 @@ def test_the_audits_of_the_arms_are_compared_over_seeds():
     widths = [row[7] - row[6] for row in (breakout, both)]
     assert widths == pytest.approx([2 * 1.96 * 0.079, 2 * 1.96 * 0.056], rel=0.15)
     assert breakout[6] < -0.4 < breakout[7] < 0
+
+
+def test_an_arm_without_an_error_takes_no_other_arm_out():
+    rows = [row for row in made_up(games=("pong",)) if row.kind == LAST_FRAMES]
+    rows += [row._replace(arm="third") for row in rows if row.arm == "muzero"]
+    for arm, errors in (("muzero", [0.5] * 4), ("muzero+past", [0.1] * 4), ("third", [0.1, None, 0.1, 0.1])):
+        rows += audited(errors, arm, "pong")
+    found = report_tables._value_equivalence(report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)).rows
+    assert [row[2] for row in found] == ["muzero+past"]
 
 
 def test_without_audits_the_table_is_empty(compared):

@@ -21,9 +21,10 @@ from pathlib import Path
 import pytest
 
 from configs import suite as suites
+from configs.presets import PRESETS
 from configs.schema import ConfigError
 from configs.suite import Trial
-from scripts import results, suite, trials
+from scripts import results, suite, suite_directory, trials
 from scripts.exit_codes import ExitCode
 from scripts.results import CURVE, GREEDY, LAST_FRAMES, RANDOM
 from scripts.suite_table import SuiteTable
@@ -87,9 +88,9 @@ DRIVER = """
 import sys
 from pathlib import Path
 from configs import suite as suites
-from scripts import cluster, suite
+from scripts import cluster, suite, suite_directory
 found, out, programs, address = suites.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-suite.open_out(found, out)
+suite_directory.open_out(found, out)
 cluster.start_ray(address, num_cpus=1)
 sys.exit(0 if suite.Driver(found, out, jobs=None, ray_address=address, programs=programs).run() else 1)
 """
@@ -162,15 +163,15 @@ def test_a_trial_waits_for_a_program_that_still_saves(found, programs, tmp_path)
     assert time.monotonic() - started > 0.5 and holder.wait() == 0
 
 
-# As `look.py` does, but at once: two heads, of which one has no values that differ, K = 1.
+# As `look.py` does, but at once: three heads, of which one has no values that differ, K = 1.
 AUDITOR = """
 import pathlib, sys
 folder = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
 (folder.parents[1].parent / "history").open("a").write(f"{pathlib.Path(sys.argv[2]).name} audit {sys.argv[5:]}\\n")
 folder.mkdir()
-(folder / "audit.csv").write_text(
-    "k,error,vtrace_gap,variance\\n0,0.1,0.3,1\\n1,0.2,0.3,1\\n0,0.5,0.7,3\\n1,0.6,0.7,3\\n0,,,0\\n1,,,0\\n"
-)
+rows = ["0,0.1,0.3,1", "1,0.2,0.3,1", "0,1.5,2.1,3", "1,1.8,2.1,3", "0,0.2,0.2,-0.5", "1,0.3,0.2,-0.5"]
+text = "k,squared_error,vtrace_squared_error,variance,noise,num_states\\n"
+(folder / "audit.csv").write_text(text + "".join(f"{row},0.1,8\\n" for row in rows))
 """
 
 
@@ -187,10 +188,10 @@ def test_a_trained_trial_is_audited_once_where_the_suite_asks_for_it(found, prog
     assert [line[1] for line in history(out)] == ["train", "end", "audit"]
     assert " ".join(history(out)[-1][2:]) == "['--num-states=8', '--num-rollouts=2']"
     errors = {row.kind: (row.score, row.episodes) for row in trials.rows(audited, trial, path)}
-    # All heads together: squared errors 0.1 + 1.5 over variances 1 + 3, and so on.
-    assert errors[results.HEAD_ERROR] == (pytest.approx(0.4), 8)
-    assert errors[results.MODEL_ERROR] == (pytest.approx(0.5), 8)
-    assert errors[results.TARGET_ERROR] == (pytest.approx(0.6), 8)
+    # All heads together: squared errors 0.1 + 1.5 + 0.2 over variances 1 + 3 - 0.5, and so on.
+    assert errors[results.HEAD_ERROR] == (pytest.approx(1.8 / 3.5), 8)
+    assert errors[results.MODEL_ERROR] == (pytest.approx(2.3 / 3.5), 8)
+    assert errors[results.TARGET_ERROR] == (pytest.approx(2.6 / 3.5), 8)
     assert not set(results.AUDIT_KINDS) & {row.kind for row in trials.rows(found, trial, path)}
 
 
@@ -242,6 +243,20 @@ def test_the_results_of_a_trial_are_read_from_its_run(found, programs, tmp_path)
     curve = [(row[0], row[2]) for row in by_kind[CURVE]]
     assert curve == [(50 * n, None if n % 2 else 5.0 * n) for n in range(1, 21)]
     assert len(rows) == 23
+
+
+def test_games_that_outlast_the_last_frames_leave_those_that_ended_last(found, programs, tmp_path):
+    trial, out = found.trials()[0], tmp_path / "out"
+    trials.run(found, trial, out, None, programs)
+    path = trials.run_path(out, trial)
+    games = [(300, 3.0), (600, 4.0), (600, 6.0)]  # of 1,000 frames
+    lines = [json.dumps({"num_frames": frames, "episode": [score, 1, 1]}) + "\n" for frames, score in games]
+    (path / "episodes.jsonl").write_text("".join(lines))
+    (last,) = (row for row in trials.rows(found, trial, path) if row.kind == LAST_FRAMES)
+    assert (last.score, last.episodes) == (5.0, 2)
+    (path / "episodes.jsonl").write_text("")
+    (last,) = (row for row in trials.rows(found, trial, path) if row.kind == LAST_FRAMES)
+    assert (last.score, last.episodes) == (None, 0)
 
 
 def test_progress_reads_whole_rows_only(tmp_path):
@@ -341,7 +356,7 @@ def test_a_trial_that_never_gets_on_is_given_up_and_the_others_are_not(found, pr
         return 1 if trial.arm == "muzero" and trial.seed == 1 else trials.run(suite, trial, *others)
 
     Ray(monkeypatch, run)
-    suite.open_out(found, out)
+    suite_directory.open_out(found, out)
     assert suite.Driver(found, out, jobs=1, ray_address=None, programs=programs).run() is False
     bad = found.trials()[0]
     assert attempts.count(bad) == 3 and len(attempts) == 3 + 3
@@ -352,7 +367,7 @@ def test_a_trial_that_never_gets_on_is_given_up_and_the_others_are_not(found, pr
 def test_a_trial_that_was_refused_is_given_up_at_once(found, tmp_path, monkeypatch, capsys):
     attempts = []
     Ray(monkeypatch, lambda suite, trial, *others: attempts.append(trial) or ExitCode.BAD_INPUT)
-    suite.open_out(found, tmp_path / "out")
+    suite_directory.open_out(found, tmp_path / "out")
     assert suite.Driver(found, tmp_path / "out", jobs=1, ray_address=None).run() is False
     assert attempts == found.trials()
     assert "exit code 2, given up at attempt 1; see " in capsys.readouterr().out
@@ -371,7 +386,7 @@ def test_progress_is_worth_another_attempt(found, tmp_path, monkeypatch):
 
     calls = {}
     Ray(monkeypatch, run)
-    suite.open_out(found, out)
+    suite_directory.open_out(found, out)
     assert suite.Driver(found, out, jobs=2, ray_address=None).run() is False
     assert set(calls.values()) == {5 + 2}  # five with progress; the fifth is the first of three at 500 frames
 
@@ -383,19 +398,38 @@ def test_ray_reserves_what_the_suite_asks_for(found, tmp_path, monkeypatch):
 
 
 def test_a_directory_belongs_to_one_suite(found, tmp_path):
-    suite.open_out(found, tmp_path / "out")
-    suite.open_out(found, tmp_path / "out")
+    suite_directory.open_out(found, tmp_path / "out")
+    suite_directory.open_out(found, tmp_path / "out")
     other = suites.overridden(found, None, (1, 3), None)
     message = "suite.json: of another suite (seeds: [1, 2] -> [1, 3]); choose another"
     with pytest.raises(ConfigError, match=re.escape(message)):
-        suite.open_out(other, tmp_path / "out")
+        suite_directory.open_out(other, tmp_path / "out")
+
+
+def test_a_directory_grows_by_games_and_seeds_alone(found, tmp_path):
+    stated = lambda: json.loads((tmp_path / "suite.json").read_text())
+    suite_directory.open_out(found, tmp_path)
+    suite_directory.open_out(suites.overridden(found, ("Acrobot-v1", *found.games), (1, 2, 3), None), tmp_path)
+    assert (stated()["games"], stated()["seeds"]) == (["Acrobot-v1", "CartPole-v1"], [1, 2, 3])
+    with pytest.raises(ConfigError, match=re.escape("seeds: [1, 2, 3] -> [1, 2]")):  # its results would be lost
+        suite_directory.open_out(found, tmp_path)
+    assert stated()["seeds"] == [1, 2, 3]
+
+
+def test_a_preset_that_has_changed_is_another_suite(found, tmp_path, monkeypatch):
+    suite_directory.open_out(found, tmp_path)
+    preset = PRESETS["cartpole"]
+    changed = dataclasses.replace(preset, loss=dataclasses.replace(preset.loss, td_lambda=0.123))
+    monkeypatch.setitem(PRESETS, "cartpole", changed)
+    with pytest.raises(ConfigError, match="of another suite .preset_sha256: "):
+        suite_directory.open_out(found, tmp_path)
 
 
 def run_all(found, out, programs, monkeypatch):
     """Runs a suite with a stand-in of Ray; returns the trials that were run."""
     ran = []
     Ray(monkeypatch, lambda suite, trial, *others: ran.append(trial) or trials.run(suite, trial, *others))
-    suite.open_out(found, out)
+    suite_directory.open_out(found, out)
     assert suite.Driver(found, out, jobs=1, ray_address=None, programs=programs).run()
     return ran
 
@@ -423,11 +457,11 @@ def test_results_of_another_suite_are_not_carried_over(found, programs, tmp_path
     run_all(found, out, programs, monkeypatch)
     (out / "suite.json").unlink()
     with pytest.raises(ConfigError, match=re.escape("results.csv: of another suite (frames: 1000 -> 2000); choose")):
-        suite.open_out(other, out)
+        suite_directory.open_out(other, out)
     assert not (out / "suite.json").exists()
     results.write(out / "results.csv", results.Results((), results.read(out / "results.csv").rows))
     with pytest.raises(ConfigError, match="results.csv: does not say which suite it is of; choose another directory"):
-        suite.open_out(found, out)
+        suite_directory.open_out(found, out)
 
 
 class Terminal(io.StringIO):

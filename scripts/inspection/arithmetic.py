@@ -33,9 +33,18 @@ class Audited(NamedTuple):
     error: Estimate  # [K+1] normalised squared error of v(zᵏ); at k = 0 the head's own
     excess: Estimate  # [K+1] what it has beyond k = 0: the model's part
     vtrace_gap: Estimate  # [1] normalised squared error of the V-trace targets
+    squared_errors: np.ndarray  # [K+2] of the values and the targets, noise taken off, not normalised
     mean: float  # of the values over states
     variance: float  # of the values over states, noise taken off
     noise: float  # mean variance of a state's averaged return
+
+
+class HeadAudit(NamedTuple):
+    """The audit of one stored head."""
+
+    push_update: int  # updates behind the head
+    audited: Audited
+    cut_fraction: float  # of rollouts
 
 
 def complete(total: np.ndarray, remaining: np.ndarray) -> np.ndarray:
@@ -61,9 +70,14 @@ def normalised_errors(predictions: np.ndarray, returns: np.ndarray, weight: np.n
       weight: [N], of the states; equal if None.
     """
     weight = np.ones(len(returns)) if weight is None else weight
-    mean, variance, noise = moments(returns, weight)
-    squared = (predictions - returns.mean(axis=1)) ** 2 @ weight / weight.sum()
-    return (squared - noise) / (variance if variance > 0 else np.nan)
+    _, variance, _ = moments(returns, weight)
+    return squared_errors(predictions, returns, weight) / (variance if variance > 0 else np.nan)
+
+
+def squared_errors(predictions: np.ndarray, returns: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Returns [C], mean squared errors over states, the noise of the averaged returns taken off."""
+    _, _, noise = moments(returns, weight)
+    return (predictions - returns.mean(axis=1)) ** 2 @ weight / weight.sum() - noise
 
 
 def moments(returns: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
@@ -74,17 +88,21 @@ def moments(returns: np.ndarray, weight: np.ndarray) -> tuple[float, float, floa
     return average(value), average((value - average(value)) ** 2) - noise, noise
 
 
-def over_heads(errors: np.ndarray, variances: np.ndarray) -> float:
+def over_heads(squared_errors: np.ndarray, variances: np.ndarray, noises: np.ndarray, num_states: int) -> float:
     """Returns the squared error of all heads together, over the variance of all their values.
 
-    Heads whose values do not differ from state to state cannot be judged and have no weight; NaN if none is left.
+    No head is left out for what its own variance came out as, below 0 included: a choice by noise would bias the sum.
+    NaN if the sum of variances is not three standard deviations above what noise alone makes of equal values.
 
     Args:
-      errors: [heads], normalised; NaN where not available.
-      variances: [heads], by which they were divided.
+      squared_errors: [heads], noise taken off, not normalised.
+      variances: [heads], of the values over states, noise taken off.
+      noises: [heads], mean variance of a state's averaged return.
+      num_states: behind each of them.
     """
-    known = ~np.isnan(errors)
-    return float(errors[known] @ variances[known] / variances[known].sum()) if known.any() else float("nan")
+    by_noise = np.sqrt(2 / (num_states - 1)) * np.linalg.norm(noises)  # rollouts of different heads are independent
+    known = np.sum(variances) > 3 * by_noise
+    return float(np.sum(squared_errors) / np.sum(variances)) if known else float("nan")
 
 
 def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], group: np.ndarray, seed: int) -> Estimate:
@@ -134,5 +152,6 @@ def audit_head(
         part(slice(last)),
         part(slice(last + 1, None)),
         part(slice(last, last + 1)),
+        squared_errors(rows, returns, np.ones(len(returns))),
         *moments(returns, np.ones(len(returns))),
     )

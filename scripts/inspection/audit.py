@@ -14,7 +14,6 @@ over k = 0 is then the model's error *and* that of not knowing.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,19 +23,11 @@ from muzero.model import unroll
 from muzero.observation import stack_history, stack_trajectory
 from muzero.past_policies import head_targets
 from muzero.types import Trajectory
-from scripts.inspection.arithmetic import Audited, audit_head, complete
+from scripts.inspection.arithmetic import HeadAudit, audit_head, complete
 from scripts.inspection.heldout import HeldOut
 from scripts.inspection.rollouts import PolicyRollouts
 from scripts.inspection.stored import Stored
 from scripts.inspection.windows import Window, stacked, window
-
-
-class HeadAudit(NamedTuple):
-    """The audit of one stored head."""
-
-    push_update: int  # updates behind the head
-    audited: Audited
-    cut_fraction: float  # of rollouts
 
 
 def run(

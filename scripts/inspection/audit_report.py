@@ -1,75 +1,24 @@
-"""The audit as a table and as a picture."""
+"""The audit for people: lines for a terminal, and a picture."""
 
-import csv
-import io
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
-from learner.run_directory import write_atomically
-from scripts.inspection.arithmetic import Estimate, over_heads
-from scripts.inspection.audit import HeadAudit
+from scripts.inspection.audit_table import all_heads
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (after the choice of a backend without windows)
 
-FIELDS = (
-    "head_updates", "age_updates", "k", "error", "error_low", "error_high", "head_error", "excess", "excess_low",
-    "excess_high", "vtrace_gap", "vtrace_gap_low", "vtrace_gap_high", "mean_return", "variance", "noise",
-    "cut_fraction", "num_states", "num_rollouts",
-)  # fmt: skip
-
-
-def rows(audits: list[HeadAudit], *, num_updates: int, num_states: int, num_rollouts: int) -> list[dict]:
-    """Returns a row per head and k; errors are fractions of the variance of the values over states."""
-    return [
-        {
-            "head_updates": audit.push_update,
-            "age_updates": num_updates - audit.push_update,
-            "k": k,
-            **_columns("error", audit.audited.error, k),
-            "head_error": audit.audited.error.value[0],
-            **_columns("excess", audit.audited.excess, k),
-            **_columns("vtrace_gap", audit.audited.vtrace_gap, 0),
-            "mean_return": audit.audited.mean,
-            "variance": audit.audited.variance,
-            "noise": audit.audited.noise,
-            "cut_fraction": audit.cut_fraction,
-            "num_states": num_states,
-            "num_rollouts": num_rollouts,
-        }
-        for audit in audits
-        for k in range(len(audit.audited.error.value))
-    ]
-
-
-def _columns(name: str, estimate: Estimate, n: int) -> dict:
-    return {name: estimate.value[n], f"{name}_low": estimate.low[n], f"{name}_high": estimate.high[n]}
-
-
-def write(path: Path, table: list[dict]) -> None:
-    """Writes the rows as CSV, six significant digits; what is not available is empty."""
-    text = lambda x: ("" if np.isnan(x) else f"{x:.6g}") if isinstance(x, float) else x
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: text(value) for name, value in row.items()} for row in table)
-    write_atomically(path, lines.getvalue())
-
 
 def summary(table: list[dict]) -> str:
     """Returns the errors of all heads together for every k, as lines for a terminal."""
-
-    def all_heads(name: str, k: int) -> str:
-        errors, variances = np.array([[row[name], row["variance"]] for row in table if row["k"] == k]).T
-        error = over_heads(errors, variances)
-        return " not available" if np.isnan(error) else f"{error:10.3f}"
-
+    text = lambda number: " not available" if np.isnan(number) else f"{number:10.3f}"
     lines = ["all heads, as fractions of the variance of the returns", "  k     error     excess over k = 0"]
     for k in sorted({row["k"] for row in table}):
-        lines.append(f"{k:3d}{all_heads('error', k)}{all_heads('excess', k)}")
-    lines.append(f"V-trace gap{all_heads('vtrace_gap', 0)}")
+        together = all_heads(table, k)
+        lines.append(f"{k:3d}{text(together['error'])}{text(together['excess'])}")
+    lines.append(f"V-trace gap{text(all_heads(table, 0)['vtrace_gap'])}")
     return "\n".join(lines)
 
 
