@@ -60,7 +60,7 @@ def test_a_section_is_the_keyword_arguments_of_its_builder():
 
 def test_differences_name_each_field_that_changed():
     old, new = to_dict(Config()), to_dict(presets.PRESETS["atari-paper"])
-    assert differences(old, new) == ["stop.num_frames: None -> 500000000"]
+    assert differences(old, new) == ["search.floor: 1.0 -> 0.1", "stop.num_frames: None -> 500000000"]
     assert differences(old, old) == []
     nested = differences({"a": 1, "b": {"c": 2}}, {"b": {"c": 3}, "d": 4})
     assert nested == ["a: 1 -> None", "b.c: 2 -> 3", "d: None -> 4"]
