@@ -7,7 +7,8 @@ from configs.schema import Config, ConfigError
 
 def check(config: Config) -> None:
     """Raises `ConfigError` with one line a problem if `config` cannot work."""
-    problems = [*_ranges(config), *_lengths(config), *_batches(config), *_behaviour(config), *_rounds(config)]
+    rules = (_ranges, _lengths, _batches, _networks, _behaviour, _rounds)
+    problems = [problem for rule in rules for problem in rule(config)]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -123,6 +124,11 @@ def _batches(config: Config):
         )
     if config.actors.device == "tpu" and config.actors.device_fraction != 1.0:
         yield f"actors.device_fraction = {config.actors.device_fraction}: must be 1.0 with actors.device = tpu"
+
+
+def _networks(config: Config):
+    if config.network.remat and config.network.latent == "vector":
+        yield "network.remat = True: only with network.latent = planes; vector latents have no blocks to compute again"
 
 
 def _behaviour(config: Config):

@@ -5,12 +5,13 @@
 Any of `MinAtar/{Asterix,Breakout,Freeway,Seaquest,SpaceInvaders}-v1`.
 Run time: 3 million decisions in 55 minutes on one core shared with other jobs. Expected score: see the README.
 
-The games repeat the last action with probability 0.1 whatever `env.sticky_action_prob` says: MinAtar's own default, which
-its Gymnasium ids pass no setting for. What the last action was is not observed with one frame of history.
+The games repeat the last action with probability 0.1 whatever `env.sticky_action_prob` says: MinAtar's own default, for
+which its Gymnasium ids have no setting. What the last action was is not observed with one frame of history.
 
 Deviations from the paper, with reasons:
 * vector latents, one frame of history, 61 bins to ± 15 on h(x): a CPU unrolls them 40 times cheaper; the grid with its
-  trail channel is Markov but for the last action and the difficulty ramp, and discounted returns stay far below h⁻¹(15) = 225;
+  trail channel is Markov but for the last action and the difficulty ramp, and discounted returns stay far below
+  h⁻¹(15) = 225;
 * 16 simulations: three to six actions; root noise 0.1 in place of 0.3: with three actions the paper's noise alone ends
   a game every few dozen decisions;
 * γ 0.97, λ 0.95: returns of a few dozen decisions, targets that lean on rewards more than on an untrained value;

@@ -181,8 +181,7 @@ class LearnerConfig:
     batch_size: int = 96
     """Sequences collected for one batch (B)."""
     collect_ahead: bool = True
-    """Collect the next batch while the device works on this one (policy lag: sequences asked for at a time, of all
-    workers, over `batch_size`, plus 1, in batches); False: lockstep."""
+    """Collect the next batch while the device works on this one (lag: see `BatchFeed`); False: lockstep."""
     max_lag: int | None = None
     """Rollouts whose parameters are older than this many updates when their batch is begun are dropped; None: none."""
     num_passes: int = 1
@@ -194,7 +193,7 @@ class LearnerConfig:
     process_device: Literal["cpu", "gpu", "tpu"] = "cpu"
     """What each of several processes learns on, `num_devices` of them; a single one takes what the program sees."""
     num_devices: int | None = None
-    """Devices of a process that the batch is sharded over; None: all it sees."""
+    """Devices of a process that the batch is sharded over; None: all it sees. A CPU is as many as you ask for."""
     search_average_rate: float = 0.1
     """Update rate of the parameters that actors search with."""
     target_average_rate: float = 0.1

@@ -6,7 +6,7 @@ in a row end the run: what made them is then in the data or in the settings, and
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from learner.batcher import Batch
 from learner.metrics import MeanAccumulator
 from learner.state import LearnerState
-from learner.update import SKIPPED, Minibatch, UpdateFns, num_compilations
+from learner.update import SKIPPED, Metrics, Minibatch, UpdateFns, num_compilations
 from muzero.types import Params, Trajectory
 
 
@@ -74,7 +74,7 @@ class LearnerLoop:
         self._max_skipped_in_row, self._skipped_in_row = max_skipped_in_row, 0
         self._update_fns, self._publish, self._publish_interval = update_fns, publish, publish_interval
         self._means = MeanAccumulator()
-        self._pending: list[Any] = []  # metrics still on the device
+        self._pending: list[Metrics] = []  # still on the device
         self._waited = 0.0
         self._row_started, self._row_counters = time.monotonic(), counters
 
@@ -89,17 +89,20 @@ class LearnerLoop:
         self._waited += time.monotonic() - started
         self._record_batch(batch)
         num_tried = self.counters.num_updates + self.counters.num_skipped
-        skipped = []
+        made: list[Metrics] = []
         for pieces in batch.passes:
             prepared = self._update_fns.prepare(self.state, batch.trajectory)
             for starts in pieces:
                 minibatch = Minibatch(batch.trajectory, prepared, starts)
                 self.state, metrics = self._update_fns.update(self.state, minibatch)
-                self._pending.append(metrics)
-                skipped.append(metrics[SKIPPED])
-                if (num_tried + len(skipped)) % self._publish_interval == 0:
+                made.append(metrics)
+                if (num_tried + len(made)) % self._publish_interval == 0:
                     self.publish()
-        was_skipped = [bool(x) for x in jax.device_get(skipped)]  # waits for the device
+        was_skipped = [
+            bool(x) for x in jax.device_get([metrics.pop(SKIPPED) for metrics in made])
+        ]  # waits for the device
+        # A skipped update has nothing to say: its numbers are not numbers.
+        self._pending += [metrics for metrics, is_bad in zip(made, was_skipped, strict=True) if not is_bad]
         self._advance(
             num_updates=len(was_skipped) - sum(was_skipped),
             num_skipped=sum(was_skipped),
@@ -120,10 +123,9 @@ class LearnerLoop:
         self._publish(int(version), jax.tree.map(np.array, average))
 
     def report(self) -> Report:
-        """Returns the means since the last report: the only place where metrics leave the device."""
+        """Returns the means since the last report: the only place where metrics leave the device, `SKIPPED` apart."""
         for metrics in jax.device_get(self._pending):
-            if not metrics.pop(SKIPPED):  # a skipped update has nothing to say: its numbers are not numbers
-                self._means.add({tag: float(value) for tag, value in metrics.items()})
+            self._means.add({tag: float(value) for tag, value in metrics.items()})
         self._pending.clear()
         seconds = time.monotonic() - self._row_started
         rate = lambda field: (getattr(self.counters, field) - getattr(self._row_counters, field)) / seconds

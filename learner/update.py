@@ -63,10 +63,16 @@ def num_compilations() -> int:
 
 
 def make_mesh(num_devices: int | None) -> Mesh:
-    """Returns a mesh with one axis, "data", over the first `num_devices` devices of every process (None: all)."""
+    """Returns a mesh with one axis, "data", over the first `num_devices` devices of every process (None: all).
+
+    Raises ValueError if a process has fewer.
+    """
     processes: dict[int, list[jax.Device]] = {}
     for device in jax.devices():
         processes.setdefault(device.process_index, []).append(device)
+    fewest = min(len(devices) for devices in processes.values())
+    if num_devices is not None and num_devices > fewest:
+        raise ValueError(f"learner.num_devices = {num_devices}: a process of the learner sees {fewest}")
     return Mesh([device for devices in processes.values() for device in devices[:num_devices]], (_AXIS,))
 
 

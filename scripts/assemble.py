@@ -34,6 +34,12 @@ def env_spec(env: EnvConfig) -> EnvironmentSpec:
         instance.close()
 
 
+def split_cpu(config: Config) -> None:
+    """Has JAX make `learner.num_devices` devices of this machine's CPU; to be called before JAX is first used."""
+    if (config.learner.num_devices or 1) > 1:
+        jax.config.update("jax_num_cpu_devices", config.learner.num_devices)
+
+
 def build_model(config: Config, spec: EnvironmentSpec) -> tuple[Model, Support]:
     """Returns the networks and the categorical support of a run."""
     network = section(config.network)

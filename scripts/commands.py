@@ -1,6 +1,7 @@
 """What the programs share: checks before anything starts, the training session around its files, exit codes."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,8 +21,7 @@ from learner.checkpoint import CheckpointError, CheckpointWriteError
 from learner.loop import Counters, NonFiniteError
 from learner.run_directory import RunDirectory, RunDirectoryError
 from muzero.types import Params
-from scripts import cluster, evaluation, group, process
-from scripts.assemble import make_env
+from scripts import assemble, cluster, evaluation, group, process
 from scripts.exit_codes import ExitCode
 from scripts.session import Session, Start
 
@@ -51,7 +51,7 @@ def run(main: Callable[[list[str]], int]) -> int:
 def check_environment(config: Config) -> EnvironmentSpec:
     """Returns the environment's spec. Raises `ConfigError` for an unknown or unsupported one."""
     try:
-        env = make_env(config.env, training=True)
+        env = assemble.make_env(config.env, training=True)
     except (ValueError, ImportError, gymnasium.error.Error) as error:
         raise ConfigError(f"env.name = {config.env.name}: {error}") from error
     spec, reason = environment_spec(env), why_not_saved(env)
@@ -65,13 +65,15 @@ def check_machine(config: Config) -> None:
     """Raises `ConfigError` if the devices of this process do not fit the batch."""
     learner = config.learner
     is_elsewhere = learner.num_processes > 1  # where nobody can look from here
-    check_devices(config, learner.num_devices or 1 if is_elsewhere or learner.num_devices == 1 else _count_devices())
+    is_known = is_elsewhere or learner.num_devices == 1
+    check_devices(config, learner.num_devices or 1 if is_known else _count_devices(learner.num_devices or 1))
 
 
-def _count_devices() -> int:
+def _count_devices(cpu_devices: int) -> int:
     """Returns the local devices as a child process sees them: Ray has to be started before JAX has threads here."""
     command = [sys.executable, "-c", "import jax; print(jax.local_device_count())"]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(cpu_devices)}
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
 def default_path(preset: str, config: Config) -> Path:
@@ -193,6 +195,7 @@ def _run_learner(config: Config, directory: RunDirectory, start: Start) -> tuple
     """
     if config.learner.num_processes > 1:
         return *group.run_group(config, directory, start), 0
+    assemble.split_cpu(config)
     directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
     session = Session(config, directory, start)
     return session.run(), session.interrupted, session.num_lost

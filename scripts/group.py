@@ -9,23 +9,25 @@ one dies ─▶ all are killed, their actors with them ─▶ all start again fr
 import contextlib
 import logging
 import socket
+import time
 from pathlib import Path
 
 import jax
 import ray
-from ray import exceptions
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.worker import device_options
-from configs.schema import Config
+from actors.worker import WORKER_FAILURES, device_options
+from configs.schema import Config, ConfigError
+from learner.checkpoint_files import complete_slots
 from learner.loop import Counters
 from learner.run_directory import RunDirectory
-from scripts import process
+from scripts import assemble, process
 from scripts.interrupts import Interrupted, Interrupts
 from scripts.session import Session, Start
 
-MAX_RESTARTS = 5
+MAX_RESTARTS = 5  # in a row, without a new checkpoint
+PLACEMENT_SECONDS = 600.0  # a cluster may have to start machines first
 _POLL_SECONDS = 0.5
 _STOP_FILE = "stop-requested"
 _logger = logging.getLogger(__name__)
@@ -76,7 +78,11 @@ class LearnerProcess:
 
     def train(self, index: int, coordinator: str, config: Config, run_dir: Path, start: Start) -> Counters:
         """Trains as process `index`; returns the counters at the end. What it prints is in its log."""
-        jax.distributed.initialize(coordinator, config.learner.num_processes, index)
+        assemble.split_cpu(config)
+        # Left alone, the coordinator would listen on every interface.
+        jax.distributed.initialize(
+            coordinator, config.learner.num_processes, index, coordinator_bind_address=coordinator
+        )
         directory = RunDirectory.open(run_dir)
         directory.logs.mkdir(exist_ok=True)
         with (directory.logs / f"learner-{index}.log").open("a") as log, contextlib.redirect_stdout(log):
@@ -88,17 +94,21 @@ class LearnerProcess:
 def run_group(config: Config, directory: RunDirectory, start: Start) -> tuple[Counters, str | None]:
     """Trains with `config.learner.num_processes` processes; returns the counters and the signal that ended it, if any.
 
-    Raises RayTaskError or RayActorError if the group failed more than `MAX_RESTARTS` times.
+    Raises one of `WORKER_FAILURES` if the group failed more than `MAX_RESTARTS` times without a new checkpoint,
+    `ConfigError` if the processes find no place.
     """
     stop = StopRequest(directory.path)
     stop.clear()
     print(f"learner processes: {config.learner.num_processes}, logs in {directory.logs}/learner-*.log", flush=True)
-    with Interrupts(after_grace=lambda: None) as interrupts, _placed(config) as start_process:
-        for num_restarts in range(MAX_RESTARTS + 1):
+    num_failures, newest = 0, None
+    with Interrupts(after_grace=lambda: None) as interrupts, _placed(config, start, interrupts) as start_process:
+        while True:
             try:
                 return _run_once(config, directory, start, start_process, interrupts), interrupts.name
-            except (exceptions.RayTaskError, exceptions.RayActorError) as error:
-                if num_restarts == MAX_RESTARTS or interrupts.name is not None:
+            except WORKER_FAILURES as error:
+                before, newest = newest, max(complete_slots(directory.checkpoints), default=None)
+                num_failures = num_failures + 1 if newest == before else 1
+                if num_failures > MAX_RESTARTS or interrupts.name is not None:
                     raise
                 _logger.error("a learner process failed, all %d start again: %s", config.learner.num_processes, error)
                 start = start._replace(resume=True)
@@ -135,21 +145,43 @@ def bundle_of(config: Config) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _placed(config: Config):
-    """Reserves what the processes need, spread over the machines; yields `start(index) -> Ray handle`."""
+def _placed(config: Config, start: Start, interrupts: Interrupts):
+    """Reserves what the processes need, spread over the machines; yields `start_process(index) -> Ray handle`."""
     learner = config.learner
     resources, device_env_vars = device_options(learner.process_device, learner.num_devices or 1)
     env_vars = process.heap_env_vars() | device_env_vars
     places = placement_group([bundle_of(config)] * learner.num_processes, strategy="SPREAD")
-    ray.get(places.ready())
     actor_class = ray.remote(LearnerProcess)
 
-    def start(index: int):
+    def start_process(index: int):
         strategy = PlacementGroupSchedulingStrategy(places, placement_group_bundle_index=index)
         options = dict(num_cpus=1, max_restarts=0, scheduling_strategy=strategy, runtime_env={"env_vars": env_vars})
         return actor_class.options(**resources, **options).remote()
 
     try:
-        yield start
+        _wait_for(places, bundle_of(config), 0.0 if start.ray_address is None else PLACEMENT_SECONDS, interrupts)
+        yield start_process
     finally:
         remove_placement_group(places)
+
+
+def _wait_for(places, bundle: dict[str, float], seconds: float, interrupts: Interrupts) -> None:
+    """Waits until the processes have their places.
+
+    Raises `ConfigError` once `seconds` are over and the cluster, busy or not, is too small; KeyboardInterrupt if the
+    program is asked to end.
+    """
+    deadline, ready = time.monotonic() + seconds, places.ready()
+    if not ray.wait([ready], timeout=10 * _POLL_SECONDS)[0]:
+        print(f"waiting for Ray to place {places.bundle_count} processes of {bundle} each", flush=True)
+    while not ray.wait([ready], timeout=_POLL_SECONDS)[0]:
+        if interrupts.name is not None:
+            raise KeyboardInterrupt
+        there = ray.cluster_resources()
+        is_too_small = any(there.get(name, 0.0) < count * places.bundle_count for name, count in bundle.items())
+        if is_too_small and time.monotonic() >= deadline:
+            known = {name: there.get(name, 0.0) for name in bundle}
+            raise ConfigError(
+                f"learner.num_processes = {places.bundle_count}: each needs {bundle}, and Ray has {known} in all; see "
+                "learner.process_device and learner.num_devices"
+            )

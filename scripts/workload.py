@@ -30,23 +30,28 @@ def share_cores(config: Config, num_cores: int) -> Share:
 
     One worker a core beside the learner's: two pinned processes search half as much again as one on two cores
     (`scripts/benchmark.py actors`). In lockstep learner and actors take turns, and nothing is reserved. Together the
-    workers bring one batch, or as much of it as divides it.
+    workers of a learner process bring one batch, or as much of it as divides it.
     """
-    learner_cores = _learner_cores(config, num_cores)
-    num_workers = max(1, num_cores - learner_cores)
-    batch_size = config.learner.batch_size
+    learner_cores, num_processes = _learner_cores(config, num_cores), config.learner.num_processes
+    num_workers = max(1, (num_cores - learner_cores) // num_processes)
+    batch_size = config.learner.batch_size // num_processes
     most = max(1, batch_size // num_workers)
     environments = next(count for count in range(most, 0, -1) if batch_size % count == 0)
-    return Share(num_workers, environments, 1, learner_cores)
+    fits = num_workers * num_processes <= num_cores - learner_cores
+    return Share(num_workers, environments, 1 if fits else None, learner_cores)
 
 
 def resolve(config: Config, ray_address: str | None) -> Config:
     """Returns `config` with numbers in place of `actors.num_workers = auto`, chosen for this machine.
 
-    Raises `ConfigError` if the workers are to run on a cluster, whose machines are not known here.
+    Raises `ConfigError` if the workers are to run on a cluster, whose machines are not known here, or not on cores.
     """
     if config.actors.num_workers != "auto":
         return config
+    if config.actors.device != "cpu":
+        raise ConfigError(
+            f"actors.num_workers = auto: counts cores; with actors.device = {config.actors.device} give a number"
+        )
     if ray_address is not None:
         raise ConfigError("actors.num_workers = auto: only for an embedded Ray; with --ray-address give a number")
     share = share_cores(config, len(os.sched_getaffinity(0)))

@@ -159,6 +159,10 @@ def test_every_preset_passes(name):
             "search.normalisation = tree: not with search.policy = gumbel; see --help",
         ),
         (
+            {"network.remat": True, "network.latent": "vector"},
+            "network.remat = True: only with network.latent = planes; vector latents have no blocks to compute again",
+        ),
+        (
             {"search.policy": "gumbel_halving", "search.normalisation": "siblings"},
             "search.policy = gumbel_halving: its action has no exact behaviour probability, which loss.past_weight = "
             "0.25 needs; use search.policy = gumbel or visits, or loss.past_weight = 0",

@@ -294,6 +294,16 @@ def _largest_difference(tree, other):
     return max(float(jnp.abs(x - y).max() / (jnp.abs(y).max() + 1e-6)) for x, y in pairs)
 
 
+def test_remat_computes_blocks_again_in_the_backward_pass():
+    def num_convolutions(remat):
+        model, shapes = make_model(**SMALL | dict(encoder="muzero", latent="planes", num_blocks=1, remat=remat))
+        params, stack = _random(shapes), np.ones(SMALL["stack_shape"], np.float32)
+        loss = lambda params: jnp.sum(model.represent(params.representation, stack))
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("conv_general_dilated[")
+
+    assert num_convolutions(True) > num_convolutions(False) > 0
+
+
 def test_remat_changes_no_number_and_bfloat16_changes_them_a_little_with_everything_kept_in_float32():
     outputs, gradient, _ = _gradient()
     same_outputs, same_gradient, _ = _gradient(remat=True)

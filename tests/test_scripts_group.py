@@ -41,10 +41,11 @@ def wait_for(condition, program):
         time.sleep(0.1)
 
 
-def test_two_processes_train_as_one_and_survive_the_death_of_one(tmp_path):
+def test_two_processes_of_two_devices_train_as_one_and_survive_the_death_of_one(tmp_path):
     run = tmp_path / "run"
     command = [
-        sys.executable, "scripts/train.py", "smoke", "--run-dir", run, "--learner.num-processes", "2",
+        sys.executable, "scripts/train.py", "smoke", "--run-dir", run,
+        "--learner.num-processes", "2", "--learner.num-devices", "2",
         "--learner.batch-size", "4", "--stop.num-updates", NUM_UPDATES, "--log.interval-seconds", "1e-6",
     ]  # fmt: skip
     quick = {  # to compile: the second start finds what the first has left
@@ -66,6 +67,8 @@ def test_two_processes_train_as_one_and_survive_the_death_of_one(tmp_path):
     assert counters["num_updates"] == counters["num_batches"] == NUM_UPDATES
     one_alone = NUM_UPDATES * 2 * SEQUENCE_STEPS + 2 * 2 * 2  # two sequences a batch, the first of a session longer
     assert one_alone < counters["num_steps"] <= 2 * one_alone
+    devices = json.loads((run / "provenance.json").read_text())[-1]["jax_devices"]
+    assert len(devices) == 4 and all(name.startswith("cpu:") for name in devices)
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [row["num_updates"] for row in rows] == sorted({row["num_updates"] for row in rows})
     assert {path.name for path in (run / "logs").glob("learner-*")} == {"learner-0.log", "learner-1.log"}
@@ -84,6 +87,17 @@ def test_a_request_to_stop_is_a_file_that_every_machine_sees(tmp_path):
     ours.clear()
     ours.clear()
     assert theirs.name is None
+
+
+def test_processes_that_find_no_place_are_refused(tmp_path):
+    command = [
+        sys.executable, "scripts/train.py", "smoke", "--run-dir", tmp_path / "run", "--learner.num-processes", "2",
+        "--learner.batch-size", "4", "--learner.process-device", "tpu", "--learner.num-devices", "2",
+    ]  # fmt: skip
+    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "learner.num_processes = 2: each needs {'CPU': 1, 'TPU': 2}, and Ray has {'CPU': " in done.stderr
+    assert "'TPU': 0.0} in all; see learner.process_device" in done.stderr
 
 
 def test_what_ray_is_asked_for_follows_the_learners_device():

@@ -42,6 +42,17 @@ def test_auto_becomes_numbers_and_says_so(monkeypatch):
     with pytest.raises(ConfigError, match="actors.num_workers = auto: only for an embedded Ray"):
         workload.resolve(config, "auto")
     assert workload.resolve(PRESETS["minatar"], "auto") is PRESETS["minatar"]
+    on_gpu = change(config, "actors", num_workers="auto", device="gpu", device_fraction=0.25)
+    with pytest.raises(ConfigError, match="auto: counts cores; with actors.device = gpu give a number"):
+        workload.resolve(on_gpu, None)
+
+
+@pytest.mark.parametrize("num_cores, expected", [(2, (1, 32, None, 1)), (5, (2, 16, 1, 1)), (8, (3, 8, 1, 1))])
+def test_several_learner_processes_share_the_cores_and_the_batch(monkeypatch, num_cores, expected):
+    monkeypatch.setattr(workload.os, "sched_getaffinity", lambda pid: set(range(num_cores)))
+    config = change(change(PRESETS["atari-cpu"], "learner", num_processes=2), "actors", num_workers="auto")
+    assert tuple(workload.share_cores(config, num_cores)) == expected
+    check(workload.resolve(config, None))
 
 
 def test_what_given_workers_claim(monkeypatch):

@@ -11,7 +11,7 @@ from configs.presets import PRESETS
 from configs.schema import Config
 from learner.update import make_put
 from muzero.types import PublishedParams
-from scripts.assemble import build_learner, env_spec
+from scripts.assemble import build_learner, env_spec, split_cpu
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.actors import running_pool
 from scripts.benchmarks.measure import alternate, report, summary
@@ -41,11 +41,11 @@ def run(rounds: int, seconds: float, tiny: bool, preset: str | None = None) -> d
     cores = os.sched_getaffinity(0)
     if len(cores) < 2:
         return {"benchmark": "system", "failure": "needs two cores, one for each of the bare loops"}
-    if preset is None:  # before the first use of a device: the learner's turn is on all cores
-        jax.config.update("jax_num_cpu_devices", len(cores))
     share = share_cores(config, len(cores))
     config = dataclasses.replace(config, actors=dataclasses.replace(config.actors, num_workers=share.num_workers))
-    on_all_devices = dataclasses.replace(config, learner=dataclasses.replace(config.learner, num_devices=None))
+    num_devices = None if preset else len(cores)  # the learner's turn is on all cores
+    on_all_devices = dataclasses.replace(config, learner=dataclasses.replace(config.learner, num_devices=num_devices))
+    split_cpu(on_all_devices)
     with (
         running_pool(config, cores_per_worker=share.cores_per_worker) as pool,
         System(on_all_devices, pool) as system,
