@@ -1,5 +1,6 @@
 """What the benchmarks decide by: intervals, alternation, verdicts, what is predicted on paper; and how memory grows."""
 
+import dataclasses
 import itertools
 import math
 
@@ -71,11 +72,33 @@ def test_a_slow_bare_loop_is_told_from_a_slow_machine():
 
 def test_the_published_run_on_paper():
     """200 M frames in 9 hours, a decision in 4 frames, 61 frames of 9,216 bytes for 20 decisions."""
-    figures = ingest.on_paper(1e9, 61 * 9216 / 20)
+    figures = ingest.on_paper(1e9, 61 * 9216 / 20, 37e9)
     assert figures["frames_per_second_published"] == pytest.approx(6173, abs=1)
     assert figures["published_bytes_per_second_in_this_format"] == pytest.approx(43.4e6, rel=1e-3)
     assert figures["frames_per_second_of_this_feed"] == pytest.approx(142_300, rel=1e-3)
     assert figures["feed_over_published"] == pytest.approx(23.05, rel=1e-3)
+    assert figures["searching_cores_for_the_published_rate"] == pytest.approx(714, abs=1)  # 1,543 decisions/s
+    assert figures["searching_cores_that_this_feed_serves"] == pytest.approx(23.05 * 714, rel=1e-2)
+
+
+def test_the_operations_of_a_decision_are_those_of_its_network_calls():
+    config = settings.TINY
+    more = dataclasses.replace(config, search=dataclasses.replace(config.search, num_simulations=1))
+    none = dataclasses.replace(config, search=dataclasses.replace(config.search, num_simulations=0))
+    a_simulation = ingest.decision_flops(more) - ingest.decision_flops(none)
+    assert 0 < a_simulation < ingest.decision_flops(none)
+    expected = ingest.decision_flops(none) + config.search.num_simulations * a_simulation
+    assert ingest.decision_flops(config) == pytest.approx(expected)
+
+
+def test_every_head_is_counted_however_many_make_a_chunk():
+    config = value_buffer.config_of(tiny=True)
+    of = lambda size, chunk: dataclasses.replace(
+        config, value_buffer=dataclasses.replace(config.value_buffer, size=size, chunk_size=chunk)
+    )
+    four, eight, twelve = (value_buffer.count_flops(of(size, 2)) for size in (4, 8, 12))
+    assert twelve - eight == pytest.approx(eight - four, rel=0.01) and eight > four
+    assert value_buffer.count_flops(of(8, 8)) == eight
 
 
 def test_the_three_losses_of_the_value_buffer_differ_in_nothing_else():

@@ -22,9 +22,10 @@ from actors.pool import ActorPool
 from configs.presets import PRESETS
 from configs.schema import Config, EnvConfig
 from learner.batcher import BatchFeed
+from muzero.observation import stack_shape
 from muzero.types import PublishedParams, RolloutResult
 from scripts import cluster, process
-from scripts.assemble import env_spec, num_starts
+from scripts.assemble import build_model, env_spec, num_starts
 from scripts.benchmarks import settings
 from scripts.benchmarks.measure import alternate, report, summary
 
@@ -32,6 +33,7 @@ REQUIRED_BYTES_PER_SECOND = 1e9
 PARAMETER_MEGABYTES = (40, 190)  # the reference of a small network, and MuZero's
 PUBLISHED_FRAMES, PUBLISHED_HOURS = 200e6, 9.0  # Sebulba's MuZero on 16 TPU v3 cores
 FRAMES_PER_STEP = 4
+CORE_FLOPS = 80e9  # of a core that searches, a second, on paper: the matrix peak of a common one
 
 
 class Sender:
@@ -74,16 +76,34 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
         "ingest", rates, "feed", "bare", unit="bytes of frames/s",
         bytes_per_sequence=frame_bytes(batch) // batch.action.shape[0], bytes_per_new_step=bytes_per_step,
         publishing={"actors": counts, "seconds": publishing},
-        **on_paper(median, bytes_per_step),
+        **on_paper(median, bytes_per_step, decision_flops(config)),
         failure=None if tiny or median >= REQUIRED_BYTES_PER_SECOND else f"feed too slow: {median / 1e9:.2f} GB/s",
     )  # fmt: skip
 
 
-def on_paper(bytes_per_second: float, bytes_per_step: float) -> dict:
+def decision_flops(config: Config) -> float:
+    """Returns the operations of one decision: a representation, and a step and a prediction a simulation."""
+    spec = env_spec(config.env)
+    model, _ = build_model(config, spec)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    stack = jax.ShapeDtypeStruct(stack_shape(spec.observation_shape, config.network.history_length), jnp.float32)
+    latent = jax.eval_shape(model.represent, params.representation, stack)
+    count = lambda function, *arguments: jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+    step = count(model.step, params.dynamics, latent, jax.ShapeDtypeStruct((), jnp.int32))
+    predict = count(model.predict, params.prediction, latent)
+    root = count(model.represent, params.representation, stack) + predict
+    return root + config.search.num_simulations * (step + predict)
+
+
+def on_paper(bytes_per_second: float, bytes_per_step: float, flops_per_step: float) -> dict:
     """Returns what a host with this feed could take in, next to what the published run took in."""
     published = PUBLISHED_FRAMES / (PUBLISHED_HOURS * 3600)
     feed = bytes_per_second / bytes_per_step * FRAMES_PER_STEP
+    cores = lambda frames_per_second: frames_per_second / FRAMES_PER_STEP * flops_per_step / CORE_FLOPS
     return {
+        "flops_per_decision": flops_per_step,
+        "searching_cores_for_the_published_rate": cores(published),
+        "searching_cores_that_this_feed_serves": cores(feed),
         "frames_per_second_of_this_feed": feed,
         "frames_per_second_published": published,
         "published_bytes_per_second_in_this_format": published / FRAMES_PER_STEP * bytes_per_step,

@@ -30,7 +30,7 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     loops = {name: make_loop(*parts) for name, parts in compiled.items()}
     rates = alternate(loops, "heads", "latents", rounds=rounds, seconds=seconds, turns=1)
     programs = {name: parts[0] for name, parts in compiled.items()}
-    flops = {name: sum(program.cost_analysis()["flops"] for program in pair) for name, pair in programs.items()}
+    flops = {name: count_flops(config) for name, config in variants.items()}
     slower = lambda name, than: summary([1 / ratio for ratio in ratios(rates, name, than)])
     return report(
         "value-buffer", rates, "heads", "plain", unit="updates/s",
@@ -65,14 +65,30 @@ def three_losses(config: Config) -> dict[str, Config]:
 
 def compile_update(config: Config) -> tuple:
     """Returns the compiled programs, the state before an update, a batch of one sequence and its start states."""
+    lowered, state, batch, starts = lower_update(config)
+    return UpdateFns(*(program.compile() for program in lowered)), state, batch, starts
+
+
+def lower_update(config: Config) -> tuple:
+    """Returns the programs as they go to the compiler, and the arguments of `compile_update`'s."""
     spec = env_spec(config.env)
     state, fns, mesh = build_learner(config, spec)
     put = make_put(mesh)
     batch = put(settings.synthetic_rollout(config, spec, 1).trajectory)
     starts = put(np.arange(num_starts(config), dtype=np.int32)[None])
-    prepare = fns.prepare.lower(state, batch).compile()
-    update = fns.update.lower(state, Minibatch(batch, prepare(state, batch), starts)).compile()
-    return UpdateFns(prepare, update), state, batch, starts
+    prepared = jax.eval_shape(fns.prepare, state, batch)
+    lowered = UpdateFns(fns.prepare.lower(state, batch), fns.update.lower(state, Minibatch(batch, prepared, starts)))
+    return lowered, state, batch, starts
+
+
+def count_flops(config: Config) -> float:
+    """Returns the operations of an update, targets included, by XLA's count.
+
+    All heads in one chunk: a loop's body is counted once, however often it runs.
+    """
+    buffer = dataclasses.replace(config.value_buffer, chunk_size=config.value_buffer.size)
+    lowered, *_ = lower_update(dataclasses.replace(config, value_buffer=buffer))
+    return sum(program.cost_analysis()["flops"] for program in lowered)
 
 
 def make_loop(programs: UpdateFns, state, batch, starts) -> Loop:
