@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     ]
     tables = report_tables.tables(compared)
     report_page.write(options.out, f"Suite {rows[0].suite}", lines, tables, report_plots.plots(compared))
-    print(report_page.as_markdown(f"Suite {rows[0].suite}", lines, tables[:-1]))
+    print(report_page.as_markdown(f"Suite {rows[0].suite}", lines, [table for table in tables if not table.by_game]))
     print(f"written: {options.out}/report.html, report.md and {len(tables)} tables as CSV")
     return ExitCode.DONE
 

@@ -17,7 +17,7 @@ h1 { font-size: 1.5rem; line-height: 1.2; } h2 { font-size: 1.15rem; margin: 2re
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #dde1e8; text-align: right; white-space: nowrap; }
 th { vertical-align: bottom; white-space: normal; overflow-wrap: normal; } th:first-child, td:first-child,
 .text { text-align: left; } .missing, .note { color: #697080; font-size: .85rem; }
-figure { margin: 1rem 0; } svg { width: 100%; height: auto; display: block; }
+figure { margin: 1rem 0; } svg { width: 100%; max-width: 34rem; height: auto; display: block; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .5rem; }
 """
 _HEAD = """<!doctype html>
@@ -58,12 +58,11 @@ def as_html(title: str, lines: list[str], tables: list[Table], plots: list[Plot]
     """Returns the whole page."""
     parts = [_HEAD.format(title=html.escape(title), style=_STYLE), f"<h1>{html.escape(title)}</h1>\n"]
     parts += [f"<p>{html.escape(line)}</p>\n" for line in lines]
-    last = tables[-1:]  # the long one, game by game
-    parts += [_html_table(table) for table in tables[:-1]]
+    parts += [_html_table(table) for table in tables if not table.by_game]
     parts += [_html_plot(plot) for plot in plots if not plot.small]
     panels = [_html_plot(plot) for plot in plots if plot.small]
     parts += ["<h2>Learning curves</h2>\n<div class=panels>\n", *panels, "</div>\n"] if panels else []
-    parts += [_html_table(table) for table in last]
+    parts += [_html_table(table) for table in tables if table.by_game]
     return "".join([*parts, "</body>\n</html>\n"])
 
 

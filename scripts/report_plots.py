@@ -16,6 +16,7 @@ from matplotlib import pyplot  # noqa: E402  (after the choice of a backend with
 
 _COLOURS = ("#1f6fb4", "#d9730d", "#2f8f4e", "#8a4fbf", "#b02a45")
 _NUM_THRESHOLDS = 60
+_WIDTH, _SMALL_WIDTH, _LABELS = 4.0, 3.6, 9  # inches, points: readable when a phone shows them 330 pixels wide
 _salts = itertools.count()
 
 
@@ -39,12 +40,12 @@ def _game_differences(compared: Comparison) -> list[Plot]:
         means = [comparison.means(compared.cells, name, compared.normalised)[0] for name in (arm, baseline)]
         values = means[0] - means[1]
         order = np.argsort(values)
-        figure, axes = pyplot.subplots(figsize=(6, 1.2 + 0.17 * len(order)))
+        figure, axes = pyplot.subplots(figsize=(_WIDTH, 1.2 + 0.17 * len(order)))
         colours = [_COLOURS[1] if value > 0 else _COLOURS[0] for value in values[order]]
         axes.barh([compared.normalised[n] for n in order], values[order], color=colours, height=0.7)
         axes.set_xscale("symlog", linthresh=0.01)
-        axes.set(xlabel="difference of the normalised scores (linear within ± 0.01)")
-        axes.tick_params(axis="y", labelsize=7)
+        axes.set(xlabel="difference of normalised scores\n(linear within ± 0.01)")
+        axes.tick_params(labelsize=_LABELS)
         axes.margins(y=0.01)
         found.append(Plot(f"{arm} against {baseline}, game by game", _svg(figure, axes)))
     return found
@@ -57,7 +58,7 @@ def _profiles(compared: Comparison) -> Plot:
         return Plot(title, None)
     everything = np.concatenate([scores.ravel() for scores in runs.values()])
     thresholds = np.linspace(min(0.0, everything.min()), everything.max(), _NUM_THRESHOLDS)
-    figure, axes = pyplot.subplots(figsize=(6, 3.4))
+    figure, axes = pyplot.subplots(figsize=(_WIDTH, 3.0))
     for (arm, scores), colour in zip(runs.items(), itertools.cycle(_COLOURS)):
         fraction, band = comparison.profile(scores, thresholds, compared.resamples)
         axes.plot(thresholds, fraction, label=arm, color=colour)
@@ -89,7 +90,7 @@ def _median_curve(compared: Comparison) -> Plot:
         }
     if not all(lines.values()):
         return Plot(title, None)
-    figure, axes = pyplot.subplots(figsize=(6, 3.4))
+    figure, axes = pyplot.subplots(figsize=(_WIDTH, 3.0))
     for (arm, line), colour in zip(lines.items(), itertools.cycle(_COLOURS)):
         axes.plot([frames / 1e6 for frames in line], list(line.values()), label=arm, color=colour)
     axes.set(xlabel="frames (millions)", ylabel="median normalised score")
@@ -108,7 +109,7 @@ def _curve(compared: Comparison, game: str) -> Plot:
     lines = {arm: _points(compared, arm, game) for arm in compared.arms}
     if not any(lines.values()):
         return Plot(game, None)
-    figure, axes = pyplot.subplots(figsize=(3.6, 2.6))
+    figure, axes = pyplot.subplots(figsize=(_SMALL_WIDTH, 2.6))
     for (arm, points), colour in zip(lines.items(), itertools.cycle(_COLOURS)):
         frames = np.array(list(points)) / 1e6
         mean = np.array([scores.mean() for scores in points.values()])
@@ -116,7 +117,7 @@ def _curve(compared: Comparison, game: str) -> Plot:
         axes.plot(frames, mean, label=arm, color=colour)
         axes.fill_between(frames, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="frames (millions)", ylabel="return, as played")
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=_LABELS)
     return Plot(game, _svg(figure, axes), small=True)
 
 

@@ -23,6 +23,7 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     rows: list[tuple]
     note: str = ""
+    by_game: bool = False  # long: stands at the end of a page, and not on a terminal
 
 
 class Comparison(NamedTuple):
@@ -60,7 +61,7 @@ def compare(rows: tuple[Row, ...], kind: str, baseline: str, resamples: int) -> 
 
 def tables(compared: Comparison) -> list[Table]:
     """Returns the tables of a report, in order."""
-    made = (_tests, _differences, _game_differences, _aggregates, _value_equivalence, _wall_time, _games)
+    made = (_tests, _differences, _aggregates, _value_equivalence, _wall_time, _game_differences, _games)
     return [make(compared) for make in made]
 
 
@@ -78,7 +79,7 @@ def _games(compared: Comparison) -> Table:
         rows.append(tuple(row))
     sources = sorted({axis.source for axis in map(scale, compared.games) if axis is not None})
     note = f"Normalised scores: {'; '.join(sources) or MISSING}."
-    return Table("games", "Every game: mean over seeds", tuple(columns), rows, note)
+    return Table("games", "Every game: mean over seeds", tuple(columns), rows, note, by_game=True)
 
 
 def _counts(compared: Comparison, game: str) -> str:
@@ -133,7 +134,7 @@ def _game_differences(compared: Comparison) -> Table:
     score, chance = f"raw score, against {baseline}", "probability of improvement"
     ends = ("95 %: low", "95 %: high")
     columns = ("game", "arm", score, *ends, chance, *(f"{chance}, {end}" for end in ends))
-    return Table("game_effects", "Effects, game by game", columns, rows, _RESAMPLED)
+    return Table("game_effects", "Effects, game by game", columns, rows, _RESAMPLED, by_game=True)
 
 
 def _tests(compared: Comparison) -> Table:

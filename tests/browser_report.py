@@ -93,6 +93,8 @@ async def visit(address, url):
             width: document.documentElement.scrollWidth, screen: window.innerWidth,
             titles: [...document.querySelectorAll('h2')].map(each => each.textContent),
             drawn: [...document.querySelectorAll('svg')].map(each => each.getBoundingClientRect().width),
+            scales: [...document.querySelectorAll('svg')].map(
+                each => each.getBoundingClientRect().width / each.viewBox.baseVal.width),
             font: parseFloat(getComputedStyle(document.querySelector('td')).fontSize),
         })"""
         found = await page.call("Runtime.evaluate", expression=expression, returnByValue=True)
@@ -139,6 +141,7 @@ def test_the_console_is_silent(visited):
 def test_the_page_fits_a_phone(visited):
     _, _, measures = visited
     assert measures["width"] <= measures["screen"] == PHONE["width"]
+    assert min(measures["scales"]) >= 1.1  # labels of 9 points: 10 pixels and more
     assert measures["font"] >= 12 and all(200 <= width <= PHONE["width"] for width in measures["drawn"])
 
 
