@@ -29,6 +29,7 @@ if [ $# -eq 0 ]; then
 fi
 
 umask 077
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=100 # Ray gets the signal too, and would be gone 30 s later
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$PWD/.ray-token-$SLURM_JOB_ID"
 python -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH"
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
