@@ -73,6 +73,8 @@ def _ranges(config: Config):
             value = field(config, path)
             if not allowed(value):  # a NaN fails every comparison
                 yield f"{path} = {value}: {words}"
+            elif value == math.inf:
+                yield f"{path} = {value}: must be finite"
 
 
 def _lengths(config: Config):

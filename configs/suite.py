@@ -27,6 +27,7 @@ Every arm sees the same seeds.  Trials are limited by frames alone.
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -168,8 +169,8 @@ def checked(suite: Suite) -> Suite:
             raise ConfigError(f"{name} = {list(values)}: one of them stands there twice")
     if suite.frames <= 0:
         raise ConfigError(f"frames = {suite.frames}: must be above 0")
-    if suite.resources.cpus <= 0 or suite.resources.gpus < 0:
-        raise ConfigError(f"resources = {suite.resources}: cpus must be above 0, gpus not negative")
+    if not 0 < suite.resources.cpus < math.inf or not 0 <= suite.resources.gpus < math.inf:
+        raise ConfigError(f"resources = {suite.resources}: cpus must be above 0, gpus not negative, both finite")
     if suite.audit is not None and min(suite.audit.num_states, suite.audit.num_rollouts) < 2:
         raise ConfigError(f"audit = {suite.audit}: num_states and num_rollouts must be at least 2")
     fixed = {"env.name", "seed", "stop.num_frames", "stop.num_updates", "stop.minutes"}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from learner.metrics import cut_rows
+from learner.run_directory import writing
 from muzero.types import Episode
 
 
@@ -22,14 +23,19 @@ class EpisodeLog:
         self._file = self._path.open("a", encoding="utf-8")
 
     def write(self, num_frames: int, episodes: list[Episode]) -> None:
-        """Appends `episodes`, taken in when the learner had consumed `num_frames` emulator frames."""
-        for episode in episodes:
-            self._file.write(json.dumps({"num_frames": num_frames, "episode": list(episode)}) + "\n")
-        self._file.flush()
+        """Appends `episodes`, taken in when the learner had consumed `num_frames` emulator frames.
+
+        Raises NotWritten if the disk is full, say.
+        """
+        with writing(self._path):
+            for episode in episodes:
+                self._file.write(json.dumps({"num_frames": num_frames, "episode": list(episode)}) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file. Raises as `write`."""
+        with writing(self._path):
+            self._file.close()
 
 
 def last_episodes(run_dir: Path, count: int) -> list[Episode]:

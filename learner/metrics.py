@@ -4,6 +4,7 @@ metrics.jsonl is the record: a row is on disk when `write` returns, and a resume
 checkpoint.  TensorBoard shows the same tags over emulator frames.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -16,13 +17,12 @@ from typing import NamedTuple, TextIO
 import rich.console
 import rich.live
 import rich.text
-import tensorboardX
 
-from learner.run_directory import write_atomically
+from learner.board import Board
+from learner.run_directory import RunDirectoryError, write_atomically, writing
 
-# tensorboardX hands its events to a thread and a pipe, so a kill loses the last seconds of them; on a resume the
-# last rows of metrics.jsonl are written to TensorBoard once more, which closes such a gap.
-_FLUSH_SECONDS = 2
+# Events may be torn or lost where a whole machine died; on a resume the last rows of metrics.jsonl are written to
+# TensorBoard once more, which closes such a gap.
 _NUM_REPLAYED_ROWS = 100
 
 _KL = "as KL: cross-entropy minus the entropy of the target (nats)"
@@ -82,21 +82,18 @@ class MetricWriter:
 
     Args:
         run_dir: of the run.
-        resume_from_frames: None for a new run, which must have no metrics.jsonl (FileExistsError); on a resume the
+        resume_from_frames: None for a new run, which must have no rows (FileExistsError); on a resume the
             emulator frames of the restored checkpoint: rows beyond it are cut from both records.
     """
 
     def __init__(self, run_dir: str | Path, *, resume_from_frames: int | None):
-        path, board = Path(run_dir) / "metrics.jsonl", Path(run_dir) / "tensorboard"
-        rows = [] if resume_from_frames is None else cut_rows(path, resume_from_frames)
-        self._file = path.open("x" if resume_from_frames is None else "a", encoding="utf-8")
+        self._path, board = Path(run_dir) / "metrics.jsonl", Path(run_dir) / "tensorboard"
+        rows = [] if resume_from_frames is None else cut_rows(self._path, resume_from_frames)
+        if resume_from_frames is None and self._path.exists() and self._path.stat().st_size > 0:
+            raise FileExistsError(f"{self._path} has the rows of another run")
+        self._file = self._path.open("a", encoding="utf-8")
         replayed = rows[-_NUM_REPLAYED_ROWS:]
-        self._board = tensorboardX.SummaryWriter(
-            str(board),
-            purge_step=None if resume_from_frames is None else _purge_step(replayed),
-            flush_secs=_FLUSH_SECONDS,
-            filename_suffix=f".{len(list(board.glob('events.*'))):04d}",  # names otherwise repeat within a second
-        )
+        self._board = Board(board, None if resume_from_frames is None else _purge_step(replayed))
         for row in replayed:
             self._write_board(row)
 
@@ -108,22 +105,24 @@ class MetricWriter:
             scalars: value by tag. NaN and infinities become null, as JSON knows neither; TensorBoard gets a NaN.
             num_updates: updates done.
             wall_seconds: seconds of training over all sessions.
+
+        Raises NotWritten if the disk is full, say.
         """
         values = {tag: float(value) if math.isfinite(value) else None for tag, value in scalars.items()}
         row = {"num_frames": int(num_frames), "num_updates": int(num_updates), "wall_seconds": float(wall_seconds)}
-        self._file.write(json.dumps(row | values, allow_nan=False) + "\n")
-        self._file.flush()
-        self._write_board(row | values)
+        with writing(self._path):
+            self._file.write(json.dumps(row | values, allow_nan=False) + "\n")
+            self._file.flush()
+            self._write_board(row | values)
 
     def close(self) -> None:
-        """Flushes and closes both records."""
-        self._file.close()
-        self._board.close()
+        """Closes both records. Raises as `write`."""
+        with writing(self._path), contextlib.closing(self._board):
+            self._file.close()
 
     def _write_board(self, row: dict) -> None:
-        for tag in row.keys() - {"num_frames", "num_updates", "wall_seconds"}:
-            value = math.nan if row[tag] is None else row[tag]
-            self._board.add_scalar(tag, value, global_step=row["num_frames"])
+        tags = row.keys() - {"num_frames", "num_updates", "wall_seconds"}
+        self._board.write(row["num_frames"], {tag: math.nan if row[tag] is None else row[tag] for tag in tags})
 
 
 def _purge_step(replayed: list[dict]) -> int:
@@ -131,9 +130,15 @@ def _purge_step(replayed: list[dict]) -> int:
 
 
 def cut_rows(path: Path, max_frames: int) -> list[dict]:
-    """Drops rows beyond `max_frames` and a half-written last line from the file; returns the rows that stay."""
+    """Drops rows beyond `max_frames` and a half-written last line from the file; returns the rows that stay.
+
+    Raises RunDirectoryError for a whole line that is no row.
+    """
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    rows = [json.loads(line) for line in lines]
+    try:
+        rows = [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is damaged: {error}; take the bad line out to go on") from error
     kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row["num_frames"] <= max_frames]
     write_atomically(path, "".join(f"{line}\n" for line, _ in kept))
     return [row for _, row in kept]

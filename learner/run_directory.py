@@ -12,19 +12,17 @@ Paths are made absolute once, here: Ray workers and Orbax do not share our worki
 import contextlib
 import datetime
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-_CODE_ROOT = Path(__file__).resolve().parents[1]
+from learner.provenance import provenance
+
 _FOLDERS = ("tensorboard", "checkpoints", "evaluations", "logs")
 
 
@@ -36,10 +34,34 @@ class RunDirectoryInUse(RunDirectoryError):
     """Another process trains in this directory; the message names its pid and host."""
 
 
+class NotWritten(RuntimeError):
+    """A record of the run cannot be written: no space, no permission, no such disk. What was there before stands."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises NotWritten, which names the file, where the operating system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(f"{path} cannot be written: {error}") from error
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes `text` to `path` so that a reader, or a kill at any moment, sees the old file or the new one."""
     temporary = _write_temporary(path, text)
-    os.replace(temporary, path)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink()
+        raise
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is damaged, it is no JSON: {error}") from error
 
 
 def _write_temporary(path: Path, text: str) -> Path:
@@ -111,8 +133,19 @@ class RunDirectory:
         return run
 
     def read_config(self) -> dict:
-        """Returns the settings the run was created with."""
-        return json.loads(self.config_file.read_text(encoding="utf-8"))
+        """Returns the settings the run was created with. Raises RunDirectoryError if the file is damaged."""
+        return _read_json(self.config_file)
+
+    def is_empty(self) -> bool:
+        """Returns whether nothing has been recorded yet."""
+        return not self.metrics_file.exists() or self.metrics_file.stat().st_size == 0
+
+    def was_given(self, option: str) -> bool:
+        """Returns whether the run was started with a command-line option."""
+        return any(
+            word.partition("=")[0].replace("_", "-") == option
+            for word in _read_json(self.provenance_file)[0]["command"]
+        )
 
     def record_resume(self, command: Sequence[str], seeds: Any) -> None:
         """Appends the provenance of a resume; arguments as in `create`. Call it while holding the lock."""
@@ -120,7 +153,7 @@ class RunDirectory:
 
     def record_devices(self, devices: Sequence[str]) -> None:
         """Adds the devices of the learner to the last provenance record, which is made before JAX has any."""
-        *earlier, last = json.loads(self.provenance_file.read_text(encoding="utf-8"))
+        *earlier, last = _read_json(self.provenance_file)
         records = [*earlier, last | {"jax_devices": list(devices)}]
         write_atomically(self.provenance_file, json.dumps(records, indent=2) + "\n")
 
@@ -169,72 +202,5 @@ class RunDirectory:
             temporary.unlink()
 
     def _append_provenance(self, record: dict) -> None:
-        exists = self.provenance_file.exists()
-        records = json.loads(self.provenance_file.read_text(encoding="utf-8")) if exists else []
+        records = _read_json(self.provenance_file) if self.provenance_file.exists() else []
         write_atomically(self.provenance_file, json.dumps([*records, record], indent=2) + "\n")
-
-
-def provenance(command: Sequence[str], seeds: Any) -> dict:
-    """Returns what is needed to repeat a run: code, command, packages, machine, seeds, UTC time (JSON values)."""
-    return {
-        "start_time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": list(command),
-        "seeds": seeds,
-        "git": git_provenance(_CODE_ROOT),
-        "python": platform.python_version(),
-        "packages": _package_versions(),
-        "machine": _machine(),
-    }
-
-
-def git_provenance(root: Path) -> dict:
-    """Returns commit, uncommitted changes (`git diff HEAD`) and untracked files of the checkout at `root`.
-
-    All are None, with a `reason`, where there is no git program or `root` is not the top of a checkout.
-    """
-    try:
-        top = _git(root, "rev-parse", "--show-toplevel").strip()
-        if Path(top).resolve() != root.resolve():
-            return _no_git("the code is not the top of a git checkout")
-        return {
-            "commit": _git(root, "rev-parse", "HEAD").strip(),
-            "diff": _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD"),
-            "untracked": _git(root, "ls-files", "--others", "--exclude-standard").splitlines(),
-            "reason": None,
-        }
-    except FileNotFoundError:
-        return _no_git("there is no git program")
-    except subprocess.CalledProcessError as error:
-        return _no_git(error.stderr.strip())
-
-
-def _no_git(reason: str) -> dict:
-    return {"commit": None, "diff": None, "untracked": None, "reason": reason}
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace").stdout
-
-
-def _package_versions() -> dict[str, str]:
-    # Everything installed, not a list of our own dependencies: theirs change results as well.
-    versions = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
-    return dict(sorted(versions.items(), key=lambda item: item[0].lower()))
-
-
-def _machine() -> dict:
-    return {
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-        "cpu": _cpu_model(),
-        "num_cores": os.cpu_count(),
-        "num_usable_cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-    }
-
-
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()  # ARM kernels print no model name

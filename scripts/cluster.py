@@ -97,6 +97,15 @@ def _sees(node: dict, mark: Path) -> bool:
         return True
 
 
+def require_devices(device: str, num_workers: int, amount: float) -> None:
+    """Raises `ConfigError` unless the Ray that has started has `amount` of a device for every worker."""
+    there = ray.cluster_resources().get(device.upper(), 0.0)
+    if device != "cpu" and there < num_workers * amount:
+        raise ConfigError(
+            f"actors.device = {device}: {num_workers} workers need {num_workers * amount:g}, Ray finds {there:g} here"
+        )
+
+
 def finds_cluster() -> bool:
     """Returns whether a child process can join the cluster that runs on this machine."""
     command = [sys.executable, "-c", "import ray; ray.init(address='auto', log_to_driver=False)"]
@@ -146,9 +155,15 @@ def _sigterm_blocked() -> Iterator[None]:
 
     A cluster manager sends it to the whole process group: Ray's would be gone while the learner finishes its batch, and
     Ray ends a driver without its object store on the spot, without a checkpoint. They end with `stop_ray`, or with us.
+    One that comes meanwhile ends this program in the end as it should, where Ray's own handler would abort it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, _leave)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _leave(number: int, frame) -> None:
+    raise SystemExit(128 + number)

@@ -18,8 +18,9 @@ from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import differences, from_dict, section, to_dict
 from learner import run_directory
 from learner.checkpoint import CheckpointError, CheckpointWriteError
+from learner.checkpoint_files import complete_slots
 from learner.loop import Counters, NonFiniteError
-from learner.run_directory import RunDirectory, RunDirectoryError
+from learner.run_directory import NotWritten, RunDirectory, RunDirectoryError
 from muzero.types import Params
 from scripts import assemble, cluster, evaluation, group, process
 from scripts.exit_codes import ExitCode
@@ -29,6 +30,7 @@ _FAILURES = (  # the first that fits; anything else is a traceback and ExitCode.
     (ConfigError, ExitCode.BAD_INPUT),
     (RunDirectoryError, ExitCode.BAD_INPUT),
     (CheckpointWriteError, ExitCode.NOT_SAVED),
+    (NotWritten, ExitCode.NOT_SAVED),
     (CheckpointError, ExitCode.BAD_INPUT),
     (ActorPoolError, ExitCode.ACTORS_LOST),
     (NonFiniteError, ExitCode.NOT_FINITE),
@@ -38,6 +40,7 @@ _FAILURES = (  # the first that fits; anything else is a traceback and ExitCode.
 def run(main: Callable[[list[str]], int]) -> int:
     """Returns the exit code of `main(sys.argv[1:])`, after one clear line for every failure that was foreseen."""
     process.follow_parent()
+    sys.stdout, sys.stderr = process.Unbroken(sys.stdout), process.Unbroken(sys.stderr)
     try:
         return main(sys.argv[1:])
     except tuple(kind for kind, _ in _FAILURES) as error:
@@ -123,6 +126,14 @@ def positive(name: str, value: int) -> int:
     return value
 
 
+def make_folder(name: str, path: Path) -> None:
+    """Makes a directory for output. Raises `ConfigError` if option `name` cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{name} {path}: {error}") from error
+
+
 def open_run(path: str | Path) -> tuple[RunDirectory, Config]:
     """Returns an existing run and its configuration."""
     directory = RunDirectory.open(path)
@@ -148,15 +159,25 @@ def train_new(
 
 
 def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str | None) -> int:
-    """Goes on with the run in `path` until its limits, or those of `stop`; returns the exit code."""
+    """Goes on with the run in `path` until its limits, or those of `stop`; returns the exit code.
+
+    A run that died before its first checkpoint has learned nothing and starts.
+    """
     directory, config = open_run(path)
     config = with_stop(config, stop)
     check(config)
+    check_environment(config)
     check_machine(config)
     cluster.check_address(ray_address)
     with directory.lock():
+        has_begun = bool(complete_slots(directory.checkpoints)) or not directory.is_empty()
+        if not has_begun and directory.was_given("--init-from"):
+            raise ConfigError(
+                f"{directory.path}: died before its first checkpoint, and was to start from other weights: "
+                "delete it and start it again with scripts/train.py"
+            )
         directory.record_resume(command, {"seed": config.seed})
-        return _train(config, directory, Start(resume=True, ray_address=ray_address), ray_address)
+        return _train(config, directory, Start(resume=has_begun, ray_address=ray_address), ray_address)
 
 
 def with_stop(config: Config, stop: StopConfig) -> Config:
@@ -175,6 +196,8 @@ def _train(config: Config, directory: RunDirectory, start: Start, ray_address: s
     cluster.start_ray(ray_address, num_cpus=num_cpus)
     try:
         cluster.check_shared(directory.path, ray_address)
+        if ray_address is None:
+            cluster.require_devices(actors.device, num_processes * actors.num_workers, actors.device_fraction)
         counters, interrupted, num_lost = _run_learner(config, directory, start)
     finally:
         cluster.stop_ray()

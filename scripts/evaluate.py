@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from configs.schema import ConfigError
 from scripts import commands, process
 from scripts.exit_codes import ExitCode
 
@@ -44,6 +45,11 @@ def main(argv: list[str]) -> int:
     from scripts import evaluation, video
 
     directory, config = commands.open_run(options.run_dir)
+    commands.check_environment(config)
+    if options.out is not None and options.out.is_dir():
+        raise ConfigError(f"--out {options.out}: is a directory, must be a file")
+    if options.protocol != "greedy" and options.checkpoint != "latest":
+        raise ConfigError(f"--checkpoint {options.checkpoint}: not with {options.protocol}: games of many checkpoints")
     if options.video is not None:
         video.check(config, options.video)
     if options.protocol == "greedy":
@@ -58,7 +64,8 @@ def main(argv: list[str]) -> int:
     else:
         result = evaluation.score_final_episodes(config, directory, NUM_FINAL_EPISODES)
     path = evaluation.write_result(directory, result, name=f"{options.protocol}-{options.checkpoint}", out=options.out)
-    print(json.dumps({key: value for key, value in result.items() if key != "returns"}, indent=2))
+    shown = {key: value for key, value in result.items() if key != "returns"} | {"games": len(result["returns"])}
+    print(json.dumps(shown, indent=2))
     print(f"written to {path}")
     if options.video is not None:
         params, _ = evaluation.load_params(directory, commands.checkpoint_name(options.checkpoint))

@@ -17,7 +17,7 @@ class ExitCode(enum.IntEnum):
     NOT_FINITE = 4
     """Too many batches in a row with numbers that are not finite; state and offending batch are saved."""
     NOT_SAVED = 5
-    """A checkpoint could not be written (disk full, say); the older ones stand."""
+    """A checkpoint or a record could not be written (disk full, say); the older checkpoints stand."""
     SIGINT = 130
     """Ctrl-C: the batch under way was finished and saved; pressed twice, nothing was."""
     SIGTERM = 143

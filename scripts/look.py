@@ -91,7 +91,7 @@ def _tree(options: Tree) -> None:
     from scripts.inspection import stored, tree
 
     checkpoint = stored.load(options.run_dir, options.checkpoint)
-    _make_folder(options.out.parent)
+    commands.make_folder("--out", options.out.parent)
     found, names = tree.searched(checkpoint, seed=options.seed, step=options.step)
     title = f"{_title(checkpoint)}, game {options.seed}, decision {options.step}"
     options.out.write_text(tree.draw(found, names, title), encoding="utf-8")
@@ -105,7 +105,7 @@ def _imagine(options: Imagine) -> None:
     from scripts.inspection import imagine, stored
 
     checkpoint = stored.load(options.run_dir, options.checkpoint)
-    _make_folder(options.out.parent)
+    commands.make_folder("--out", options.out.parent)
     num_steps = options.steps or checkpoint.config.loss.num_unroll_steps
     imagined = imagine.imagine(checkpoint, seed=options.seed, num_steps=num_steps)
     imagine.plot(options.out, imagined, f"{_title(checkpoint)}, game {options.seed}")
@@ -129,7 +129,7 @@ def _audit(options: Audit) -> None:
     checkpoint = stored.load(options.run_dir, options.checkpoint)
     heldout.check(checkpoint.config)
     heads = stored.choose_heads(checkpoint, options.heads)
-    _make_folder(options.out)
+    commands.make_folder("--out", options.out)
     states = heldout.collect(checkpoint, num_states=options.num_states, seed=options.seed)
     with rich.progress.Progress(disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task("rollouts", total=len(heads) * options.num_states * options.num_rollouts)
@@ -162,13 +162,6 @@ def _title(checkpoint) -> str:
 def _require_ending(path: Path, ending: str) -> None:
     if path.suffix != ending:
         raise ConfigError(f"--out {path}: must end in {ending}")
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {path}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def main(argv: list[str]) -> int:
     kind = choose("kind", options.kind, final, results.FINAL_KINDS)
     arms = list(dict.fromkeys(row.arm for row in rows if row.kind == kind))
     baseline = choose("baseline", options.baseline, arms, (_PLAIN_ARM,))
+    commands.make_folder("--out", options.out)
     from scripts import report_page, report_plots, report_tables  # slow to import, and not for bad input
 
     compared = report_tables.compare(rows, kind, baseline, options.resamples)

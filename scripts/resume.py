@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     process.keep_heap()
     if options.max_restarts:
         again = supervise.without(argv, supervise.OPTION)
-        options_only = [argument for argument in again if argument != str(options.run_dir)]
+        options_only = [argument for argument in again if Path(argument) != options.run_dir]
         return supervise.supervise(["resume.py", *again], options.run_dir, options_only, options.max_restarts)
     return commands.resume(options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address)
 

@@ -1,6 +1,7 @@
 """One session of a run, new or resumed: actors on one side, the learner on the other, files below."""
 
 import collections
+import contextlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -63,18 +64,14 @@ class Session:
         """Trains; returns the counters at the end."""
         self._save()  # a run that is killed before its first checkpoint can be resumed
         self._pool = pool = self._make_pool()
-        with self._interrupts:
-            try:
-                if self._actor_states:
-                    pool.load(self._actor_states)
-                    self._actor_states = {}
-                self._loop.publish()
-                self._train(pool)
-            finally:
-                pool.close()
-                self._metrics.close()
-                self._episodes.close()
-                self._saver.close()
+        with self._interrupts, contextlib.ExitStack() as parts:
+            for part in (self._saver, self._episodes, self._metrics, pool):
+                parts.callback(part.close)  # the last first, and all of them even if one raises
+            if self._actor_states:
+                pool.load(self._actor_states)
+                self._actor_states = {}
+            self._loop.publish()
+            self._train(pool)
         return self._loop.counters
 
     @property
@@ -174,9 +171,9 @@ class Session:
             self._feed.close()
             progress.close()
             self.num_lost = self._feed.num_received - num_taken + pool.num_in_flight * actors.environments_per_worker
+        self._save()
         if self._loop.counters.num_updates > self._row_updates:  # else it would repeat the last row
             self._report(progress)
-        self._save()
         if self.interrupted is None and log.evaluation_interval_minutes is not None and is_first_process():
             self._evaluate()
 

@@ -26,7 +26,8 @@ from ray.exceptions import RayError
 from configs import suite as suites
 from configs.schema import ConfigError
 from configs.suite import Suite, Trial
-from learner.run_directory import RunDirectory, git_provenance
+from learner.provenance import git_provenance
+from learner.run_directory import RunDirectory
 from scripts import cluster, commands, results, trials
 from scripts.exit_codes import ExitCode
 from scripts.suite_directory import COMMIT, SUITE, carried_over, identity, open_out, results_file

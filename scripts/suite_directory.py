@@ -37,16 +37,19 @@ def carried_over(suite: Suite, out: Path) -> tuple[list[str], dict[Trial, list[r
     stated = [comment.removeprefix(SUITE) for comment in found.comments if comment.startswith(SUITE)]
     if not stated:
         raise ConfigError(f"{file}: does not say which suite it is of; choose another directory")
-    _require_same(file, json.loads(stated[0]), suite)
+    _require_same(file, stated[0], suite)
     rows = collections.defaultdict(list)
     for row in found.rows:
         rows[Trial(row.game, row.arm, row.seed)].append(row)
     return [comment for comment in found.comments if comment.startswith(COMMIT)], dict(rows)
 
 
-def _require_same(file: Path, stated: dict, suite: Suite) -> None:
-    """Raises `ConfigError` unless `suite` is the stated one, or that with more games or seeds."""
-    wanted = identity(suite)
+def _require_same(file: Path, text: str, suite: Suite) -> None:
+    """Raises `ConfigError` unless `suite` is the one that `text` states, or that with more games or seeds."""
+    try:
+        stated, wanted = dict(json.loads(text)), identity(suite)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{file}: damaged, what it says of its suite is no JSON: {error}") from error
     grown = {name: wanted[name] for name in ("games", "seeds") if set(stated.get(name, ())) < set(wanted[name])}
     if changes := differences(stated | grown, wanted):
         raise ConfigError(f"{file}: of another suite ({'; '.join(changes)}); choose another directory")
@@ -68,7 +71,7 @@ def open_out(suite: Suite, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         if file.exists():
-            _require_same(file, json.loads(file.read_text(encoding="utf-8")), suite)
+            _require_same(file, file.read_text(encoding="utf-8"), suite)
         write_atomically(file, json.dumps(identity(suite), indent=2) + "\n")
     except OSError as error:
         raise ConfigError(f"--out {out}: {error}") from error

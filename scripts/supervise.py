@@ -24,12 +24,14 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
 
 def without(argv: Sequence[str], option: str) -> list[str]:
-    """Returns `argv` without `option VALUE` and `option=VALUE`."""
+    """Returns `argv` without `option VALUE` and `option=VALUE`, spelt with hyphens or underscores."""
     kept, skip = [], False
     for argument in argv:
-        if not skip and argument != option and not argument.startswith(f"{option}="):
+        name, has_value, _ = argument.partition("=")
+        is_option = not skip and name.replace("_", "-") == option
+        if not skip and not is_option:
             kept.append(argument)
-        skip = not skip and argument == option
+        skip = is_option and not has_value
     return kept
 
 

@@ -3,6 +3,10 @@
 import io
 import json
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,6 +20,9 @@ from learner.metrics import (
     documented_tag,
     format_progress,
 )
+from learner.run_directory import RunDirectoryError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def write_rows(writer, frames, offset=0.0):
@@ -59,6 +66,39 @@ def test_a_row_is_on_disk_when_write_returns(tmp_path):
     assert read_rows(tmp_path) == [{"num_frames": 400, "num_updates": 5, "wall_seconds": 1.5, "loss/total": 0.25}]
     writer.close()
     assert read_curve(tmp_path) == [(400, 0.25)]
+
+
+def test_a_full_disk_is_told_at_once_and_nothing_waits_for_it(tmp_path):
+    """A file may grow to 4 kB here; in a process of its own, since that holds for all of its files."""
+    program = """if True:
+        import resource, sys
+        from pathlib import Path
+        from learner.metrics import MetricWriter
+        from learner.run_directory import NotWritten
+        writer = MetricWriter(Path(sys.argv[1]), resume_from_frames=None)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            for n in range(1000):
+                writer.write(n, {"loss/total": 1.0}, num_updates=n, wall_seconds=0.0)
+        except NotWritten as error:
+            print(error)
+        try:
+            writer.close()
+        except NotWritten:
+            pass
+    """
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{tmp_path / 'metrics.jsonl'} cannot be written: ")
+
+
+def test_a_damaged_row_is_named(tmp_path):
+    write_run(tmp_path, [100])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write("no json\n")
+    with pytest.raises(RunDirectoryError, match=re.escape(f"{tmp_path / 'metrics.jsonl'} is damaged: ")):
+        resume_run(tmp_path, 100, [200])
 
 
 def test_what_json_cannot_say_is_null(tmp_path):

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from learner import run_directory
+from learner.provenance import git_provenance
 from learner.run_directory import (
     RunDirectory,
     RunDirectoryError,
     RunDirectoryInUse,
     default_path,
-    git_provenance,
     write_atomically,
 )
 

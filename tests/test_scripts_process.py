@@ -1,8 +1,9 @@
-"""What is done to a process before JAX starts in it: memory that was given back is not faulted in again."""
+"""What is done to a process: memory that was given back is not faulted in again, and nobody has to read along."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,9 @@ PROGRAM = """
 import resource, sys, threading
 import numpy as np
 from scripts import process
+import pathlib
+if "ours" in sys.argv: process.PROGRAMS = pathlib.Path(__file__).resolve().parent
+if "debugged" in sys.argv: sys.settrace(lambda *_: None)
 if "keep" in sys.argv: process.keep_heap()
 def update():
     np.ones(100 * 2**20, np.uint8)
@@ -56,7 +60,12 @@ def program(tmp_path):
 
 def test_memory_of_any_thread_is_kept_for_the_next_update(program):
     assert page_faults([sys.executable, program]) > 100  # else this shows nothing here
-    assert page_faults([sys.executable, program, "keep"]) < 10  # starts again, once, with its arguments
+    assert page_faults([sys.executable, program, "keep", "ours"]) < 10  # starts again, once, with its arguments
+
+
+def test_programs_that_call_ours_and_those_under_a_debugger_do_not_start_again(program):
+    assert page_faults([sys.executable, program, "keep"]) > 100
+    assert page_faults([sys.executable, program, "keep", "ours", "debugged"]) > 100
 
 
 def test_a_tied_program_and_a_process_of_that_environment_keep_theirs(program):
@@ -65,7 +74,31 @@ def test_a_tied_program_and_a_process_of_that_environment_keep_theirs(program):
 
 
 def test_what_a_user_preloads_stays(program):
-    assert page_faults([sys.executable, program, "keep"], PLAIN | {"LD_PRELOAD": "libm.so.6"}) > 100
+    assert page_faults([sys.executable, program, "keep", "ours"], PLAIN | {"LD_PRELOAD": "libm.so.6"}) > 100
+
+
+def test_the_settings_of_a_users_jemalloc_stay(monkeypatch):
+    monkeypatch.setenv("MALLOC_CONF", "narenas:1")
+    assert process.heap_env_vars()["MALLOC_CONF"] == "narenas:1"
+
+
+UNREAD = """
+import sys, time
+from scripts import process
+sys.stdout = process.Unbroken(sys.stdout)
+for n in range(3):
+    print(n, flush=True)
+    time.sleep(0.5)
+print("end", file=sys.stderr)
+"""
+
+
+def test_a_program_outlives_its_reader():
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", 'exec "$0" -c "$1" | head -n 1', sys.executable, UNREAD],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "end\n")
 
 
 def test_the_environment_reaches_a_worker_of_ray():

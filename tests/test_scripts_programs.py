@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from actors.pool import ActorPoolError
 from configs import presets
+from configs.schema import ConfigError
 from configs.serialise import from_dict, to_dict
 from configs.suite import Suite, Trial
 from learner.checkpoint import Checkpointer
@@ -444,6 +445,52 @@ def test_a_run_that_lost_every_checkpoint_but_the_first_starts_over(smoke, tmp_p
     assert (path / "metrics.jsonl").read_text() == (path / "episodes.jsonl").read_text() == ""
 
 
+def test_a_run_that_died_before_its_first_checkpoint_starts(smoke, programs, tmp_path):
+    """A write that was killed half-way is all that is there."""
+    path = tmp_path / "run"
+    shutil.copytree(smoke[0], path)
+    for slot in (path / "checkpoints").iterdir():
+        shutil.rmtree(slot)
+    (path / "checkpoints" / "0").mkdir()
+    (path / "metrics.jsonl").write_text("")
+    done = programs.run("resume", path, "--stop.num-updates", "2")
+    assert done.returncode == 0, done.stderr
+    assert "saved after 2 updates" in done.stdout and complete_steps(path) == [0, 2]
+
+    provenance = json.loads((path / "provenance.json").read_text())
+    provenance[0]["command"] += ["--init-from=runs/other"]
+    (path / "provenance.json").write_text(json.dumps(provenance))
+    shutil.rmtree(path / "checkpoints" / "0")
+    shutil.rmtree(path / "checkpoints" / "2")
+    (path / "metrics.jsonl").unlink()
+    with pytest.raises(ConfigError, match="was to start from other weights: delete it"):
+        resume.main([str(path)])
+
+
+def test_a_session_that_cannot_write_its_record_ends_and_says_so(programs, tmp_path):
+    """As on a full disk, from the third row on; the checkpoints that were written before stand."""
+    path = tmp_path / "run"
+    program = """if True:
+        import errno, os, sys
+        from learner import board
+        from scripts import commands, train
+        write, count = board.Board.write, [0]
+        def fail(*arguments):
+            count[0] += 1
+            if count[0] > 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(*arguments)
+        board.Board.write = fail
+        sys.exit(commands.run(train.main))
+    """
+    command = [sys.executable, "-c", program, "smoke", "--run-dir", str(path), *EVERY_ROW]
+    options = dict(cwd=ROOT, env=programs.environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = subprocess.run(command, **options)
+    assert done.returncode == ExitCode.NOT_SAVED, done.stderr
+    assert f"error: {path / 'metrics.jsonl'} cannot be written: [Errno 28] No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr and 0 in complete_steps(path)
+
+
 @pytest.mark.parametrize("is_interrupted", [True, False])
 def test_a_session_whose_actors_are_gone_saves_what_it_has(smoke, tmp_path, is_interrupted):
     """A signal to the whole process group ends Ray's processes as well; without a signal it is a failure."""
@@ -677,12 +724,27 @@ def test_curves_of_a_run(smoke, call, tmp_path):
     code, _, error = call(curves, smoke[0], "--out", tmp_path / "new" / "mine")
     assert (code, error) == (0, "")
     lines = (tmp_path / "new" / "mine-curves.csv").read_text().splitlines()
-    assert lines[0] == "environment,seed,num_frames,num_updates,wall_seconds,episode/return"
+    assert lines[0] == "run,environment,seed,num_frames,num_updates,wall_seconds,episode/return"
+    assert lines[1].startswith("run,breakout,0,")
     assert len(lines) - 1 == sum("episode/return" in row for row in rows(smoke[0])) > 0
     with (tmp_path / "new" / "mine-scores.csv").open() as file:
         scores = [(row["environment"], row["seed"], row["protocol"], row["episodes"]) for row in csv.DictReader(file)]
     assert scores == [("breakout", "0", "greedy", "1"), ("breakout", "0", "random", "1")]
     assert (tmp_path / "new" / "mine.png").stat().st_size > 1000
+
+
+def test_runs_of_one_seed_are_told_apart(tmp_path):
+    directories = [RunDirectory(tmp_path / name) for name in ("a/run", "b/run", "c")]
+    assert curves.names(directories) == ["a/run", "b/run", "c"]
+    assert curves.names(directories[:1]) == ["run"]
+
+
+def test_curves_of_a_run_without_a_game_are_refused(smoke, call, tmp_path):
+    shutil.copytree(smoke[0], tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"num_frames": 1}\n{"num_fr')
+    with pytest.raises(ConfigError, match="no game has been finished yet"):
+        curves.main([str(tmp_path / "run"), "--out", str(tmp_path / "mine")])
+    assert not (tmp_path / "mine-curves.csv").exists()
 
 
 # --- scoring ---------------------------------------------------------------------------------------------------------
@@ -760,6 +822,8 @@ def test_only_the_last_200_games_count(smoke, call, tmp_path):
         (("--checkpoint", "5"), r"no checkpoint 5 in .*; there are \[0, 8\]"),
         (("--episodes", "0"), "--episodes = 0: must be above 0"),
         (("--video", "game.gif"), r"--video game\.gif: must end in \.mp4"),
+        (("--out", "."), r"--out \.: is a directory, must be a file"),
+        (("--protocol", "training-final-200", "--checkpoint", "8"), "--checkpoint 8: not with training-final-200"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
 )

@@ -65,6 +65,6 @@ def test_a_real_child_gets_the_signal_once_and_is_not_restarted(tmp_path):
     assert supervise._run([sys.executable, str(tmp_path / "child.py")]) == (143, True)
 
 
-@pytest.mark.parametrize("given", [["--max-restarts", "3"], ["--max-restarts=3"], []])
+@pytest.mark.parametrize("given", [["--max-restarts", "3"], ["--max-restarts=3"], ["--max_restarts", "3"], []])
 def test_the_option_is_taken_out(given):
     assert supervise.without(["smoke", *given, "--seed", "3"], "--max-restarts") == ["smoke", "--seed", "3"]
