@@ -11,7 +11,7 @@ import tiny
 from actors.environments import EnvironmentSpec
 from configs.schema import Config
 from scripts import benchmark, memory
-from scripts.benchmarks import ingest, settings, value_buffer
+from scripts.benchmarks import ingest, operations, settings, value_buffer
 from scripts.benchmarks.measure import alternate, median_interval, slow_bare_loop, summary, timed_loop
 
 
@@ -85,10 +85,10 @@ def test_the_operations_of_a_decision_are_those_of_its_network_calls():
     config = settings.TINY
     more = dataclasses.replace(config, search=dataclasses.replace(config.search, num_simulations=1))
     none = dataclasses.replace(config, search=dataclasses.replace(config.search, num_simulations=0))
-    a_simulation = ingest.decision_flops(more) - ingest.decision_flops(none)
-    assert 0 < a_simulation < ingest.decision_flops(none)
-    expected = ingest.decision_flops(none) + config.search.num_simulations * a_simulation
-    assert ingest.decision_flops(config) == pytest.approx(expected)
+    a_simulation = operations.decision_flops(more) - operations.decision_flops(none)
+    assert 0 < a_simulation < operations.decision_flops(none)
+    expected = operations.decision_flops(none) + config.search.num_simulations * a_simulation
+    assert operations.decision_flops(config) == pytest.approx(expected)
 
 
 def test_every_head_is_counted_however_many_make_a_chunk():

@@ -22,12 +22,12 @@ from actors.pool import ActorPool
 from configs.presets import PRESETS
 from configs.schema import Config, EnvConfig
 from learner.batcher import BatchFeed
-from muzero.observation import stack_shape
 from muzero.types import PublishedParams, RolloutResult
 from scripts import cluster, process
-from scripts.assemble import build_model, env_spec, num_starts
+from scripts.assemble import env_spec, num_starts
 from scripts.benchmarks import settings
 from scripts.benchmarks.measure import alternate, report, summary
+from scripts.benchmarks.operations import decision_flops
 
 REQUIRED_BYTES_PER_SECOND = 1e9
 PARAMETER_MEGABYTES = (40, 190)  # the reference of a small network, and MuZero's
@@ -79,20 +79,6 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
         **on_paper(median, bytes_per_step, decision_flops(config)),
         failure=None if tiny or median >= REQUIRED_BYTES_PER_SECOND else f"feed too slow: {median / 1e9:.2f} GB/s",
     )  # fmt: skip
-
-
-def decision_flops(config: Config) -> float:
-    """Returns the operations of one decision: a representation, and a step and a prediction a simulation."""
-    spec = env_spec(config.env)
-    model, _ = build_model(config, spec)
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    stack = jax.ShapeDtypeStruct(stack_shape(spec.observation_shape, config.network.history_length), jnp.float32)
-    latent = jax.eval_shape(model.represent, params.representation, stack)
-    count = lambda function, *arguments: jax.jit(function).lower(*arguments).cost_analysis()["flops"]
-    step = count(model.step, params.dynamics, latent, jax.ShapeDtypeStruct((), jnp.int32))
-    predict = count(model.predict, params.prediction, latent)
-    root = count(model.represent, params.representation, stack) + predict
-    return root + config.search.num_simulations * (step + predict)
 
 
 def on_paper(bytes_per_second: float, bytes_per_step: float, flops_per_step: float) -> dict:

@@ -7,7 +7,8 @@ import numpy as np
 
 from scripts.assemble import build_model, build_search, env_spec
 from scripts.benchmarks import bare, settings
-from scripts.benchmarks.measure import alternate, report, timed_loop
+from scripts.benchmarks.measure import alternate, report, summary, timed_loop
+from scripts.benchmarks.operations import decision_flops
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:
@@ -35,4 +36,8 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     loops = {"search": timed_loop(ours), "bare": timed_loop(theirs)}
     rates = alternate(loops, "search", "bare", rounds=rounds, seconds=seconds)
     sizes = {"environments": num_environments, "cores": len(os.sched_getaffinity(0))}
-    return report("search", rates, "search", "bare", unit="states/s", sizes=sizes)
+    flops = decision_flops(config)
+    return report(
+        "search", rates, "search", "bare", unit="states/s", sizes=sizes,
+        flops_per_state=flops, gflops=flops / 1e9 * summary(rates["search"])["median"],
+    )  # fmt: skip
