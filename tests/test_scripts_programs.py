@@ -591,7 +591,7 @@ def test_weights_that_do_not_fit_are_refused(smoke, call, tmp_path, monkeypatch,
             ("--learner.num-minibatches", "4"),
             "learner.num_minibatches = 4: must divide the 5 start states",
         ),
-        (("--learner.num-devices", "999"), r"learner.num_devices = 999: this process sees \d+ device"),
+        (("--learner.num-devices", "3"), "learner.batch_size = 2: must be divisible by the 3 devices"),
         (("--actors.sequence-overlap", "8"), "actors.sequence_overlap = 8: must be below actors.sequence_length = 8"),
         (("--actors.sequence-overlap", "1"), "actors.sequence_overlap = 1: must be at least loss.num_unroll_steps = 2"),
         (
@@ -772,7 +772,7 @@ def test_greedy_score(evaluated):
     assert result["standard_error"] == pytest.approx((spread / 3) ** 0.5)
     assert result["human_normalised"] == pytest.approx((result["mean"] - 1.7) / (30.5 - 1.7))  # breakout, table 3
     printed = json.loads(done.stdout[: done.stdout.rindex("}") + 1])
-    assert printed == {key: value for key, value in result.items() if key != "returns"}
+    assert printed == {key: value for key, value in result.items() if key != "returns"} | {"games": 3}
     assert f"written to {folder / 'score.json'}" in done.stdout
 
 
