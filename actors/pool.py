@@ -58,6 +58,7 @@ class ActorPool:
       build_rollout: seed -> `Rollout`; pickled here, unpickled in the workers.
       num_workers: workers, one process each.
       max_in_flight: rollouts a worker may have requested and not delivered.
+      in_rounds: nobody is asked again before all have delivered: lockstep, if that divides a batch.
       rollout_timeout_seconds: a worker that owes an answer for longer is replaced; start and compilation included.
       max_restarts: failures of one worker, without a rollout delivered in between, that are forgiven.
       restart_backoff_seconds: rest after the first of them; doubled by each further one, up to 60 s.
@@ -72,6 +73,7 @@ class ActorPool:
         *,
         num_workers: int,
         max_in_flight: int,
+        in_rounds: bool = False,
         rollout_timeout_seconds: float = 600.0,
         max_restarts: int = 5,
         restart_backoff_seconds: float = 1.0,
@@ -82,12 +84,11 @@ class ActorPool:
         if not ray.is_initialized():  # the first remote call would start a cluster with settings of Ray's own
             raise ActorPoolError("call ray.init(...) before making an ActorPool")
         self._start = make_start_fn(build_rollout, **worker)
-        self._max_in_flight = max_in_flight
+        self._max_in_flight, self._in_rounds = max_in_flight, in_rounds
         self._rollout_timeout_seconds = rollout_timeout_seconds
         self._max_restarts = max_restarts
         self._restart_backoff_seconds = restart_backoff_seconds
-        self._lock = threading.RLock()
-        self._closed = threading.Event()
+        self._lock, self._closed = threading.RLock(), threading.Event()
         self._published = None  # ray.ObjectRef of the newest PublishedParams; requests keep the one they carry
         self._in_flight = {}  # ray.ObjectRef -> _Worker, oldest request first
         self._num_dropped = 0
@@ -190,7 +191,7 @@ class ActorPool:
 
     def _rearm_idle_workers(self) -> None:
         """Requests rollouts of every worker that has delivered; those at rest stay at rest."""
-        for worker in self._workers:
+        for worker in self._workers if not (self._in_rounds and self._in_flight) else ():
             if worker.is_busy and len(self._requests_of(worker)) < self._max_in_flight:
                 self._arm(worker)
 

@@ -40,8 +40,8 @@ class BatchFeed:
     Ahead, the thread starts on a batch when the learner takes the one before it: device and actors work at the same
     time. What bounds the policy lag is how much the actors have under way: with W sequences asked for at a time (of all
     workers), a batch is at most W / B + 1 batches old, whatever the speeds.  In lockstep it starts when the learner
-    asks: actors rest while it trains, and act with the parameters of the last update, but for those of several workers
-    that delivered before the rest of their batch had come.  An exception of the thread is raised by `next`.
+    asks: actors that are asked in rounds rest while it trains, and act with the parameters of the last update.  An
+    exception of the thread is raised by `next`.
 
     Args:
       next_rollout: blocks until some worker has delivered.

@@ -117,7 +117,10 @@ class Session:
         )
         if self._config.deterministic:
             return RoundPool(rollout_builder(self._config), **shared)
-        return ActorPool(rollout_builder(self._config), max_in_flight=actors.max_in_flight, **shared)
+        in_rounds = not self._config.learner.collect_ahead
+        return ActorPool(
+            rollout_builder(self._config), max_in_flight=actors.max_in_flight, in_rounds=in_rounds, **shared
+        )
 
     def _make_feed(self, pool: ActorPool | RoundPool) -> BatchFeed:
         learner = self._config.learner

@@ -156,6 +156,16 @@ def test_a_rollout_acts_with_the_parameters_that_are_the_newest_when_it_is_asked
     assert versions == [1, 3, 3]  # version 2 reached nobody
 
 
+def test_in_rounds_nobody_acts_on_while_others_are_waited_for(make_pool):
+    pool, other = (make_pool(make_build(), num_workers=2, in_rounds=in_rounds) for in_rounds in (True, False))
+    versions = [pool.next_rollout().search_stats["version"] for _ in range(2)]
+    assert pool.num_in_flight == 0
+    pool.publish(published(2))
+    versions += [pool.next_rollout().search_stats["version"] for _ in range(2)]
+    assert versions == [1, 1, 2, 2]
+    assert [other.next_rollout() and other.num_in_flight for _ in range(2)] == [1, 1]  # else one is asked again
+
+
 def test_in_flight_is_bounded_and_nothing_acts_unasked(make_pool, tmp_path):
     tape = tmp_path / "tape"
     tape.touch()

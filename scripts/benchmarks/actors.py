@@ -60,6 +60,7 @@ def running_pool(config: Config, *, cores_per_worker: int | None) -> Iterator[Ac
                 rollout_builder(config),
                 num_workers=actors.num_workers,
                 max_in_flight=actors.max_in_flight,
+                in_rounds=not config.learner.collect_ahead,
                 cpus_per_worker=actors.cpus_per_worker,
                 seed=0,
                 log_dir=folder,
