@@ -53,7 +53,7 @@ class NetworkConfig:
     hidden_size: int = 128
     """`vector` latents: width of the hidden layers of encoder, dynamics and heads."""
     remat: bool = False
-    """Residual blocks are computed again in the backward pass: a third more work, a fraction of the memory."""
+    """Blocks are computed again in the backward pass: a third more work, less memory (XLA undoes it on a CPU)."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of encoder and towers; parameters, latents, heads and optimiser are float32 always."""
 
