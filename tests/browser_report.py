@@ -112,13 +112,17 @@ def made_up(path):
     results.write(path, Results(("source: made up",), tuple(rows)))
 
 
-@pytest.fixture(scope="module", params=["paper", "seeds"])
+@pytest.fixture(scope="module", params=["paper", "seeds", "ablation"])
 def visited(request, tmp_path_factory):
-    """Returns (tab, measures) of a report in the browser: the paper's table, and results with single seeds."""
+    """Returns (tab, measures) of a report in the browser: the paper's table, single seeds, and the ablation's trials."""
     folder = tmp_path_factory.mktemp(request.param)
-    source = ROOT / "scripts" / "paper_table3.csv"
+    sources = {
+        "paper": ROOT / "scripts" / "paper_table3.csv",
+        "seeds": folder / "results.csv",
+        "ablation": ROOT / "results" / "suites" / "minatar" / "results.csv",
+    }
+    source = sources[request.param]
     if request.param == "seeds":
-        source = folder / "results.csv"
         made_up(source)
     command = [sys.executable, "scripts/report.py", source, "--out", folder / "report", "--resamples", "50"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
@@ -147,5 +151,6 @@ def test_the_page_fits_a_phone(visited):
 
 def test_the_plots_are_there(visited):
     name, _, measures = visited
-    assert len(measures["drawn"]) == {"paper": 1, "seeds": 6}[name]
+    # Of the ablation as many as the trials that are there allow: a learning curve a game at least.
+    assert len(measures["drawn"]) >= {"paper": 1, "seeds": 6, "ablation": 4}[name]
     assert measures["titles"][0] == "Tests over games" and measures["titles"][-1].startswith("Every game")
