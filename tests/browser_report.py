@@ -114,7 +114,7 @@ def made_up(path):
 
 @pytest.fixture(scope="module", params=["paper", "seeds", "ablation"])
 def visited(request, tmp_path_factory):
-    """Returns (tab, measures) of a report in the browser: the paper's table, single seeds, and the ablation's trials."""
+    """Returns (tab, measures) of a report in the browser: the paper's table, single seeds, the ablation's trials."""
     folder = tmp_path_factory.mktemp(request.param)
     sources = {
         "paper": ROOT / "scripts" / "paper_table3.csv",
@@ -151,6 +151,9 @@ def test_the_page_fits_a_phone(visited):
 
 def test_the_plots_are_there(visited):
     name, _, measures = visited
-    # Of the ablation as many as the trials that are there allow: a learning curve a game at least.
-    assert len(measures["drawn"]) >= {"paper": 1, "seeds": 6, "ablation": 4}[name]
+    number = len(measures["drawn"])
+    if name == "ablation":  # what the trials allow that are there: a learning curve a game at least
+        assert number >= 4
+    else:
+        assert number == {"paper": 1, "seeds": 6}[name]
     assert measures["titles"][0] == "Tests over games" and measures["titles"][-1].startswith("Every game")
