@@ -296,8 +296,9 @@ def _largest_difference(tree, other):
 
 def test_remat_computes_blocks_again_in_the_backward_pass():
     def num_convolutions(remat):
-        model, shapes = make_model(**SMALL | dict(encoder="muzero", latent="planes", num_blocks=1, remat=remat))
-        params, stack = _random(shapes), np.ones(SMALL["stack_shape"], np.float32)
+        settings = SMALL | dict(encoder="muzero", latent="planes", num_blocks=1, remat=remat)
+        model, params = make_model(**settings), _random(_init_shapes(settings))
+        stack = np.ones(SMALL["stack_shape"], np.float32)
         loss = lambda params: jnp.sum(model.represent(params.representation, stack))
         return str(jax.make_jaxpr(jax.grad(loss))(params)).count("conv_general_dilated[")
 
