@@ -98,9 +98,8 @@ class LearnerLoop:
                 made.append(metrics)
                 if (num_tried + len(made)) % self._publish_interval == 0:
                     self.publish()
-        was_skipped = [
-            bool(x) for x in jax.device_get([metrics.pop(SKIPPED) for metrics in made])
-        ]  # waits for the device
+        flags = [metrics.pop(SKIPPED) for metrics in made]
+        was_skipped = [bool(flag) for flag in jax.device_get(flags)]  # waits for the device
         # A skipped update has nothing to say: its numbers are not numbers.
         self._pending += [metrics for metrics, is_bad in zip(made, was_skipped, strict=True) if not is_bad]
         self._advance(
