@@ -21,7 +21,15 @@ class History:
         self._is_first = np.ones(shape, bool)
 
     def observe(self, observation: np.ndarray, is_first: np.ndarray) -> None:
-        """Appends `observation` [N, ...]; `is_first` [N] marks the first of a game."""
+        """Appends `observation` [N, ...]; `is_first` [N] marks the first of a game.
+
+        Raises `ValueError` for observations of another shape than the environment's of the spec.
+        """
+        expected = self._frames[:, -1].shape
+        if np.shape(observation) != expected:
+            raise ValueError(
+                f"observations {np.shape(observation)}, this agent plays {expected}; see env in its config.json"
+            )
         for history, newest in ((self._frames, observation), (self._is_first, is_first)):
             history[:, :-1] = history[:, 1:]
             history[:, -1] = newest

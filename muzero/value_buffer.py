@@ -89,13 +89,15 @@ def mean_loss_over_heads(
     Args:
       loss_fn: (head_params, x, *row) → (loss [], auxiliary output, which has no gradient).
       buffer: the ring of heads; all M slots are always evaluated.
-      chunk_size: at most so many heads are evaluated at a time: the largest divisor of M that is not above it.
+      chunk_size: heads evaluated at a time; the last ones are fewer if it does not divide M.
       x: what the heads are asked about.
       rows: of each leaf [M, ...] a slot gets its own.
     """
+    slots = jax.lax.stop_gradient((*_slots(buffer), rows))
     num_slots = buffer.push_update.shape[0]
-    size = max(n for n in range(1, min(chunk_size, num_slots) + 1) if num_slots % n == 0)
-    chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), (*_slots(buffer), rows))
+    size = min(chunk_size, num_slots)
+    num_whole = num_slots // size * size
+    chunks = jax.tree.map(lambda leaf: leaf[:num_whole].reshape(-1, size, *leaf.shape[1:]), slots)
 
     def chunk_loss(x, head_params, keep, rows):
         one_head = lambda head_params, keep, row: _masked(lambda head: loss_fn(head, x, *row), head_params, keep)
@@ -105,9 +107,13 @@ def mean_loss_over_heads(
         sums, more = jax.value_and_grad(chunk_loss, has_aux=True)(fixed, *chunk)
         return gradient + more, sums
 
-    fixed, chunks = jax.lax.stop_gradient((x, chunks))
-    gradient, sums = jax.lax.scan(add, jnp.zeros_like(x), chunks)
-    loss, aux = jax.lax.stop_gradient(jax.tree.map(lambda parts: jnp.sum(parts, axis=0) / _count(buffer), sums))
+    fixed = jax.lax.stop_gradient(x)
+    gradient, parts = jax.lax.scan(add, jnp.zeros_like(x), chunks)
+    sums = jax.tree.map(lambda part: jnp.sum(part, axis=0), parts)
+    if num_whole < num_slots:
+        gradient, rest = add(gradient, jax.tree.map(lambda leaf: leaf[num_whole:], slots))
+        sums = jax.tree.map(jnp.add, sums, rest)
+    loss, aux = jax.lax.stop_gradient(jax.tree.map(lambda total: total / _count(buffer), sums))
     slope = jax.lax.stop_gradient(gradient / _count(buffer))
     return loss + jnp.sum(slope * (x - fixed)), aux  # the last sum is 0, its gradient is `slope`
 

@@ -15,7 +15,7 @@ from actors.pool import ActorPoolError
 from actors.states import why_not_saved
 from configs.checks import check, check_devices
 from configs.schema import Config, ConfigError, StopConfig
-from configs.serialise import differences, from_dict, section, to_dict
+from configs.serialise import differences, from_dict, to_dict
 from learner import run_directory
 from learner.checkpoint import CheckpointError, CheckpointWriteError
 from learner.checkpoint_files import complete_slots
@@ -159,12 +159,12 @@ def train_new(
 
 
 def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str | None) -> int:
-    """Goes on with the run in `path` until its limits, or those of `stop`; returns the exit code.
+    """Goes on with the run in `path` until a limit of `stop`; returns the exit code.
 
     A run that died before its first checkpoint has learned nothing and starts.
     """
     directory, config = open_run(path)
-    config = with_stop(config, stop)
+    config = dataclasses.replace(config, stop=stop)
     check(config)
     check_environment(config)
     check_machine(config)
@@ -178,12 +178,6 @@ def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str
             )
         directory.record_resume(command, {"seed": config.seed})
         return _train(config, directory, Start(resume=has_begun, ray_address=ray_address), ray_address)
-
-
-def with_stop(config: Config, stop: StopConfig) -> Config:
-    """Returns `config` with the limits of `stop` that are set in place of its own."""
-    given = {name: value for name, value in section(stop).items() if value is not None}
-    return dataclasses.replace(config, stop=dataclasses.replace(config.stop, **given))
 
 
 def _train(config: Config, directory: RunDirectory, start: Start, ray_address: str | None) -> int:

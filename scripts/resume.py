@@ -4,6 +4,7 @@ python scripts/resume.py RUN_DIR [--stop.num-frames N] [--stop.num-updates N] [-
 """
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,7 @@ class Options:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Directory of the run."""
     stop: StopConfig = StopConfig()
-    """Limits in place of the run's own; those that are not given stay."""
+    """Limits in place of the run's own; those that are not given stay, None takes one away."""
     ray_address: str | None = None
     """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
     max_restarts: int = 0
@@ -30,7 +31,10 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
-    options = tyro.cli(Options, prog="resume.py", args=argv, description=__doc__)
+    parse = functools.partial(tyro.cli, Options, prog="resume.py", args=argv, description=__doc__)
+    options = parse()
+    _, stored = commands.open_run(options.run_dir)
+    options = parse(default=dataclasses.replace(options, stop=stored.stop))
     process.keep_heap()
     if options.max_restarts:
         again = supervise.without(argv, supervise.OPTION)

@@ -176,3 +176,10 @@ def test_no_head_is_computed_twice(chunk_size):
     program, _ = _gradient_program(chunk_size)
     tanhs = [line for line in program.as_text().splitlines() if " tanh(" in line]
     assert len(tanhs) == 1, tanhs
+
+
+def test_a_chunk_that_does_not_divide_the_buffer_is_not_made_smaller():
+    buffer, _ = _filled(SIZE)
+    loss = lambda x: value_buffer.mean_loss_over_heads(_loss, buffer, 3, x)[0]
+    lengths = [eqn.params["length"] for eqn in jax.make_jaxpr(loss)(jnp.ones(3)).eqns if eqn.primitive.name == "scan"]
+    assert SIZE == 5 and lengths == [1], "one chunk of 3 heads, then the other 2"

@@ -49,6 +49,13 @@ def test_an_exported_agent_plays_like_the_run(run, tmp_path):
     np.testing.assert_array_equal(decide(ours).policy, decide(theirs).policy)
 
 
+def test_an_observation_of_another_size_is_refused_by_name(run):
+    agent = load_agent(run)
+    for observation in (np.zeros(5), np.float32(1.0)):  # a scalar would fit NumPy's broadcasting
+        with pytest.raises(ValueError, match=r"this agent plays \(1, 4\)"):
+            agent.act(observation)
+
+
 def test_files_that_do_not_belong_together_are_refused(run, tmp_path):
     out = tmp_path / "agent.safetensors"
     exported.export_agent(run, out, 7)

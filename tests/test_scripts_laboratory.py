@@ -84,6 +84,17 @@ def test_other_settings_in_the_same_directory_are_refused(tmp_path):
         session.run("toy", TOY, "small", tmp_path, num_workers=1)
 
 
+@pytest.mark.parametrize(
+    "rows, found",
+    [("order,seed,third\n1,0,0.3\n1,7,0.3\n", "order = 1, seed = 7"), ("a,b\n1,2\n", "order = None, seed = None")],
+)
+def test_rows_of_something_else_are_refused_before_anything_runs(tmp_path, rows, found):
+    (tmp_path / "toy.csv").write_text(rows)
+    with pytest.raises(ConfigError, match=f"toy.csv: has a row of {found}, not of this experiment"):
+        session.run("toy", TOY, "smoke", tmp_path, num_workers=1)
+    assert (tmp_path / "toy.csv").read_text() == rows and not list(tmp_path.rglob("tape"))
+
+
 def test_every_worker_is_pinned_to_a_core_of_its_own(tmp_path):
     found = list(workers.run_units(TOY, Size(2), toy_units(Size(2)), tmp_path, num_workers=len(workers.cores())))
     assert {tuple(unit.values()) for unit, _ in found} == {(1, 0), (1, 1), (PROPER, 0), (PROPER, 1)}

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from actors.pool import ActorPoolError
 from configs import presets
-from configs.schema import ConfigError
+from configs.schema import ConfigError, StopConfig
 from configs.serialise import from_dict, to_dict
 from configs.suite import Suite, Trial
 from learner.checkpoint import Checkpointer
@@ -684,6 +684,14 @@ def test_resume_refuses_in_one_line(smoke, call, tmp_path, arguments, message):
 def test_resume_can_change_nothing_but_the_end(smoke, call):
     code, _, error = call(resume, smoke[0], "--learner.batch-size", "4")
     assert code == 2 and "--learner.batch-size" in error
+
+
+def test_resume_keeps_a_limit_that_is_not_given_and_takes_away_one_that_is_none(smoke, monkeypatch):
+    stops = []
+    monkeypatch.setattr(commands, "resume", lambda path, stop, *_, **__: stops.append(stop) or 0)
+    for arguments in ([], ["--stop.minutes", "3"], ["--stop.num-updates", "None", "--stop.num-frames", "9"]):
+        assert resume.main([str(smoke[0]), *arguments]) == 0
+    assert stops == [StopConfig(num_updates=8), StopConfig(num_updates=8, minutes=3.0), StopConfig(num_frames=9)]
 
 
 def test_ctrl_c_outside_training_is_no_traceback(call, monkeypatch):

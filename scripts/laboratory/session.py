@@ -33,7 +33,7 @@ def run(name: str, experiment: Experiment, scale_name: str, out: Path, num_worke
     _claim(out, name, {"scale": scale_name, **dataclasses.asdict(scale)})
     table = Table(out / f"{name}.csv")
     units = experiment.units(scale)
-    missing = [unit for unit in units if not table.has(unit)]
+    missing = table.missing(units)
     scratch = out / "scratch" / name
     scratch.mkdir(parents=True, exist_ok=True)
     finished = workers.run_units(experiment, scale, missing, scratch, num_workers)

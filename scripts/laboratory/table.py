@@ -38,11 +38,13 @@ class Table:
             with path.open(newline="", encoding="utf-8") as file:
                 self.rows = [{key: parse_cell(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
 
-    def has(self, unit: Unit) -> bool:
-        """Returns whether the rows of `unit` are kept. Raises `ConfigError` if the file is of another experiment."""
-        if self.rows and not unit.keys() <= self.rows[0].keys():
-            raise ConfigError(f"{self._path}: has no columns {', '.join(unit)}; choose another --out")
-        return any(all(row[key] == cell for key, cell in unit.items()) for row in self.rows)
+    def missing(self, units: list[Unit]) -> list[Unit]:
+        """Returns those of `units` that have no rows. Raises `ConfigError` if there are rows of anything else."""
+        foreign = next((row for row in self.rows if not any(_is_of(row, unit) for unit in units)), None)
+        if foreign is not None:
+            found = ", ".join(f"{key} = {foreign.get(key)}" for key in units[0])
+            raise ConfigError(f"{self._path}: has a row of {found}, not of this experiment; choose another --out")
+        return [unit for unit in units if not any(_is_of(row, unit) for row in self.rows)]
 
     def add(self, unit: Unit, rows: list[Row]) -> None:
         """Keeps the rows of a finished unit, each with the unit's own columns in front."""
@@ -52,6 +54,10 @@ class Table:
         """Keeps `rows` instead of all that is here."""
         self.rows = [{key: _rounded(cell) for key, cell in row.items()} for row in rows]
         write_atomically(self._path, to_text(self.rows))
+
+
+def _is_of(row: Row, unit: Unit) -> bool:
+    return unit.items() <= row.items()
 
 
 def _rounded(cell: Cell) -> Cell:
