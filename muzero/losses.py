@@ -139,9 +139,9 @@ def evaluate(
     output = jax.vmap(functools.partial(unroll, model, params))(stacks, actions)
     total, sums, counts = base_loss(support, settings, output, targets)
     if prepared.past is not None:
-        heads = value_buffer.without_newer(buffer, prepared.past.push_update)
+        mask = value_buffer.unchanged_mask(buffer, prepared.past.push_update)
         vs = prepared.past.vs[:, from_starts(settings.num_unroll_steps + 1)]
-        past = past_losses(model, support, heads, output.latent, vs, targets, settings.chunk_size)
+        past = past_losses(model, support, buffer, mask, output.latent, vs, targets, settings.chunk_size)
         total += settings.past_weight * past.loss
         past_sums, past_counts = tagged({"past": past})
         sums = sums | past_sums | prepared.past.sums

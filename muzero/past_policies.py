@@ -123,6 +123,7 @@ def past_losses(
     model: Model,
     support: Support,
     buffer: ValueBuffer,
+    mask: Array,
     latents: Array,
     vs: Array,
     targets: Targets,
@@ -132,7 +133,8 @@ def past_losses(
 
     Args:
       model, support: the networks and their categorical support.
-      buffer: the ring of heads; exactly 0 while it is empty.
+      buffer: the ring of heads.
+      mask: [M], 1 for the heads that count; exactly 0 with none.
       latents: [S, K+1, ...] imagined latents of the online network: the gradient flows into these.
       vs: [M, S, K+1] targets of every head.
       targets: the masks of these start states.
@@ -146,7 +148,7 @@ def past_losses(
         losses = step_losses(logits, probs, targets.value_mask, weights)
         return losses.loss, losses
 
-    loss, losses = value_buffer.mean_loss_over_heads(one_head, buffer, chunk_size, latents, vs)
+    loss, losses = value_buffer.mean_loss_over_heads(one_head, buffer, mask, chunk_size, latents, vs)
     return losses._replace(loss=loss, weights=weights)  # theirs are a mean too, 0 while the buffer is empty
 
 

@@ -58,9 +58,9 @@ def filled_mask(buffer: ValueBuffer) -> Array:
     return (buffer.push_update >= 0).astype(jnp.float32)
 
 
-def without_newer(buffer: ValueBuffer, push_update: Array) -> ValueBuffer:
-    """Returns the buffer with the slots as empty that have been pushed into since `push_update` [M] was read."""
-    return buffer._replace(push_update=jnp.where(buffer.push_update == push_update, push_update, -1))
+def unchanged_mask(buffer: ValueBuffer, push_update: Array) -> Array:
+    """Returns [M] float32, 1 where a slot holds the head that it held when `push_update` [M] was read."""
+    return filled_mask(buffer) * (buffer.push_update == push_update)
 
 
 def over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int) -> Tree:
@@ -69,18 +69,20 @@ def over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int)
     All M slots are always evaluated, `chunk_size` at a time as one batched product, so that nothing is recompiled while
     the buffer fills and the logits of all heads never exist at once.
     """
-    return jax.lax.stop_gradient(jax.lax.map(lambda slot: _masked(fn, *slot), _slots(buffer), batch_size=chunk_size))
+    one_head = lambda slot: _zero_unless(slot[1], fn(_zero_unless(slot[1], slot[0])))
+    slots = buffer.head_params, filled_mask(buffer)
+    return jax.lax.stop_gradient(jax.lax.map(one_head, slots, batch_size=chunk_size))
 
 
 def mean_over_filled(rows: Tree, buffer: ValueBuffer) -> Tree:
     """Returns the means over the filled slots of what `over_heads` returned, exactly 0 with none."""
-    return jax.tree.map(lambda x: jnp.sum(x, axis=0) / _count(buffer), rows)
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0) / _count(filled_mask(buffer)), rows)
 
 
 def mean_loss_over_heads(
-    loss_fn: Callable[..., tuple[Array, Tree]], buffer: ValueBuffer, chunk_size: int, x: Array, *rows: Tree
+    loss_fn: Callable[..., tuple[Array, Tree]], buffer: ValueBuffer, mask: Array, chunk_size: int, x: Array, *rows: Tree
 ) -> tuple[Array, Tree]:
-    """Returns the means over the filled slots of a loss and of its auxiliary output, exactly 0 with none.
+    """Returns the means over some slots of a loss and of its auxiliary output, exactly 0 with none.
 
     The gradient with respect to `x` is summed up chunk by chunk in the forward pass: the backward pass computes no head
     a second time, and the logits of more than one chunk never exist.  Stored heads are frozen: no gradient reaches
@@ -89,19 +91,23 @@ def mean_loss_over_heads(
     Args:
       loss_fn: (head_params, x, *row) → (loss [], auxiliary output, which has no gradient).
       buffer: the ring of heads; all M slots are always evaluated.
+      mask: [M], 1 for the heads that count, 0 at least where a slot is empty. Only what comes out is masked with it: it
+        may differ between the sequences of a batch, and their heads stay the same arrays.
       chunk_size: heads evaluated at a time; the last ones are fewer if it does not divide M.
       x: what the heads are asked about.
       rows: of each leaf [M, ...] a slot gets its own.
     """
-    slots = jax.lax.stop_gradient((*_slots(buffer), rows))
+    slots = jax.lax.stop_gradient((buffer.head_params, filled_mask(buffer), mask, rows))
     num_slots = buffer.push_update.shape[0]
     size = min(chunk_size, num_slots)
     num_whole = num_slots // size * size
     chunks = jax.tree.map(lambda leaf: leaf[:num_whole].reshape(-1, size, *leaf.shape[1:]), slots)
 
-    def chunk_loss(x, head_params, keep, rows):
-        one_head = lambda head_params, keep, row: _masked(lambda head: loss_fn(head, x, *row), head_params, keep)
-        return jax.tree.map(lambda sums: jnp.sum(sums, axis=0), jax.vmap(one_head)(head_params, keep, rows))
+    def chunk_loss(x, *chunk):
+        def one_head(head_params, is_filled, counts, row):
+            return _zero_unless(counts, loss_fn(_zero_unless(is_filled, head_params), x, *row))
+
+        return jax.tree.map(lambda losses: jnp.sum(losses, axis=0), jax.vmap(one_head)(*chunk))
 
     def add(gradient, chunk):
         sums, more = jax.value_and_grad(chunk_loss, has_aux=True)(fixed, *chunk)
@@ -113,20 +119,15 @@ def mean_loss_over_heads(
     if num_whole < num_slots:
         gradient, rest = add(gradient, jax.tree.map(lambda leaf: leaf[num_whole:], slots))
         sums = jax.tree.map(jnp.add, sums, rest)
-    loss, aux = jax.lax.stop_gradient(jax.tree.map(lambda total: total / _count(buffer), sums))
-    slope = jax.lax.stop_gradient(gradient / _count(buffer))
+    loss, aux = jax.lax.stop_gradient(jax.tree.map(lambda total: total / _count(mask), sums))
+    slope = jax.lax.stop_gradient(gradient / _count(mask))
     return loss + jnp.sum(slope * (x - fixed)), aux  # the last sum is 0, its gradient is `slope`
 
 
-def _slots(buffer: ValueBuffer) -> tuple[Tree, Array]:
-    return buffer.head_params, filled_mask(buffer)
+def _count(mask: Array) -> Array:
+    return jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def _count(buffer: ValueBuffer) -> Array:
-    return jnp.maximum(jnp.sum(filled_mask(buffer)), 1.0)
-
-
-def _masked(fn: Callable[[Tree], Tree], head_params: Tree, keep: Array) -> Tree:
-    """Returns `fn(head_params)`, or zeros for an empty slot, whose contents are not looked at either."""
-    kept = lambda x: jnp.where(keep > 0, x, jnp.zeros_like(x))
-    return jax.tree.map(kept, fn(jax.tree.map(kept, head_params)))
+def _zero_unless(keep: Array, tree: Tree) -> Tree:
+    """Returns `tree` if `keep` [] is not 0, else zeros: what an empty slot holds is not looked at."""
+    return jax.tree.map(lambda x: jnp.where(keep > 0, x, jnp.zeros_like(x)), tree)

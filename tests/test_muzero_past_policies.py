@@ -197,6 +197,8 @@ def _sequence_loss(model, target_latent, buffer, task, past_weight, states, acti
     reward_error = jnp.sum(latents[:-1] @ model.reward * one_hot, axis=-1) - task.reward[before][index[:-1]]
     policy_loss = -jnp.sum(task.policy[states][index] * jax.nn.log_softmax(latents @ model.policy), axis=-1)
 
+    mask = value_buffer.filled_mask(buffer)
+
     def past_loss(head, latents):
         probs, value = (head["policy"][before], task.policy[before]), target_latent[states] @ head["value"]
         vs = targets.vtrace_targets(value, *probs, task.reward[before], ones, ones, **settings)
@@ -206,7 +208,7 @@ def _sequence_loss(model, target_latent, buffer, task, past_weight, states, acti
         jnp.mean(STEP_WEIGHT[1:] * reward_error**2)
         + 0.25 * jnp.mean(STEP_WEIGHT * (latents @ model.value - returns[index]) ** 2)
         + jnp.mean(STEP_WEIGHT * policy_loss)
-        + past_weight * value_buffer.mean_loss_over_heads(past_loss, buffer, NUM_HEADS, latents)[0]
+        + past_weight * value_buffer.mean_loss_over_heads(past_loss, buffer, mask, NUM_HEADS, latents)[0]
     )
 
 

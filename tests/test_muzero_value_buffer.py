@@ -1,6 +1,7 @@
 """Value buffer: ring order, one compilation, constant memory, the mean over the filled heads and its gradients."""
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_filling_neither_recompiles_nor_grows():
     def update(buffer, head, num_updates, latent):
         traces.append(None)
         buffer = value_buffer.push(buffer, head, num_updates)
-        loss = lambda x: value_buffer.mean_loss_over_heads(_loss, buffer, 2, x)[0]
+        loss = lambda x: value_buffer.mean_loss_over_heads(_loss, buffer, value_buffer.filled_mask(buffer), 2, x)[0]
         return buffer, jax.grad(loss)(latent)
 
     def layout(tree):
@@ -96,7 +97,7 @@ def test_filling_neither_recompiles_nor_grows():
 def test_means_equal_a_loop_over_the_filled_heads(num_pushes, chunk_size):
     buffer, ring = _filled(num_pushes)
     latent = jnp.asarray([0.3, -0.2, 0.9])
-    means = value_buffer.mean_loss_over_heads(_loss, buffer, chunk_size, latent)
+    means = value_buffer.mean_loss_over_heads(_loss, buffer, value_buffer.filled_mask(buffer), chunk_size, latent)
     each = value_buffer.over_heads(lambda head: _loss(head, latent), buffer, chunk_size)
     rows = [_loss(head, latent) for _, head, _ in ring.filled()]
     for n, mean in enumerate(means):
@@ -107,8 +108,9 @@ def test_means_equal_a_loop_over_the_filled_heads(num_pushes, chunk_size):
 
 def test_empty_buffer_gives_exactly_zero_and_no_gradient():
     buffer, _ = _filled(0)
+    mask = value_buffer.filled_mask(buffer)
     never_zero = lambda x: value_buffer.mean_loss_over_heads(
-        lambda head, x: (jnp.sum(jnp.cosh(x) + head["b"]), ()), buffer, 2, x
+        lambda head, x: (jnp.sum(jnp.cosh(x) + head["b"]), ()), buffer, mask, 2, x
     )[0]
     value, gradient = jax.value_and_grad(never_zero)(jnp.ones(4))
     assert float(value) == 0.0 and gradient.tolist() == [0.0] * 4
@@ -121,7 +123,7 @@ def test_stale_slots_do_not_count(chunk_size):
     buffer, _ = _filled(2)
     poisoned = jax.tree.map(lambda x: x.at[2:].set(jnp.nan), buffer.head_params)
     mean = lambda x, head_params: value_buffer.mean_loss_over_heads(
-        _loss, buffer._replace(head_params=head_params), chunk_size, x
+        _loss, buffer._replace(head_params=head_params), value_buffer.filled_mask(buffer), chunk_size, x
     )
     results = [jax.value_and_grad(mean, has_aux=True)(jnp.ones(3), heads) for heads in (buffer.head_params, poisoned)]
     jax.tree.map(np.testing.assert_array_equal, *results)
@@ -133,7 +135,7 @@ def test_gradient_is_zero_into_heads_and_right_into_what_they_are_asked(chunk_si
 
     def loss(head_params, latent):
         stored = buffer._replace(head_params=head_params)
-        return value_buffer.mean_loss_over_heads(_loss, stored, chunk_size, latent)[0]
+        return value_buffer.mean_loss_over_heads(_loss, stored, value_buffer.filled_mask(stored), chunk_size, latent)[0]
 
     latent = jnp.asarray([0.3, -0.2, 0.9])
     into_heads, into_latent = jax.grad(loss, argnums=(0, 1))(buffer.head_params, latent)
@@ -145,9 +147,9 @@ def test_gradient_is_zero_into_heads_and_right_into_what_they_are_asked(chunk_si
 
 def test_every_slot_gets_its_own_row_and_rows_get_no_gradient():
     buffer, ring = _filled(3)
-    rows = jnp.arange(1.0, SIZE + 1)
+    rows, mask = jnp.arange(1.0, SIZE + 1), value_buffer.filled_mask(buffer)
     loss = lambda rows: value_buffer.mean_loss_over_heads(
-        lambda head, x, row: (row * _loss(head, x)[0], row), buffer, 2, jnp.ones(3), rows
+        lambda head, x, row: (row * _loss(head, x)[0], row), buffer, mask, 2, jnp.ones(3), rows
     )
     expected = sum((slot + 1) * _loss(head, jnp.ones(3))[0] for slot, head, _ in ring.filled()) / 3
     value, mean_row = loss(rows)
@@ -160,7 +162,8 @@ def _gradient_program(chunk_size, size=32):
     buffer, _ = _filled(size, size)
     latents = jax.random.normal(jax.random.key(0), (2_000, 3))
     batch_loss = lambda head, x: (jnp.mean(jax.vmap(lambda row: _loss(head, row)[0])(x)), ())
-    loss = lambda x, ring: value_buffer.mean_loss_over_heads(batch_loss, ring, chunk_size, x)[0]
+    mask = value_buffer.filled_mask(buffer)
+    loss = lambda x, ring: value_buffer.mean_loss_over_heads(batch_loss, ring, mask, chunk_size, x)[0]
     return jax.jit(jax.grad(loss)).lower(latents, buffer).compile(), (latents, buffer)
 
 
@@ -180,6 +183,35 @@ def test_no_head_is_computed_twice(chunk_size):
 
 def test_a_chunk_that_does_not_divide_the_buffer_is_not_made_smaller():
     buffer, _ = _filled(SIZE)
-    loss = lambda x: value_buffer.mean_loss_over_heads(_loss, buffer, 3, x)[0]
+    loss = lambda x: value_buffer.mean_loss_over_heads(_loss, buffer, value_buffer.filled_mask(buffer), 3, x)[0]
     lengths = [eqn.params["length"] for eqn in jax.make_jaxpr(loss)(jnp.ones(3)).eqns if eqn.primitive.name == "scan"]
     assert SIZE == 5 and lengths == [1], "one chunk of 3 heads, then the other 2"
+
+
+def test_a_mask_leaves_heads_out_and_only_its_own():
+    buffer, ring = _filled(3)
+    latent = jnp.asarray([0.3, -0.2, 0.9])
+    loss = lambda x, mask: value_buffer.mean_loss_over_heads(_loss, buffer, mask, 2, x)[0]
+    value, gradient = jax.value_and_grad(loss)(latent, jnp.asarray([1.0, 0.0, 1.0, 0.0, 0.0]))
+    of_two = lambda x: sum(_loss(head, x)[0] for slot, head, _ in ring.filled() if slot != 1) / 2
+    expected, slope = jax.value_and_grad(of_two)(latent)
+    np.testing.assert_allclose([value, *gradient], [expected, *slope], rtol=1e-5)
+    assert float(loss(latent, jnp.zeros(SIZE))) == 0.0
+
+
+def test_the_heads_of_a_batch_are_the_same_arrays_whatever_their_masks():
+    """Masked themselves, they would become a copy a sequence, and one large product of the batch many small ones."""
+    buffer, _ = _filled(SIZE)
+    loss = lambda x, mask: value_buffer.mean_loss_over_heads(_loss, buffer, mask, 2, x)[0]
+    masks, latents = jnp.ones((7, SIZE)).at[3, 1].set(0.0), jnp.ones((7, 3))
+    jaxpr = jax.make_jaxpr(jax.vmap(jax.grad(loss)))(latents, masks)
+    weights = [shape for shape in _shapes(jaxpr.jaxpr) if shape[-2:] == _head(0)["w"].shape]
+    assert weights and not [shape for shape in weights if 7 in shape], weights
+
+
+def _shapes(jaxpr):
+    """Yields the shapes of everything that a program computes, inner programs included."""
+    for eqn in jaxpr.eqns:
+        yield from (out.aval.shape for out in eqn.outvars)
+        for inner in jax.extend.core.jaxprs_in_params(eqn.params):
+            yield from _shapes(inner)
