@@ -31,7 +31,7 @@ _POSITIVE = (
     "env.frame_size env.action_repeat env.max_pool_frames env.max_episode_frames network.history_length "
     "network.num_channels network.head_channels network.latent_size network.hidden_size support.epsilon "
     "search.num_simulations search.dirichlet_alpha search.temperature search.floor search.value_scale "
-    "search.max_considered_actions loss.num_unroll_steps loss.past_clip value_buffer.size value_buffer.push_interval "
+    "search.max_considered_actions loss.num_unroll_steps value_buffer.size value_buffer.push_interval "
     "value_buffer.chunk_size optimiser.learning_rate optimiser.schedule_num_updates actors.num_workers "
     "actors.environments_per_worker actors.max_in_flight actors.cpus_per_worker learner.batch_size learner.num_passes "
     "learner.num_minibatches learner.num_processes learner.publish_interval learner.max_skipped_in_row "
@@ -65,6 +65,7 @@ def _ranges(config: Config):
         (_NOT_NEGATIVE, lambda x: x >= 0, "must not be negative"),
         (_FRACTIONS, lambda x: 0 <= x <= 1, "must lie in [0, 1]"),
         (_RATES, lambda x: 0 < x <= 1, "must lie in (0, 1]"),
+        (["loss.past_clip"], lambda x: x >= 1, "must be at least 1, or inf: the trace is clipped at 1 in any case"),
         (["seed"], lambda x: 0 <= x < 2**32, "must lie in [0, 2**32)"),  # JAX forgets the bits beyond
         (_POSITIVE_OR_NONE, lambda x: x is None or x > 0, "must be above 0, or None"),
     )

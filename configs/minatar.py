@@ -11,7 +11,7 @@ which its Gymnasium ids have no setting. What the last action was is not observe
 Deviations from the paper, with reasons:
 * vector latents, one frame of history, 61 bins to ± 15 on h(x): a CPU unrolls them 40 times cheaper; the grid with its
   trail channel is Markov but for the last action and the difficulty ramp, and discounted returns stay far below
-  h⁻¹(15) = 225;
+  h⁻¹(15) = 196;
 * 16 simulations: three to six actions; root noise 0.1 in place of 0.3: with three actions the paper's noise alone ends
   a game every few dozen decisions;
 * γ 0.97, λ 0.95: returns of a few dozen decisions, targets that lean on rewards more than on an untrained value;

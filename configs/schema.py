@@ -119,7 +119,7 @@ class LossConfig:
     past_weight: float = 0.25
     """Weight of the past-policy loss; 0 is plain MuZero."""
     past_clip: float = 1.0
-    """V-trace clip of the importance ratios."""
+    """V-trace clip of the importance ratios, 1 or more (inf: none); the trace is clipped at 1."""
     past_latents: Literal["target", "online"] = "target"
     """Network whose representation the past heads' V-trace targets are computed from."""
 

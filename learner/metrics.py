@@ -43,7 +43,7 @@ DOCUMENTED_TAGS: dict[str, str] = {
     "value_buffer/age_mean": "age of the stored heads, mean (updates)",
     "value_buffer/rho_mean": "clipped V-trace ratio of past policy to behaviour, mean over heads and decisions",
     "value_buffer/rho_clipped_fraction": "V-trace ratios above the clip (fraction)",
-    "value_buffer/overlap": "sum over actions of min(behaviour, past policy), mean over heads and states (0 to 1)",
+    "value_buffer/overlap": "sum over actions of min(search policy, past policy), mean over heads and states (0 to 1)",
     "value_buffer/overlap_newest": "the same of the newest head alone (0 to 1)",
     "value_buffer/overlap_oldest": "the same of the oldest head alone (0 to 1)",
     "value_buffer/explained_variance": "V-trace targets of the heads explained by their values (1 is all, 0 none)",
