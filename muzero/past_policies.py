@@ -153,5 +153,5 @@ def past_losses(
 
 
 def policy_overlap(policy: Array, trajectory: Trajectory) -> Array:
-    """Returns Σ_a min(μ, π) [T] of a policy [T, A] and the search's, which acts at temperature 1: what V-trace can see."""
+    """Returns Σ_a min(μ, π) [T] of a policy [T, A] and the search's, which acts at temperature 1."""
     return jnp.sum(jnp.minimum(policy, trajectory.search_policy[:-1]), axis=-1)

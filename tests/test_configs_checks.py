@@ -109,7 +109,10 @@ def test_every_preset_passes(name):
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"loss.past_clip": 0.5}, "loss.past_clip = 0.5: must be at least 1"),
+        (
+            {"loss.past_clip": 0.5},
+            "loss.past_clip = 0.5: must be at least 1, or inf: the trace is clipped at 1 in any case",
+        ),
         (
             {"actors.sequence_overlap": 30},
             "actors.sequence_overlap = 30: must be below actors.sequence_length = 30",
