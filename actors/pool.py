@@ -10,7 +10,7 @@ A learner that does not ask is the back-pressure: `num_workers * max_in_flight` 
 Ray itself is started and stopped by the program. Supervision happens inside `next_rollout` too (no thread, no polling):
 
     started ──▶ busy ──result──▶ busy ──▶ ...
-                 │ died, raised, or silent for rollout_timeout_seconds: what it had in flight is dropped
+                 │ died, raised, or placed and silent for rollout_timeout_seconds: what it had in flight is dropped
                  ▼
                resting (back-off 1, 2, 4 ... 60 s) ──▶ busy as the next incarnation: new process, new seed
 """
@@ -25,7 +25,7 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from actors.worker import WORKER_FAILURES, BuildRollout, make_start_fn
+from actors.worker import WORKER_FAILURES, BuildRollout, is_placed, make_start_fn
 from muzero.types import PublishedParams, RolloutResult
 
 MAX_BACKOFF_SECONDS = 60.0
@@ -59,7 +59,7 @@ class ActorPool:
       num_workers: workers, one process each.
       max_in_flight: rollouts a worker may have requested and not delivered.
       in_rounds: nobody is asked again before all have delivered: lockstep, if that divides a batch.
-      rollout_timeout_seconds: a worker that owes an answer for longer is replaced; start and compilation included.
+      rollout_timeout_seconds: a placed worker that owes an answer for longer is replaced, compilation included.
       max_restarts: failures of one worker, without a rollout delivered in between, that are forgiven.
       restart_backoff_seconds: rest after the first of them; doubled by each further one, up to 60 s.
       worker: seed, log_dir and so on, see `make_start_fn`.
@@ -197,19 +197,19 @@ class ActorPool:
 
     def _attend_due_workers(self) -> None:
         """Wakes the workers whose rest is over and loses those that missed their deadline."""
-        now = time.monotonic()
-        for worker in self._workers:
-            if worker.due <= now:
-                (self._check_deadline if worker.is_busy else self._wake)(worker)
+        for worker in [worker for worker in self._workers if worker.due <= time.monotonic()]:
+            (self._check_deadline if worker.is_busy else self._wake)(worker)
 
     def _check_deadline(self, worker: _Worker) -> None:
-        """Loses a worker past its deadline, unless its answer waits here: then it was the caller who was late."""
+        """Loses a worker past its deadline, unless its answer waits here (the caller was late) or Ray has no place."""
         seconds = self._rollout_timeout_seconds
         answered, _ = ray.wait(self._requests_of(worker), num_returns=1, timeout=0, fetch_local=False)
-        if answered:
-            worker.due = time.monotonic() + seconds
+        if not answered and is_placed(worker.handle):
+            self._lose(worker, TimeoutError(f"no rollout in {seconds:g} s: it hangs"))
         else:
-            self._lose(worker, TimeoutError(f"no rollout in {seconds:g} s: it hangs, or Ray has no CPUs to start it"))
+            worker.due = time.monotonic() + seconds
+            if not answered:
+                _logger.warning("worker %d waits: Ray has had no place for it in %g s", worker.worker_id, seconds)
 
     def _lose(self, worker: _Worker, cause: BaseException) -> None:
         """Drops what `worker` had in flight and sends it to rest; raises when its restarts are used up."""

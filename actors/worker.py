@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import ray
+import ray._private.state
 import ray.cloudpickle
 from ray import exceptions
 
@@ -203,6 +204,14 @@ def make_start_fn(
         )
 
     return start
+
+
+def is_placed(handle: Any) -> bool:
+    """Returns whether Ray has found a place for a worker, which may still be starting there.
+
+    From Ray's own table: the public API has it from the dashboard alone, which an embedded Ray lacks.
+    """
+    return ray._private.state.actors(handle._actor_id.hex()).get("Pid") != 0
 
 
 def _open_log(log_dir: pathlib.Path, worker_id: int) -> logging.Logger:

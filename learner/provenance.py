@@ -29,12 +29,13 @@ def provenance(command: Sequence[str], seeds: Any) -> dict:
 def git_provenance(root: Path) -> dict:
     """Returns commit, uncommitted changes (`git diff HEAD`) and untracked files of the checkout at `root`.
 
-    All are None, with a `reason`, where there is no git program or `root` is not the top of a checkout.
+    All are None, with a `reason`, where there is no git program or `root` is not the top of a checkout; but an image
+    names its commit in the file `COMMIT`.
     """
     try:
         top = _git(root, "rev-parse", "--show-toplevel").strip()
         if Path(top).resolve() != root.resolve():
-            return _no_git("the code is not the top of a git checkout")
+            return _no_git(root, "the code is not the top of a git checkout")
         return {
             "commit": _git(root, "rev-parse", "HEAD").strip(),
             "diff": _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD"),
@@ -42,13 +43,15 @@ def git_provenance(root: Path) -> dict:
             "reason": None,
         }
     except FileNotFoundError:
-        return _no_git("there is no git program")
+        return _no_git(root, "there is no git program")
     except subprocess.CalledProcessError as error:
-        return _no_git(error.stderr.strip())
+        return _no_git(root, error.stderr.strip())
 
 
-def _no_git(reason: str) -> dict:
-    return {"commit": None, "diff": None, "untracked": None, "reason": reason}
+def _no_git(root: Path, reason: str) -> dict:
+    file = root / "COMMIT"
+    commit = file.read_text(encoding="utf-8").strip() if file.is_file() else None
+    return {"commit": commit, "diff": None, "untracked": None, "reason": reason}
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -67,7 +67,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def check_shared(path: Path, ray_address: str | None) -> None:
+def check_shared(option: str, path: Path, ray_address: str | None) -> None:
     """Raises `ConfigError` unless every node of the running cluster sees `path`, which exists here.
 
     Asked, not guessed: a file is written here and looked for there. An embedded Ray has one node.
@@ -82,8 +82,8 @@ def check_shared(path: Path, ray_address: str | None) -> None:
         mark.unlink()
     if blind:
         raise ConfigError(
-            f"--run-dir {path}: not seen by {', '.join(blind)}; the run directory must be a path that every node sees "
-            "(a shared mount): a local path with more than one node is refused"
+            f"{option} {path}: not seen by {', '.join(blind)}; it must be a path that every node sees (a shared "
+            "mount): a local path with more than one node is refused"
         )
 
 
@@ -95,6 +95,15 @@ def _sees(node: dict, mark: Path) -> bool:
         return ray.get(look.remote(str(mark)), timeout=_JOIN_SECONDS)
     except ray.exceptions.TaskUnschedulableError:
         return True
+
+
+def tell_room(num_cpus: float) -> None:
+    """Says so if the cluster has fewer CPUs than are asked for: it may be growing, or it is too small."""
+    there = ray.cluster_resources().get("CPU", 0.0)
+    if there < num_cpus:
+        print(
+            f"actors ask for {num_cpus:g} CPUs, Ray has {there:g} now: those without a place wait for one", flush=True
+        )
 
 
 def require_devices(device: str, num_workers: int, amount: float) -> None:

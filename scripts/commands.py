@@ -189,8 +189,10 @@ def _train(config: Config, directory: RunDirectory, start: Start, ray_address: s
     num_cpus = num_processes * actors.num_workers * actors.cpus_per_worker + num_processes * (num_processes > 1)
     cluster.start_ray(ray_address, num_cpus=num_cpus)
     try:
-        cluster.check_shared(directory.path, ray_address)
-        if ray_address is None:
+        cluster.check_shared("--run-dir", directory.path, ray_address)
+        if ray_address is not None:
+            cluster.tell_room(num_cpus)
+        else:
             cluster.require_devices(actors.device, num_processes * actors.num_workers, actors.device_fraction)
         counters, interrupted, num_lost = _run_learner(config, directory, start)
     finally:

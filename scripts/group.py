@@ -79,9 +79,14 @@ class LearnerProcess:
     def train(self, index: int, coordinator: str, config: Config, run_dir: Path, start: Start) -> Counters:
         """Trains as process `index`; returns the counters at the end. What it prints is in its log."""
         assemble.split_cpu(config)
-        # Left alone, the coordinator would listen on every interface.
+        # Left alone, the coordinator would listen on every interface; and under SLURM, whose variables Ray's workers
+        # inherit, JAX would take one device a process for itself.
         jax.distributed.initialize(
-            coordinator, config.learner.num_processes, index, coordinator_bind_address=coordinator
+            coordinator,
+            config.learner.num_processes,
+            index,
+            cluster_detection_method="deactivate",
+            coordinator_bind_address=coordinator,
         )
         directory = RunDirectory.open(run_dir)
         directory.logs.mkdir(exist_ok=True)
@@ -166,22 +171,29 @@ def _placed(config: Config, start: Start, interrupts: Interrupts):
 
 
 def _wait_for(places, bundle: dict[str, float], seconds: float, interrupts: Interrupts) -> None:
-    """Waits until the processes have their places.
+    """Waits until the processes have their places, and says so from time to time.
 
     Raises `ConfigError` once `seconds` are over and the cluster, busy or not, is too small; KeyboardInterrupt if the
     program is asked to end.
     """
     deadline, ready = time.monotonic() + seconds, places.ready()
+    known = lambda resources: {name: resources.get(name, 0.0) for name in bundle}
     if not ray.wait([ready], timeout=10 * _POLL_SECONDS)[0]:
         print(f"waiting for Ray to place {places.bundle_count} processes of {bundle} each", flush=True)
     while not ray.wait([ready], timeout=_POLL_SECONDS)[0]:
         if interrupts.name is not None:
             raise KeyboardInterrupt
-        there = ray.cluster_resources()
-        is_too_small = any(there.get(name, 0.0) < count * places.bundle_count for name, count in bundle.items())
-        if is_too_small and time.monotonic() >= deadline:
-            known = {name: there.get(name, 0.0) for name in bundle}
+        if time.monotonic() < deadline:
+            continue
+        there = known(ray.cluster_resources())
+        if any(there[name] < count * places.bundle_count for name, count in bundle.items()):
             raise ConfigError(
-                f"learner.num_processes = {places.bundle_count}: each needs {bundle}, and Ray has {known} in all; see "
+                f"learner.num_processes = {places.bundle_count}: each needs {bundle}, and Ray has {there} in all; see "
                 "learner.process_device and learner.num_devices"
             )
+        deadline = time.monotonic() + PLACEMENT_SECONDS
+        print(
+            f"still waiting: free are {known(ray.available_resources())} of {there}; what this job has reserved for "
+            "itself (--entrypoint-num-gpus) is taken too",
+            flush=True,
+        )

@@ -56,7 +56,7 @@ class Options:
     frames: int | None = None
     """Emulator frames of a trial, in place of the suite's own."""
     jobs: int | None = None
-    """Trials at once. Default: as many as Ray has room for."""
+    """Trials at once. Default: as many as Ray has room for, with `actors = "cluster"` as many as fit together now."""
     ray_address: str | None = None
     """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
     dry_run: bool = False
@@ -69,17 +69,15 @@ class Driver:
     Args:
       suite: to run.
       out: its directory.
-      jobs: trials at once; None leaves it to Ray.
+      jobs: trials that are given to Ray at once.
       ray_address: of the cluster, None for an embedded one.
       programs: folder of `train.py` and `resume.py`; None: this one.
     """
 
-    def __init__(
-        self, suite: Suite, out: Path, *, jobs: int | None, ray_address: str | None, programs: Path | None = None
-    ):
+    def __init__(self, suite: Suite, out: Path, *, jobs: int, ray_address: str | None, programs: Path | None = None):
         self._suite, self._out = suite, out
         self._where = ray_address, programs
-        self._jobs = jobs or len(suite.trials())
+        self._jobs = jobs
         self._commits, self._carried = carried_over(suite, out)
         self._finished: dict[Trial, list[results.Row]] = {}
         self._failed: set[Trial] = set()
@@ -187,9 +185,11 @@ def main(argv: list[str]) -> int:
     cluster.check_address(options.ray_address)
     open_out(suite, out)
     with RunDirectory(out).lock():
-        jobs = options.jobs or _room(suite, options.ray_address)
-        cluster.start_ray(options.ray_address, num_cpus=(jobs or 1) * suite.resources.cpus)
+        here = int(len(os.sched_getaffinity(0)) // suite.resources.cpus)
+        cluster.start_ray(options.ray_address, num_cpus=(options.jobs or max(1, here)) * suite.resources.cpus)
         try:
+            cluster.check_shared("--out", out, options.ray_address)
+            jobs = options.jobs or _room(suite, options.ray_address)
             is_complete = Driver(suite, out, jobs=jobs, ray_address=options.ray_address).run()
         finally:
             cluster.stop_ray()
@@ -198,9 +198,20 @@ def main(argv: list[str]) -> int:
     return ExitCode.DONE if is_complete else ExitCode.CRASH
 
 
-def _room(suite: Suite, ray_address: str | None) -> int | None:
-    """Returns how many trials this machine has cores for; None on a cluster, where Ray knows."""
-    return None if ray_address else max(1, int(len(os.sched_getaffinity(0)) // suite.resources.cpus))
+def _room(suite: Suite, ray_address: str | None) -> int:
+    """Returns how many trials the Ray that runs has CPUs for, at least 1.
+
+    All of them where a cluster is left to decide, and to grow. It cannot with actors that trials ask for later,
+    anywhere on the cluster: trials that share too few CPUs would wait for each other's.
+    """
+    if suite.resources.actors == "embedded":
+        each = suite.resources.cpus
+        if ray_address is not None:
+            return len(suite.trials())
+    else:
+        actors = suite.config(suite.trials()[0]).actors
+        each = suite.resources.cpus + actors.num_workers * actors.cpus_per_worker
+    return max(1, int(ray.cluster_resources().get("CPU", 0.0) // each))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ray import exceptions
 
 from actors.pool import ActorPool, ActorPoolError
 from actors.rounds import RoundPool
-from actors.worker import RolloutWorker, device_options, worker_seed
+from actors.worker import RolloutWorker, device_options, is_placed, worker_seed
 from muzero.types import PublishedParams, RolloutResult, Trajectory
 
 pytestmark = pytest.mark.timeout(300)  # Ray may take a minute to start on a busy machine
@@ -358,6 +358,17 @@ def test_hung_worker_meets_its_deadline_while_others_deliver(make_pool, num_work
     assert seeds.count(OTHER_SEED) >= 3 * (num_workers - 1)
     assert pool.num_dropped == 1
     wait_until(lambda: not is_alive(pids[FIRST_SEED]))
+
+
+def test_a_worker_without_a_place_waits_for_one_and_has_not_failed(make_pool, caplog):
+    pool = make_pool(make_build(), num_workers=2, cpus_per_worker=2.0)  # Ray has 2 CPUs: one place
+    assert pool.next_rollout().search_stats["seed"] == FIRST_SEED
+    waiting = pool._workers[1]
+    assert [is_placed(worker.handle) for worker in pool._workers] == [True, False]
+    waiting.due = 0.0
+    pool.next_rollout()
+    assert "worker 1 waits: Ray has had no place for it in 600 s" in caplog.text
+    assert waiting.num_failures == 0 and waiting.incarnation == 0 and waiting.due > time.monotonic()
 
 
 def test_a_late_caller_is_not_a_hung_worker(make_pool):

@@ -3,6 +3,7 @@ that is submitted to a real cluster.
 """
 
 import importlib.metadata
+import os
 import re
 import shlex
 import subprocess
@@ -18,6 +19,7 @@ from ray.dashboard.modules.job.cli import submit as job_submit
 from ray.scripts.scripts import cli as ray_cli
 
 from configs.checks import check
+from configs.schema import Config
 from scripts import evaluate, resume, suite, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +34,14 @@ def documents(name):
 
 def cluster():
     return documents("kuberay/cluster.yaml")[0]
+
+
+SLURM_VALUES = {
+    "$port": "6379",
+    '"${offers[@]}"': "--num-cpus=0 --num-gpus=0",
+    "$cpus": "2",
+    "$((workers * cpus))": "2",
+}
 
 
 # --- command lines ---------------------------------------------------------------------------------------------------
@@ -53,7 +63,9 @@ def commands():
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         lines += [(f"cluster.yaml {key}", line) for line in launcher[key]]
     lines.append(("job.yaml", documents("kuberay/job.yaml")[0]["spec"]["entrypoint"]))
-    script = (DOCKER / "slurm.sh").read_text().replace("\\\n", " ").replace("$port", "6379")
+    script = (DOCKER / "slurm.sh").read_text().replace("\\\n", " ")
+    for name, text in SLURM_VALUES.items():
+        script = script.replace(name, text)
     lines += [("slurm.sh", line) for line in re.findall(r"^ +set -- (.*)$", script, re.M)]
     lines += [("slurm.sh", line) for line in re.findall(r"\b(ray (?:start|status) .*?)(?: &$| >)", script, re.M)]
     return [(where, shlex.split(line, comments=True)) for where, line in lines if line.strip()]
@@ -91,6 +103,7 @@ def parse_ours(program, arguments, monkeypatch, tmp_path):
         return None
     seen = []
     module = {"scripts/resume.py": resume, "scripts/evaluate.py": evaluate}[program]
+    monkeypatch.setattr(module.commands, "open_run", lambda path: (None, Config()))
     monkeypatch.setattr(module.commands, "resume", lambda *given, **more: seen.append(given) or 0)
     assert module.main(arguments) == 0 and seen
     return seen
@@ -222,6 +235,7 @@ RAY_JOB = fields(
         submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
         entrypointNumCpus=NUMBERS,
         entrypointNumGpus=NUMBERS,
+        runtimeEnvYAML=TEXT,
         entrypoint=TEXT,
     ),
 )
@@ -281,16 +295,28 @@ def test_nobody_but_its_own_pods_and_the_operator_reaches_the_cluster():
     assert spec["podSelector"]["matchLabels"] == mine
     peers = [(rule["from"][0]["podSelector"]["matchLabels"], rule.get("ports")) for rule in spec["ingress"]]
     assert peers[0] == (mine, None) and peers[1][1] == [{"port": 8265, "protocol": "TCP"}] and len(peers) == 2
-    assert all(rule.get("to") or {port["port"] for port in rule["ports"]} == {443, 6443} for rule in spec["egress"])
+    assert all(
+        rule.get("to") or {port["port"] for port in rule["ports"]} <= {53, 443, 5353, 6443, 8443}
+        for rule in spec["egress"]
+    )
 
 
 def test_the_launchers_file_follows_rays_own_schema():
     found = documents("cluster.yaml")[0]
     validate_config(prepare_config(found))
-    assert found["head_start_ray_commands"][1].count("--num-cpus=0") == 1
     found["dockers"] = {}
     with pytest.raises(jsonschema.ValidationError, match="dockers"):
         validate_config(found)
+
+
+def test_the_launchers_head_does_no_work_and_starts_the_workers():
+    found = documents("cluster.yaml")[0]
+    start = next(line for line in found["head_start_ray_commands"] if "ray start" in line).split()
+    assert "--num-cpus=0" in start and "--autoscaling-config=~/ray_bootstrap_config.yaml" in start
+    assert found["auth"]["ssh_private_key"]  # the head gets a copy
+    image = DOCKERFILE.split("\nFROM ")[-1]
+    assert re.search(r"install .*openssh-client", image)
+    assert "export PATH=/venv/bin:$PATH' > /etc/profile.d/venv.sh" in image  # its commands run in a login shell
 
 
 def test_compose_keeps_token_and_dashboard_to_this_machine():
@@ -305,11 +331,68 @@ def test_compose_keeps_token_and_dashboard_to_this_machine():
     assert (DOCKER / "compose.yaml").parent / head["build"]["context"] / head["build"]["dockerfile"]
 
 
-def test_the_slurm_script_is_a_shell_script():
-    subprocess.run(["bash", "-n", DOCKER / "slurm.sh"], check=True)
-    text = (DOCKER / "slurm.sh").read_text()
-    assert "umask 077" in text and "trap 'rm -f \"$RAY_AUTH_TOKEN_PATH\"' EXIT" in text
-    assert text.index("umask 077") < text.index('>"$RAY_AUTH_TOKEN_PATH"')
+SRUN = """#!/bin/bash
+on=head
+for word; do
+    case "$word" in --exclude=*) on=workers ;; --*) ;; *) break ;; esac
+    shift
+done
+echo "$on: $*" >> "$TAPE"
+case "$*" in
+    *"ray start --head"*) [ -z "${BROKEN:-}" ] || exit 1; sleep 15 ;;
+    *"ray start"*) sleep 15 ;;
+    "ray status"*) [ -z "${BROKEN:-}" ] ;;
+    *)
+        stat --format=%a "$RAY_AUTH_TOKEN_PATH" >> "$TAPE"
+        for _ in $(seq 100); do grep -q "^workers: " "$TAPE" && break; sleep 0.1; done  # it starts beside this one
+        exit "${CODE:-0}" ;;
+esac
+"""
+
+
+def run_slurm(tmp_path, *command, nodes=4, **variables):
+    """Runs the script with stand-ins for SLURM's programs; returns (exit code, errors, what ran where)."""
+    programs, tape = tmp_path / "programs", tmp_path / "tape"
+    programs.mkdir()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/sh\necho node1; echo node2\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": str(nodes), "SLURM_CPUS_PER_TASK": "32"}
+    slurm |= {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_NODELIST": "node[1-4]", "TAPE": str(tape), "PATH": path}
+    call, errors = ["bash", DOCKER / "slurm.sh", *command], tmp_path / "errors"
+    with errors.open("w") as stderr:  # a file: the stand-ins that sleep would keep a pipe open
+        code = subprocess.run(call, env=os.environ | slurm | variables, stderr=stderr, check=False).returncode
+    assert not list(tmp_path.glob(".ray-token-*"))
+    return code, errors.read_text(), tape.read_text().splitlines() if tape.exists() else []
+
+
+def test_under_slurm_the_run_gets_every_core_but_the_heads(tmp_path):
+    code, _, tape = run_slurm(tmp_path)
+    assert code == 0
+    (head,) = (line for line in tape if "ray start --head" in line)
+    assert "--num-cpus=0 --num-gpus=0" in head and head.startswith("head: ")
+    assert any(line.startswith("workers: ray start --address=node1:") and "--num-cpus=32" in line for line in tape)
+    (run,) = (line for line in tape if "scripts/train.py" in line)
+    assert run.startswith("head: python ") and run.endswith("--actors.num-workers 96") and "600" in tape
+
+
+def test_under_slurm_a_program_of_yours_shares_all_nodes_and_its_exit_code_is_the_jobs(tmp_path):
+    code, _, tape = run_slurm(tmp_path, "python", "scripts/suite.py", "run", "minatar", CODE="3")
+    assert code == 3 and "head: python scripts/suite.py run minatar" in tape
+    assert any("ray start --head" in line and "--num-cpus=32" in line for line in tape)
+
+
+def test_under_slurm_a_head_that_does_not_start_ends_the_job(tmp_path):
+    code, error, tape = run_slurm(tmp_path, BROKEN="yes")
+    assert code == 1 and "Ray's head did not start on node1" in error and not any("scripts" in line for line in tape)
+
+
+def test_under_slurm_one_node_is_too_few_for_a_run(tmp_path):
+    code, error, tape = run_slurm(tmp_path, nodes=1)
+    assert code == 2 and "at least 2" in error and tape == []
 
 
 def test_no_token_is_written_into_a_file():

@@ -153,6 +153,8 @@ def test_without_git_there_is_a_reason(tmp_path, monkeypatch):
         "untracked": None,
         "reason": "the code is not the top of a git checkout",
     }
+    (root / "vendored" / "COMMIT").write_text("0123abc\n")  # as docker/Dockerfile does
+    assert git_provenance(root / "vendored")["commit"] == "0123abc"
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert "not a git repository" in git_provenance(tmp_path)["reason"]
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -44,9 +44,9 @@ def test_a_run_directory_that_a_node_does_not_see_is_refused(monkeypatch, tmp_pa
     monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
     monkeypatch.setattr(cluster, "_sees", sees)
     with pytest.raises(ConfigError, match="not seen by far; .* a local path with more than one node is refused"):
-        cluster.check_shared(tmp_path, "auto")
+        cluster.check_shared("--out", tmp_path, "auto")
     assert asked == [("head", True), ("far", True)] and list(tmp_path.iterdir()) == []
-    cluster.check_shared(tmp_path / "nowhere", None)  # an embedded Ray has one node: nothing is asked
+    cluster.check_shared("--out", tmp_path / "nowhere", None)  # an embedded Ray has one node: nothing is asked
 
 
 def test_a_node_that_has_died_meanwhile_need_not_see_it(monkeypatch, tmp_path):
@@ -58,7 +58,7 @@ def test_a_node_that_has_died_meanwhile_need_not_see_it(monkeypatch, tmp_path):
     monkeypatch.setattr(
         cluster.ray, "nodes", lambda: [{"NodeID": "0" * 56, "NodeManagerHostname": "far", "Alive": True}]
     )
-    cluster.check_shared(tmp_path, "auto")
+    cluster.check_shared("--out", tmp_path, "auto")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -92,7 +92,7 @@ from scripts import cluster, suite, suite_directory
 found, out, programs, address = suites.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 suite_directory.open_out(found, out)
 cluster.start_ray(address, num_cpus=1)
-sys.exit(0 if suite.Driver(found, out, jobs=None, ray_address=address, programs=programs).run() else 1)
+sys.exit(0 if suite.Driver(found, out, jobs=4, ray_address=address, programs=programs).run() else 1)
 """
 
 
@@ -512,3 +512,18 @@ def test_bad_arguments_are_refused_before_anything_is_made(tmp_path, arguments, 
     with pytest.raises(ConfigError, match=re.escape(message)):
         suite.main(["run", *arguments, "--out", str(tmp_path / "out")])
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name, address, num_cpus, room",
+    [
+        ("minatar", None, 2, 2),
+        ("minatar", "auto", 2, 50),  # Ray keeps the others waiting
+        ("atari57", "auto", 294, 3),  # 2 CPUs and 96 actors each
+        ("atari57", "auto", 293, 2),
+        ("atari57", "auto", 16, 1),
+    ],
+)
+def test_no_more_trials_start_than_there_are_cpus_for_their_actors(name, address, num_cpus, room, monkeypatch):
+    monkeypatch.setattr(suite.ray, "cluster_resources", lambda: {"CPU": float(num_cpus)})
+    assert suite._room(suites.load(name), address) == room
