@@ -18,7 +18,7 @@ from actors.environments import Stream
 def why_not_forked(env: gymnasium.Env) -> str | None:
     """Returns the reason why `env` cannot be put back to an earlier state, None if it can."""
     reason = states.why_not_saved(env)
-    return None if reason is None or _is_minatar(env) else f"{reason}, and so do MinAtar's games for forks"
+    return None if _is_minatar(env) else reason
 
 
 class ForkableStream(Stream):

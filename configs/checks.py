@@ -6,7 +6,7 @@ from configs.schema import Config, ConfigError
 
 
 def check(config: Config) -> None:
-    """Raises `ConfigError` with one line a problem if `config` cannot work."""
+    """Raises `ConfigError` with one line per problem if `config` cannot work."""
     rules = (_ranges, _lengths, _batches, _networks, _behaviour, _rounds)
     problems = [problem for rule in rules for problem in rule(config)]
     if problems:

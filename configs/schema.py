@@ -41,7 +41,7 @@ class NetworkConfig:
     history_length: int = 32
     """Frames in a stacked observation (H)."""
     num_channels: int = 256
-    """Planes of a convolutional latent."""
+    """Channels of the image encoder, and planes of a convolutional latent."""
     num_blocks: int = 16
     """Residual blocks in the representation after the encoder, and in the dynamics."""
     encoder: Literal["muzero", "light"] = "muzero"
@@ -81,9 +81,9 @@ class SearchConfig:
     num_simulations: int = 25
     """Simulations per decision."""
     dirichlet_fraction: float = 0.3
-    """Weight of the root noise."""
+    """`visits`: weight of the root noise."""
     dirichlet_alpha: float = 0.25
-    """Concentration of the root noise."""
+    """`visits`: concentration of the root noise."""
     temperature: float = 1.0
     """`visits`: actions are drawn from visits ** (1 / temperature)."""
     normalisation: Literal["tree", "siblings", "none"] = "tree"
@@ -215,11 +215,11 @@ class LogConfig:
     checkpoints_kept: int = 3
     """Latest checkpoints kept; the best by evaluation is kept besides."""
     checkpoint_keep_every: int | None = None
-    """Every checkpoint with a number divisible by this is kept for good; None: none is."""
+    """Every n-th checkpoint that is written is kept for good; None: none is."""
     evaluation_interval_minutes: float | None = None
     """Minutes between two greedy evaluations while training; None: only at the end."""
     evaluation_episodes: int = 20
-    """Episodes of such an evaluation."""
+    """Games of every such evaluation, and of the final score."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,8 @@ def from_dict(values: dict) -> Config:
 
 
 def _build(cls: type, values: dict, prefix: str):
+    if not isinstance(values, dict):
+        raise ConfigError(f"stored configuration {prefix or 'top level'}: {values!r}: must be an object")
     names = {field.name for field in dataclasses.fields(cls)}
     unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
     if unknown or missing:

@@ -107,7 +107,7 @@ def load(name: str) -> Suite:
     """
     path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
     if not path.is_file():
-        raise ConfigError(f"suite = {name}: must be one of {', '.join(names())}, or a .toml file that is there")
+        raise ConfigError(f"suite = {name}: must be one of {', '.join(names())}, or an existing .toml file")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -141,7 +141,7 @@ def _build(name: str, values: dict) -> Suite:
     )
 
 
-_WORDS = {str: "a text", list: "a list", int: "a whole number", dict: "a table"}
+_WORDS = {str: "a string", list: "an array", int: "an integer", dict: "a table"}
 
 
 def _table(name: str, value) -> dict:
@@ -166,7 +166,7 @@ def checked(suite: Suite) -> Suite:
         if not values or any(type(value) is not kind for value in values):
             raise ConfigError(f"{name} = {list(values)}: must be at least one {_WORDS[kind].split(' ', 1)[1]}")
         if len(set(values)) != len(values):
-            raise ConfigError(f"{name} = {list(values)}: one of them stands there twice")
+            raise ConfigError(f"{name} = {list(values)}: has duplicates")
     if suite.frames <= 0:
         raise ConfigError(f"frames = {suite.frames}: must be above 0")
     if not 0 < suite.resources.cpus < math.inf or not 0 <= suite.resources.gpus < math.inf:
@@ -193,9 +193,15 @@ def changed(settings, changes: Mapping[str, Any], prefix: str = ""):
         if rest:
             value = changed(getattr(settings, name), {rest: value}, f"{prefix}{name}.")
         elif not _fits(value, hints[name]):
-            raise ConfigError(f"{prefix}{path} = {value!r}: must be {getattr(hints[name], '__name__', hints[name])}")
+            raise ConfigError(f"{prefix}{path} = {value!r}: must be {_allowed(hints[name])}")
         settings = dataclasses.replace(settings, **{name: value})
     return settings
+
+
+def _allowed(hint) -> str:
+    if typing.get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    return getattr(hint, "__name__", str(hint))
 
 
 def _fits(value, hint) -> bool:

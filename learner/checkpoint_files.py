@@ -164,6 +164,8 @@ def newest_valid(directory: Path, read: Callable[[Path], Checkpoint]) -> tuple[C
         except CorruptCheckpoint as error:
             _logger.warning("CHECKPOINT %d IS SKIPPED, an older one is tried: %s", slot, error)
             skipped.append(slot)
+    if not skipped:
+        raise CheckpointError(f"no valid checkpoint in {directory}: none has been written yet")
     raise CheckpointError(f"no valid checkpoint in {directory}; corrupt or incomplete: {skipped}")
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from learner.metrics import cut_rows
-from learner.run_directory import writing
+from learner.run_directory import read_rows, writing
 from muzero.types import Episode
 
 
@@ -39,7 +39,5 @@ class EpisodeLog:
 
 
 def last_episodes(run_dir: Path, count: int) -> list[Episode]:
-    """Returns the last `count` finished games of a run, fewer if there were fewer."""
-    path = run_dir / "episodes.jsonl"
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [Episode(*json.loads(line)["episode"]) for line in lines[-count:]]
+    """Returns the last `count` finished games of a run, fewer if there were fewer. Raises as `read_rows`."""
+    return [Episode(*row["episode"]) for row in read_rows(run_dir / "episodes.jsonl")[-count:]]

@@ -19,7 +19,7 @@ import rich.live
 import rich.text
 
 from learner.board import Board
-from learner.run_directory import RunDirectoryError, write_atomically, writing
+from learner.run_directory import read_rows, write_atomically, writing
 
 # Events may be torn or lost where a whole machine died; on a resume the last rows of metrics.jsonl are written to
 # TensorBoard once more, which closes such a gap.
@@ -134,14 +134,9 @@ def cut_rows(path: Path, max_frames: int) -> list[dict]:
 
     Raises RunDirectoryError for a whole line that is no row.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    try:
-        rows = [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise RunDirectoryError(f"{path} is damaged: {error}; take the bad line out to go on") from error
-    kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row["num_frames"] <= max_frames]
-    write_atomically(path, "".join(f"{line}\n" for line, _ in kept))
-    return [row for _, row in kept]
+    kept = [row for row in read_rows(path) if row["num_frames"] <= max_frames]
+    write_atomically(path, "".join(f"{json.dumps(row)}\n" for row in kept))
+    return kept
 
 
 class MeanAccumulator:

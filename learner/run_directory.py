@@ -3,7 +3,9 @@
     <run>/config.json         every setting, fixed for the life of the run
           provenance.json     a list: one record of the start, one of every resume
           lock                held (flock) while a process trains here
-          metrics.jsonl       one row an interval
+          metrics.jsonl       one row per interval
+          episodes.jsonl      every whole game as played
+          nonfinite-*.npz     the batch that stopped the run
           tensorboard/  checkpoints/  evaluations/  logs/
 
 Paths are made absolute once, here: Ray workers and Orbax do not share our working directory.
@@ -62,6 +64,18 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunDirectoryError(f"{path} is damaged, it is no JSON: {error}") from error
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Returns the whole rows of a .jsonl file, none if there is no file; a run that trains may have written half a row.
+
+    Raises RunDirectoryError for a whole line that is no row.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is damaged: {error}; take the bad line out to go on") from error
 
 
 def _write_temporary(path: Path, text: str) -> Path:
@@ -156,6 +170,15 @@ class RunDirectory:
         *earlier, last = _read_json(self.provenance_file)
         records = [*earlier, last | {"jax_devices": list(devices)}]
         write_atomically(self.provenance_file, json.dumps(records, indent=2) + "\n")
+
+    def withdraw(self) -> None:
+        """Takes back what `create` has made, so that the directory can be used again. Call it while holding the lock.
+
+        Does nothing once something has been recorded.
+        """
+        if self.is_empty() and not any(self.checkpoints.glob("*")):
+            self.config_file.unlink()
+            self.provenance_file.unlink()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

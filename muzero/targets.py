@@ -37,7 +37,7 @@ def td_lambda_targets(
 
 
 def importance_ratio(target_prob: Array, behaviour_prob: Array, clip_threshold: float) -> Array:
-    """Returns min(clip, π/μ), formed in logarithms so that a tiny μ cannot overflow."""
+    """Returns min(clip, π/μ) [T] of π(a_t) and μ(a_t) [T], formed in logarithms so that a tiny μ cannot overflow."""
     log_ratio = jnp.log(target_prob) - jnp.log(behaviour_prob)
     return jnp.exp(jnp.minimum(jnp.log(clip_threshold), log_ratio))
 

@@ -42,11 +42,6 @@ def push(buffer: ValueBuffer, head_params: Tree, num_updates: Array | int = 0) -
     )
 
 
-def num_filled(buffer: ValueBuffer) -> Array:
-    """Returns how many slots hold a head, [] int32."""
-    return jnp.minimum(buffer.num_pushed, buffer.push_update.shape[0])
-
-
 def newest_and_oldest(buffer: ValueBuffer) -> tuple[Array, Array]:
     """Returns the slots, [] each, of the head pushed last and of the one replaced next; meaningless while empty."""
     size = buffer.push_update.shape[0]

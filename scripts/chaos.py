@@ -17,6 +17,7 @@ from typing import NamedTuple
 import tyro
 
 from configs.schema import ConfigError
+from scripts import commands
 from scripts.exit_codes import ExitCode
 from scripts.faults.registry import FAULTS, Fault, Outcome
 
@@ -94,9 +95,14 @@ def main(argv: list[str]) -> int:
     if unknown := set(options.only) - faults.keys():
         raise ConfigError(f"--only {' '.join(sorted(unknown))}: no such fault; there are {', '.join(faults)}")
     chosen = [fault for name, fault in faults.items() if name in (options.only or faults)]
+    chosen = [fault for fault in chosen if fault.is_quick or not options.quick]
+    if not chosen:
+        raise ConfigError(f"--only {' '.join(options.only)}: none of them is quick; leave out --quick")
+    if options.out is not None:
+        commands.make_folder("--out", options.out.parent)
     rows = []
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}", flush=True)
-    for fault in (fault for fault in chosen if fault.is_quick or not options.quick):
+    for fault in chosen:
         started = time.monotonic()
         rows.append(inject(fault))
         held = "held" if rows[-1].outcome.held else "NOT HELD"
@@ -107,6 +113,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from scripts import commands
-
     sys.exit(commands.run(main))

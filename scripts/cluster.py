@@ -111,7 +111,7 @@ def require_devices(device: str, num_workers: int, amount: float) -> None:
     there = ray.cluster_resources().get(device.upper(), 0.0)
     if device != "cpu" and there < num_workers * amount:
         raise ConfigError(
-            f"actors.device = {device}: {num_workers} workers need {num_workers * amount:g}, Ray finds {there:g} here"
+            f"actors.device = {device}: {num_workers} worker(s) need {num_workers * amount:g}, Ray finds {there:g} here"
         )
 
 

@@ -134,6 +134,13 @@ def make_folder(name: str, path: Path) -> None:
         raise ConfigError(f"{name} {path}: {error}") from error
 
 
+def make_folder_of(name: str, file: Path) -> None:
+    """Makes the folder of a file for output. Raises `ConfigError` if option `name` cannot be one."""
+    make_folder(name, file.parent)
+    if file.is_dir():
+        raise ConfigError(f"{name} {file}: is a directory, must be a file")
+
+
 def open_run(path: str | Path) -> tuple[RunDirectory, Config]:
     """Returns an existing run and its configuration."""
     directory = RunDirectory.open(path)
@@ -155,7 +162,11 @@ def train_new(
     except OSError as error:
         raise ConfigError(f"--run-dir {path}: {error}") from error
     with directory.lock():
-        return _train(config, directory, Start(load_params=load_params, ray_address=ray_address), ray_address)
+        try:
+            return _train(config, directory, Start(load_params=load_params, ray_address=ray_address), ray_address)
+        except ConfigError:  # what only a running Ray can tell; nothing has been learned
+            directory.withdraw()
+            raise
 
 
 def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str | None) -> int:

@@ -17,7 +17,7 @@ from typing import Annotated
 import tyro
 
 from configs.schema import Config, ConfigError
-from learner.run_directory import RunDirectory
+from learner.run_directory import RunDirectory, read_rows
 from scripts import commands
 from scripts.exit_codes import ExitCode
 
@@ -44,9 +44,7 @@ def names(directories: list[RunDirectory]) -> list[str]:
 
 def curve_rows(name: str, directory: RunDirectory, config: Config) -> list[dict]:
     """Returns one row per logged row of a run in which a game was finished. Raises `ConfigError` if there is none."""
-    text = directory.metrics_file.read_text(encoding="utf-8") if directory.metrics_file.exists() else ""
-    rows = [json.loads(line) for line in text.split("\n")[:-1]]  # a run that trains may have written half a line
-    found = [row for row in rows if "episode/return" in row]
+    found = [row for row in read_rows(directory.metrics_file) if "episode/return" in row]
     if not found:
         raise ConfigError(f"{directory.path}: no game has been finished yet")
     identity = _identity(name, config)
@@ -93,7 +91,11 @@ def plot(rows: list[dict], path: Path) -> None:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="curves.py", args=argv, description=__doc__)
+    if not options.run_dirs:
+        raise ConfigError("give at least one run directory")
     runs = [commands.open_run(path) for path in options.run_dirs]
+    if len({directory.path.resolve() for directory, _ in runs}) < len(runs):
+        raise ConfigError(f"{' '.join(map(str, options.run_dirs))}: one of these runs stands there twice")
     runs = [(name, *run) for name, run in zip(names([directory for directory, _ in runs]), runs, strict=True)]
     commands.make_folder("--out", options.out.parent)
     curves = [row for run in runs for row in curve_rows(*run)]

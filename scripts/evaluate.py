@@ -16,6 +16,7 @@ from configs.schema import ConfigError
 from scripts import commands, process
 from scripts.exit_codes import ExitCode
 
+NUM_EPISODES = 200
 NUM_FINAL_EPISODES = 200  # of the paper's score
 
 
@@ -27,13 +28,13 @@ class Options:
     """Directory of the run; it may be training."""
     checkpoint: str = "latest"
     """`latest`, `best` (by the evaluations made while training) or a number of updates."""
-    episodes: int = 200
-    """`greedy`: whole games to play."""
+    episodes: int | None = None
+    """`greedy`: whole games to play; 200 unless given."""
     protocol: Literal["greedy", "training-final-200"] = "greedy"
     """`greedy`: fresh games, no root noise, most visited action, lives ignored; `training-final-200`: the paper's
     score, the last 200 whole games of the actors as played."""
     out: Path | None = None
-    """Where the JSON goes. Default: evaluations/ of the run."""
+    """Where the JSON goes. Default: evaluations/ of the run, `greedy-<updates>-<games>.json`."""
     video: Path | None = None
     """An .mp4 of one greedy game in its real colours, with value and visit probabilities beside it."""
 
@@ -46,24 +47,29 @@ def main(argv: list[str]) -> int:
 
     directory, config = commands.open_run(options.run_dir)
     commands.check_environment(config)
-    if options.out is not None and options.out.is_dir():
-        raise ConfigError(f"--out {options.out}: is a directory, must be a file")
-    if options.protocol != "greedy" and options.checkpoint != "latest":
-        raise ConfigError(f"--checkpoint {options.checkpoint}: not with {options.protocol}: games of many checkpoints")
+    if options.protocol != "greedy" and (options.checkpoint != "latest" or options.episodes is not None):
+        raise ConfigError(f"{options.protocol}: not with --checkpoint or --episodes: its games are of many checkpoints")
     if options.video is not None:
         video.check(config, options.video)
+    for name, file in (("--out", options.out), ("--video", options.video)):
+        if file is not None:
+            commands.make_folder_of(name, file)
     if options.protocol == "greedy":
+        num_episodes = NUM_EPISODES if options.episodes is None else commands.positive("--episodes", options.episodes)
         params, step = evaluation.load_params(directory, commands.checkpoint_name(options.checkpoint))
         result = evaluation.evaluate_params(
             config,
             params,
-            num_episodes=commands.positive("--episodes", options.episodes),
+            num_episodes=num_episodes,
             seed=evaluation.evaluation_seed(config.seed),
             checkpoint=step,
         )
+        name = f"greedy-{step}-{num_episodes}"
     else:
-        result = evaluation.score_final_episodes(config, directory, NUM_FINAL_EPISODES)
-    path = evaluation.write_result(directory, result, name=f"{options.protocol}-{options.checkpoint}", out=options.out)
+        result, name = evaluation.score_final_episodes(config, directory, NUM_FINAL_EPISODES), options.protocol
+        if len(result["returns"]) < NUM_FINAL_EPISODES:
+            print(f"only {len(result['returns'])} games have been finished: not the paper's score", file=sys.stderr)
+    path = evaluation.write_result(directory, result, name=name, out=options.out)
     shown = {key: value for key, value in result.items() if key != "returns"} | {"games": len(result["returns"])}
     print(json.dumps(shown, indent=2))
     print(f"written to {path}")

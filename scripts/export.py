@@ -29,7 +29,7 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="export.py", args=argv, description=__doc__)
-    commands.make_folder("--out", options.out.parent)
+    commands.make_folder_of("--out", options.out)
     from scripts import exported
 
     exported.export_agent(options.run_dir, options.out, commands.checkpoint_name(options.checkpoint))

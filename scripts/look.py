@@ -1,10 +1,8 @@
 """Looks into the agent of a run: its search, what its model imagines, and how value-equivalent the model is.
 
-    python scripts/look.py tree RUN_DIR --out FILE.svg       # the search tree of one state
-    python scripts/look.py imagine RUN_DIR --out FILE.png    # imagined values and rewards against what happened
-    python scripts/look.py audit RUN_DIR --out DIR           # values of the stored past policies against real returns
-
-Not `inspect.py`: started from scripts/, Python would take that for its own module `inspect`.
+python scripts/look.py tree RUN_DIR --out FILE.svg       # the search tree of one state
+python scripts/look.py imagine RUN_DIR --out FILE.png    # imagined values and rewards against what happened
+python scripts/look.py audit RUN_DIR --out DIR           # values of the stored past policies against real returns
 """
 
 import dataclasses
@@ -91,7 +89,7 @@ def _tree(options: Tree) -> None:
     from scripts.inspection import stored, tree
 
     checkpoint = stored.load(options.run_dir, options.checkpoint)
-    commands.make_folder("--out", options.out.parent)
+    commands.make_folder_of("--out", options.out)
     found, names = tree.searched(checkpoint, seed=options.seed, step=options.step)
     title = f"{_title(checkpoint)}, game {options.seed}, decision {options.step}"
     options.out.write_text(tree.draw(found, names, title), encoding="utf-8")
@@ -105,7 +103,7 @@ def _imagine(options: Imagine) -> None:
     from scripts.inspection import imagine, stored
 
     checkpoint = stored.load(options.run_dir, options.checkpoint)
-    commands.make_folder("--out", options.out.parent)
+    commands.make_folder_of("--out", options.out)
     num_steps = options.steps or checkpoint.config.loss.num_unroll_steps
     imagined = imagine.imagine(checkpoint, seed=options.seed, num_steps=num_steps)
     imagine.plot(options.out, imagined, f"{_title(checkpoint)}, game {options.seed}")

@@ -1,6 +1,6 @@
 """The memory of a run over time: trains a preset and samples every process of it, as CSV and as a plot.
 
-    python scripts/memory.py PRESET --minutes 30 --out results/memory [--run-dir DIR]
+    python scripts/memory.py PRESET --minutes 30 --out results/memory --run-dir DIR
 
 Ends with exit code 1 if a process that lived from minute 5 to the end grew by 2 % or more, or if anything was compiled
 after minute 5.
@@ -58,7 +58,8 @@ def record(command: list[str]) -> list[Sample]:
         samples += [Sample(minutes, *process) for process in family(program.pid)]
         time.sleep(SAMPLE_SECONDS)
     if program.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with exit code {program.returncode}")
+        print(f"error: {' '.join(command)} ended with exit code {program.returncode}", file=sys.stderr)
+        raise SystemExit(program.returncode)
     return samples
 
 
@@ -134,6 +135,9 @@ def write(samples: list[Sample], out: Path) -> None:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, args=argv, prog="memory.py", description=__doc__)
+    if options.minutes < 2 * WARM_UP_MINUTES:
+        print(f"error: --minutes = {options.minutes:g}: must be at least {2 * WARM_UP_MINUTES:g}, half is warm-up")
+        return 2
     train = Path(__file__).parent / "train.py"
     command = [sys.executable, str(train), options.preset, "--run-dir", str(options.run_dir)]
     only_time = ["--stop.minutes", str(options.minutes), "--stop.num-frames", "None", "--stop.num-updates", "None"]

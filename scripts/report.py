@@ -15,7 +15,7 @@ from typing import Annotated
 import tyro
 
 from configs.schema import ConfigError
-from scripts import commands, results
+from scripts import commands, results, suite_directory
 from scripts.exit_codes import ExitCode
 
 _PLAIN_ARM = "muzero"
@@ -43,7 +43,9 @@ def choose(name: str, given: str | None, present: list[str], preferred: tuple[st
     Raises `ConfigError` if there is none, or `given` is not there.
     """
     if given is not None and given not in present:
-        raise ConfigError(f"--{name} {given}: not in the file; it has {', '.join(present) or 'none'}")
+        raise ConfigError(
+            f"--{name} {given}: nothing to compare by in this file; it has {', '.join(present) or 'none'}"
+        )
     if not present:
         raise ConfigError(f"--{name}: the file has no row of kind {', '.join(results.FINAL_KINDS)}")
     return given or next((value for value in preferred if value in present), present[0])
@@ -63,8 +65,10 @@ def main(argv: list[str]) -> int:
 
     compared = report_tables.compare(rows, kind, baseline, options.resamples)
     lines = [
+        *suite_directory.what_is_missing(options.results, results.Results(comments, rows)),
         f"{len(compared.games)} games, arms {', '.join(compared.arms)}; score: {results.KINDS[kind]}.",
         f"{len(compared.compared)} games count, {len(compared.normalised)} of them have a normalised score.",
+        *(() if len(compared.arms) > 1 else ("Only one arm: nothing to compare it with.",)),
         *comments,
     ]
     tables = report_tables.tables(compared)

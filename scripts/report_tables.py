@@ -87,7 +87,8 @@ def _counts(compared: Comparison, game: str) -> str:
         return "no: not learned, no evidence"
     if game not in compared.compared:
         return "no: an arm has no score"
-    return "yes" if game in compared.normalised else "yes, raw scores only"
+    checked = "" if compared.learned[game] else ", not checked against random play"
+    return f"yes{checked}" if game in compared.normalised else f"yes, raw scores only{checked}"
 
 
 def _interval(estimate: Estimate | None) -> tuple:

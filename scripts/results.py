@@ -77,14 +77,14 @@ def write(path: Path, results: Results) -> None:
 def read(path: Path) -> Results:
     """Returns the results in a file. Raises `ConfigError` naming line, column and what is allowed."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     count = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
     table = list(csv.reader(lines[count:]))
     if not table or tuple(table[0]) != Row._fields:
         raise ConfigError(f"{path}: the header must be {','.join(Row._fields)}; scripts/results.py has the format")
-    rows = tuple(_row(f"{path} line {count + 2 + n}", cells) for n, cells in enumerate(table[1:]))
+    rows = tuple(_row(f"{path} line {count + 2 + n}", cells) for n, cells in enumerate(table[1:]) if cells)
     _check(path, rows)
     return Results(tuple(line.lstrip("# ") for line in lines[:count]), rows)
 
@@ -118,8 +118,10 @@ def _number(where: str, name: str, text: str, kind: type):
 def _check(path: Path, rows: tuple[Row, ...]) -> None:
     """Raises `ConfigError` for rows that do not belong together."""
     suites = {row.suite for row in rows}
-    if len(suites) != 1:
-        raise ConfigError(f"{path}: suite = {', '.join(sorted(suites)) or 'none'}: a file holds exactly one suite")
+    if not suites:
+        raise ConfigError(f"{path}: has no rows: no trial has finished yet")
+    if len(suites) > 1:
+        raise ConfigError(f"{path}: suite = {', '.join(sorted(suites))}: a file holds exactly one suite")
     seen: set[tuple] = set()
     for row in rows:
         identity = (row.game, row.arm, row.seed, row.kind, row.frames if row.kind == CURVE else None)

@@ -22,7 +22,7 @@ class Options:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Directory of the run."""
     stop: StopConfig = StopConfig()
-    """Limits in place of the run's own; those that are not given stay, None takes one away."""
+    """New limits. One that is not given stays as the run has it; None takes it away."""
     ray_address: str | None = None
     """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
     max_restarts: int = 0
@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
     options = parse()
     _, stored = commands.open_run(options.run_dir)
     options = parse(default=dataclasses.replace(options, stop=stored.stop))
+    supervise.check(options.max_restarts)
     process.keep_heap()
     if options.max_restarts:
         again = supervise.without(argv, supervise.OPTION)

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 
 from configs.presets import PRESETS
@@ -34,22 +35,31 @@ def carried_over(suite: Suite, out: Path) -> tuple[list[str], dict[Trial, list[r
     if not file.exists():
         return [], {}
     found = results.read(file)
-    stated = [comment.removeprefix(SUITE) for comment in found.comments if comment.startswith(SUITE)]
-    if not stated:
+    if (stated := _stated(file, found)) is None:
         raise ConfigError(f"{file}: does not say which suite it is of; choose another directory")
-    _require_same(file, stated[0], suite)
+    _require_same(file, stated, suite)
     rows = collections.defaultdict(list)
     for row in found.rows:
         rows[Trial(row.game, row.arm, row.seed)].append(row)
     return [comment for comment in found.comments if comment.startswith(COMMIT)], dict(rows)
 
 
-def _require_same(file: Path, text: str, suite: Suite) -> None:
-    """Raises `ConfigError` unless `suite` is the one that `text` states, or that with more games or seeds."""
+def _stated(file: Path, found: results.Results) -> dict | None:
+    """Returns what a file of results says of its suite, None if it says nothing. Raises `ConfigError` if damaged."""
+    texts = [comment.removeprefix(SUITE) for comment in found.comments if comment.startswith(SUITE)]
+    return _parsed(file, texts[0]) if texts else None
+
+
+def _parsed(file: Path, text: str) -> dict:
     try:
-        stated, wanted = dict(json.loads(text)), identity(suite)
+        return dict(json.loads(text))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{file}: damaged, what it says of its suite is no JSON: {error}") from error
+
+
+def _require_same(file: Path, stated: dict, suite: Suite) -> None:
+    """Raises `ConfigError` unless `suite` is the one that is stated, or that with more games or seeds."""
+    wanted = identity(suite)
     grown = {name: wanted[name] for name in ("games", "seeds") if set(stated.get(name, ())) < set(wanted[name])}
     if changes := differences(stated | grown, wanted):
         raise ConfigError(f"{file}: of another suite ({'; '.join(changes)}); choose another directory")
@@ -64,6 +74,16 @@ def identity(suite: Suite) -> dict:
     return json.loads(json.dumps(values))
 
 
+def what_is_missing(file: Path, found: results.Results) -> list[str]:
+    """Returns a line if a file of results lacks trials of the suite that it states."""
+    if (stated := _stated(file, found)) is None:
+        return []
+    num_planned = math.prod(len(stated[name]) for name in ("games", "seeds", "arms"))
+    num_found = len({(row.game, row.arm, row.seed) for row in found.rows})
+    line = f"{num_found} of {num_planned} trials are in the file: nothing can be concluded yet."
+    return [line] if num_found < num_planned else []
+
+
 def open_out(suite: Suite, out: Path) -> None:
     """Makes the directory of a suite, or raises `ConfigError` if it is another's."""
     carried_over(suite, out)
@@ -71,7 +91,7 @@ def open_out(suite: Suite, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         if file.exists():
-            _require_same(file, file.read_text(encoding="utf-8"), suite)
+            _require_same(file, _parsed(file, file.read_text(encoding="utf-8")), suite)
         write_atomically(file, json.dumps(identity(suite), indent=2) + "\n")
     except OSError as error:
         raise ConfigError(f"--out {out}: {error}") from error

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from configs.schema import ConfigError
 from scripts import process
 from scripts.exit_codes import RESTARTABLE, ExitCode
 
@@ -33,6 +34,12 @@ def without(argv: Sequence[str], option: str) -> list[str]:
             kept.append(argument)
         skip = is_option and not has_value
     return kept
+
+
+def check(max_restarts: int) -> None:
+    """Raises `ConfigError` for a number of restarts that cannot be."""
+    if max_restarts < 0:
+        raise ConfigError(f"--max-restarts = {max_restarts}: must be 0 or above")
 
 
 def supervise(first: Sequence[str], run_dir: Path, resume_options: Sequence[str], max_restarts: int) -> int:

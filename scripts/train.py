@@ -32,7 +32,7 @@ class Options:
     max_restarts: int = 0
     """Times the learner is restarted from its last checkpoint after it died; see scripts/exit_codes.py."""
     dry_run: bool = False
-    """Resolve and check everything, print the configuration as JSON, start nothing."""
+    """Resolve and check every setting, print them as JSON, start nothing."""
 
 
 def parse(argv: list[str]) -> tuple[str, Options]:
@@ -48,6 +48,7 @@ def main(argv: list[str]) -> int:
     process.keep_heap()
     config = workload.resolve(options.config, options.ray_address)
     check(config)
+    supervise.check(options.max_restarts)
     spec = commands.check_environment(config)
     commands.check_machine(config)
     load_params = commands.initial_params(config, spec, options.init_from)

@@ -28,7 +28,7 @@ class Share(NamedTuple):
 def share_cores(config: Config, num_cores: int) -> Share:
     """Returns the automatic choice for a machine with `num_cores` cores.
 
-    One worker a core beside the learner's: two pinned processes search half as much again as one on two cores
+    One worker a core beside the learner's: two pinned processes search 1.4 times as much as one on two cores
     (`scripts/benchmark.py actors`). In lockstep learner and actors take turns, and nothing is reserved. Together the
     workers of a learner process bring one batch, or as much of it as divides it.
     """

@@ -29,6 +29,13 @@ def test_the_dictionary_is_complete_and_nested():
     }  # fmt: skip
 
 
+def test_what_is_no_object_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"top level: \[\]: must be an object"):
+        from_dict([])
+    with pytest.raises(ConfigError, match=r"search\.: 3: must be an object"):
+        from_dict(to_dict(Config()) | {"search": 3})
+
+
 @pytest.mark.parametrize("place", [(), ("search",), ("stop",)], ids=str)
 def test_an_unknown_field_is_refused_by_name(place):
     values = copy.deepcopy(to_dict(Config()))

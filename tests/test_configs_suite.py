@@ -125,14 +125,14 @@ def test_resources_have_defaults_and_can_be_given(good, tmp_path):
     [
         ("preset = ", "preset == ", "not TOML"),
         ('"minatar"', '"atari"', "preset = atari: must be one of atari-paper"),
-        ('preset = "minatar"', "", "preset is missing: must be a text"),
+        ('preset = "minatar"', "", "preset is missing: must be a string"),
         ("preset", "presets", "presets: no such field; there are preset, games"),
-        ("[1, 2]", '["1"]', "seeds = ['1']: must be at least one whole number"),
-        ("[1, 2]", "[]", "seeds = []: must be at least one whole number"),
-        ("[1, 2]", "[1, 1]", "seeds = [1, 1]: one of them stands there twice"),
+        ("[1, 2]", '["1"]', "seeds = ['1']: must be at least one integer"),
+        ("[1, 2]", "[]", "seeds = []: must be at least one integer"),
+        ("[1, 2]", "[1, 1]", "seeds = [1, 1]: has duplicates"),
         ("[1, 2]", "[-1]", "seed = -1: must lie in [0, 2**32)"),
-        ("[1, 2]", "3", "seeds = 3: must be a list"),
-        ("1000", "1.5", "frames = 1.5: must be a whole number"),
+        ("[1, 2]", "3", "seeds = 3: must be an array"),
+        ("1000", "1.5", "frames = 1.5: must be an integer"),
         ("1000", "0", "frames = 0: must be above 0"),
         (
             "value_buffer.push_interval",
@@ -150,7 +150,11 @@ def test_resources_have_defaults_and_can_be_given(good, tmp_path):
         ("[settings]", "[resources]\ncpus = 0\n[settings]", "cpus must be above 0"),
         ("[settings]", "[audit]\nnum_rollouts = 1\n[settings]", "num_rollouts must be at least 2"),
         ("[settings]", "[audit]\nnum_heads = 1\n[settings]", "audit.num_heads: no such field"),
-        ("[settings]", '[resources]\nactors = "far"\n[settings]', "resources.actors = 'far': must be"),
+        (
+            "[settings]",
+            '[resources]\nactors = "far"\n[settings]',
+            "resources.actors = 'far': must be one of embedded, cluster",
+        ),
     ],
 )
 def test_a_bad_suite_is_refused_in_one_line(tmp_path, old, new, message):

@@ -50,7 +50,7 @@ def test_the_pages_hold_command_lines():
 @pytest.mark.parametrize("page, program, arguments", LINES, ids=[f"{line[1]}-{n}" for n, line in enumerate(LINES)])
 def test_every_command_line_parses(page, program, arguments, stop_when_parsed):
     main = importlib.import_module(f"scripts.{program}").main
-    if arguments == ["--help"]:
+    if "--help" in arguments:
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == 0

@@ -47,7 +47,7 @@ def test_ring_order_is_literal():
         buffer = value_buffer.push(buffer, {"w": jnp.asarray(10.0 + i)}, 50 * (i + 1))
         assert buffer.head_params["w"].tolist() == slots
     assert buffer.push_update.tolist() == [350, 250, 300]
-    assert int(buffer.num_pushed) == 7 and int(value_buffer.num_filled(buffer)) == 3
+    assert int(buffer.num_pushed) == 7
 
 
 @pytest.mark.parametrize("num_pushes", [0, 1, SIZE - 1, SIZE, SIZE + 1, 2 * SIZE, 3 * SIZE + 2])
@@ -60,14 +60,14 @@ def test_contents_equal_the_oracle(num_pushes):
     np.testing.assert_array_equal(buffer.head_params["w"][filled], slots[filled])
     np.testing.assert_array_equal(buffer.push_update, update)
     np.testing.assert_array_equal(value_buffer.filled_mask(buffer), filled)
-    assert int(value_buffer.num_filled(buffer)) == len(ring.filled()) == min(num_pushes, SIZE)
+    assert len(ring.filled()) == min(num_pushes, SIZE)
 
 
 def test_init_is_empty_and_keeps_dtypes():
     buffer = value_buffer.init({"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones((), jnp.int32)}, 4)
     assert buffer.head_params["a"].shape == (4, 2) and buffer.head_params["a"].dtype == jnp.bfloat16
     assert buffer.head_params["b"].shape == (4,) and buffer.head_params["b"].dtype == jnp.int32
-    assert buffer.push_update.tolist() == [-1] * 4 and int(value_buffer.num_filled(buffer)) == 0
+    assert buffer.push_update.tolist() == [-1] * 4
 
 
 def test_filling_neither_recompiles_nor_grows():

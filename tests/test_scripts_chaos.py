@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.schema import ConfigError
 from scripts import chaos
 from scripts.faults.registry import Fault, Outcome
 
@@ -50,3 +51,8 @@ def test_the_readme_shows_the_table_that_the_harness_wrote():
     assert shown == (root / "results" / "chaos.md").read_text() != ""
     assert "| NO |" not in shown
     assert {line.split(" | ")[0].removeprefix("| ") for line in shown.splitlines()[2:]} <= set(FAULTS)
+
+
+def test_slow_faults_alone_are_no_quick_ones():
+    with pytest.raises(ConfigError, match="--only sigterm: none of them is quick; leave out --quick"):
+        chaos.main(["--only", "sigterm", "--quick"])

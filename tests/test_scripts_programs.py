@@ -686,6 +686,22 @@ def test_resume_can_change_nothing_but_the_end(smoke, call):
     assert code == 2 and "--learner.batch-size" in error
 
 
+@pytest.mark.parametrize("program, arguments", [(train, ["smoke", "--dry-run"]), (resume, ["{run}"])])
+def test_a_negative_number_of_restarts_is_refused(smoke, call, program, arguments):
+    code, output, error = call(program, *(word.format(run=smoke[0]) for word in arguments), "--max-restarts", "-3")
+    assert (code, output, error) == (2, "", "error: --max-restarts = -3: must be 0 or above\n")
+
+
+def test_a_run_that_ray_refuses_leaves_its_directory_free(smoke, call, tmp_path, monkeypatch):
+    def refuse(*args, **settings):
+        raise ConfigError("no such device")
+
+    monkeypatch.setattr(commands, "_train", refuse)
+    for _ in range(2):
+        code, _, error = call(train, "smoke", "--run-dir", tmp_path / "run")
+        assert (code, error) == (2, "error: no such device\n")
+
+
 def test_resume_keeps_a_limit_that_is_not_given_and_takes_away_one_that_is_none(smoke, monkeypatch):
     stops = []
     monkeypatch.setattr(commands, "resume", lambda path, stop, *_, **__: stops.append(stop) or 0)
@@ -745,6 +761,19 @@ def test_runs_of_one_seed_are_told_apart(tmp_path):
     directories = [RunDirectory(tmp_path / name) for name in ("a/run", "b/run", "c")]
     assert curves.names(directories) == ["a/run", "b/run", "c"]
     assert curves.names(directories[:1]) == ["run"]
+
+
+def test_curves_of_nothing_of_one_run_twice_and_of_a_damaged_run_are_refused(smoke, call, tmp_path):
+    shutil.copytree(smoke[0], tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write("{bad}\n")
+    for runs, message in (
+        ((), "give at least one run directory"),
+        ((smoke[0], smoke[0]), "one of these runs stands there twice"),
+        ((tmp_path / "run",), "is damaged: .*; take the bad line out to go on"),
+    ):
+        code, _, error = call(curves, *runs, "--out", tmp_path / "mine")
+        assert code == 2 and re.search(message, error) and len(error.splitlines()) == 1
 
 
 def test_curves_of_a_run_without_a_game_are_refused(smoke, call, tmp_path):
@@ -817,7 +846,7 @@ def test_only_the_last_200_games_count(smoke, call, tmp_path):
     games = [json.dumps({"num_frames": n, "episode": [float(n), 5, 20]}) + "\n" for n in range(250)]
     (path / "episodes.jsonl").write_text("".join(games))
     assert call(evaluate, path, "--protocol", "training-final-200")[0] == 0
-    result = json.loads((path / "evaluations" / "training-final-200-latest.json").read_text())
+    result = json.loads((path / "evaluations" / "training-final-200.json").read_text())
     assert result["returns"] == [float(n) for n in range(50, 250)]
     assert result["mean"] == 149.5 and result["standard_error"] == pytest.approx(57.88 / 200**0.5, rel=1e-3)
 
@@ -831,12 +860,15 @@ def test_only_the_last_200_games_count(smoke, call, tmp_path):
         (("--episodes", "0"), "--episodes = 0: must be above 0"),
         (("--video", "game.gif"), r"--video game\.gif: must end in \.mp4"),
         (("--out", "."), r"--out \.: is a directory, must be a file"),
-        (("--protocol", "training-final-200", "--checkpoint", "8"), "--checkpoint 8: not with training-final-200"),
+        (("--protocol", "training-final-200", "--checkpoint", "8"), "training-final-200: not with --checkpoint or"),
+        (("--protocol", "training-final-200", "--episodes", "5"), "training-final-200: not with --checkpoint or"),
+        (("--out", "file/x.json"), r"--out file: .*File exists"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
 )
 def test_evaluate_refuses_in_one_line(smoke, call, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     code, output, error = call(evaluate, smoke[0], *arguments)
     assert (code, output) == (2, "")
     (line,) = error.splitlines()

@@ -502,7 +502,7 @@ def test_a_dry_run_prints_the_commands_and_starts_nothing(tmp_path, capsys):
     [
         (["nothing"], "suite = nothing: must be one of"),
         (["minatar", "--games", "MinAtar/Pong-v1"], "env.name = MinAtar/Pong-v1: unknown environment"),
-        (["minatar", "--seeds", "4", "4"], "seeds = [4, 4]: one of them stands there twice"),
+        (["minatar", "--seeds", "4", "4"], "seeds = [4, 4]: has duplicates"),
         (["minatar", "--jobs", "0"], "--jobs = 0: must be above 0"),
         (["atari57", "--games", "pong"], "suite atari57: its actors need a cluster; give --ray-address"),
         (["minatar", "--ray-address", "127.0.0.1:1"], "--ray-address 127.0.0.1:1: no Ray cluster answers there"),
