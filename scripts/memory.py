@@ -136,7 +136,8 @@ def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, args=argv, prog="memory.py", description=__doc__)
     if options.minutes < 2 * WARM_UP_MINUTES:
-        print(f"error: --minutes = {options.minutes:g}: must be at least {2 * WARM_UP_MINUTES:g}, half is warm-up")
+        least = f"must be at least {2 * WARM_UP_MINUTES:g}, of which {WARM_UP_MINUTES:g} are warm-up"
+        print(f"error: --minutes = {options.minutes:g}: {least}", file=sys.stderr)
         return 2
     train = Path(__file__).parent / "train.py"
     command = [sys.executable, str(train), options.preset, "--run-dir", str(options.run_dir)]
