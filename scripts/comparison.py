@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import wilcoxon
+from scipy.stats import t, wilcoxon
 
 from actors.scores import scale
-from scripts.results import RANDOM, Row
+from scripts.results import Row
 
 NUM_STANDARD_ERRORS = 5.0  # by which the baseline has to beat the random policy for a game to count
 _SEED = 0  # of the bootstrap
@@ -60,20 +60,18 @@ def _cell(rows: list[Row]) -> Cell:
     return Cell(float(np.mean(scores)), error, {row.seed: row.score for row in rows})
 
 
-def beats_random(rows: Iterable[Row], cell: Cell | None, game: str, arm: str) -> bool | None:
-    """Returns whether `cell` lies 5 standard errors above the random policy, None without its scores.
-
-    Args:
-      rows: of the file.
-      cell: of `arm` on `game`.
-      game: its rows of kind `random` are those of `arm` (every arm plays the same random games).
-      arm: the baseline.
-    """
-    random = cells((row for row in rows if (row.game, row.arm) == (game, arm)), RANDOM).get((game, arm))
+def errors_above_random(cell: Cell | None, random: Cell | None) -> float | None:
+    """Returns by how many standard errors of their difference `cell` lies above `random`; None without either."""
     if random is None or cell is None or cell.standard_error is None or random.standard_error is None:
         return None
-    error = np.hypot(cell.standard_error, random.standard_error)
-    return bool(cell.mean - random.mean > NUM_STANDARD_ERRORS * error)
+    difference, error = cell.mean - random.mean, np.hypot(cell.standard_error, random.standard_error)
+    return float(difference / error) if error > 0 else float(np.inf * difference if difference else 0.0)
+
+
+def beats_random(cell: Cell | None, random: Cell | None) -> bool | None:
+    """Returns whether `cell` lies 5 standard errors above the random policy, None without the scores of both."""
+    above = errors_above_random(cell, random)
+    return None if above is None else above > NUM_STANDARD_ERRORS
 
 
 def normalised(game: str, score: float | None) -> float | None:
@@ -103,18 +101,18 @@ def means(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> np
     return np.array([[normalised(game, scores[game, arm].mean) for game in games]])
 
 
-AGGREGATES = ("median", "interquartile mean", "mean")  # over games, of the normalised score
+AGGREGATES = ("mean", "median", "interquartile mean")  # over games, of the normalised score
 
 
 def _aggregates() -> dict[str, Callable[[np.ndarray], float]]:
     """Returns rliable's aggregates of scores [seeds, games] by name."""
     _, metrics = _rliable()
-    functions = (metrics.aggregate_median, metrics.aggregate_iqm, metrics.aggregate_mean)
+    functions = (metrics.aggregate_mean, metrics.aggregate_median, metrics.aggregate_iqm)
     return dict(zip(AGGREGATES, functions, strict=True))
 
 
 def aggregate(runs: np.ndarray | None, mean: np.ndarray, resamples: int) -> dict[str, Estimate]:
-    """Returns median, interquartile mean and mean over games with stratified-bootstrap intervals.
+    """Returns mean, median and interquartile mean over games with stratified-bootstrap intervals.
 
     Args:
       runs: [seeds, games], or None; the interquartile mean is then that of the games' means.
@@ -154,6 +152,28 @@ def mean_difference(runs: np.ndarray, baseline: np.ndarray, resamples: int) -> E
     compute = lambda x, y: np.array([np.mean(x) - np.mean(y)])
     values, bounds = _estimates([runs, baseline], compute, resamples)
     return Estimate(float(values[0]), (float(bounds[0, 0]), float(bounds[1, 0])))
+
+
+def welch(scores: list[np.ndarray], baseline: list[np.ndarray]) -> Estimate | None:
+    """Returns the mean over games of the difference of two arms' means, with its t interval over independent seeds.
+
+    Degrees of freedom are those of Welch and Satterthwaite; for one game it is Welch's interval. None with fewer than
+    two seeds anywhere, or where no seed differs from another.
+
+    Args:
+      scores: of the arm, [seeds] a game.
+      baseline: likewise; seeds need not be as many.
+    """
+    groups = [*scores, *baseline]
+    if not groups or min(map(len, groups)) < 2:
+        return None
+    variances = np.array([np.var(group, ddof=1) / len(group) for group in groups])
+    if not variances.any():
+        return None
+    freedom = variances.sum() ** 2 / np.sum(variances**2 / np.array([len(group) - 1 for group in groups]))
+    value = float(np.mean([np.mean(x) - np.mean(y) for x, y in zip(scores, baseline, strict=True)]))
+    half = float(t.ppf(0.975, freedom) * np.sqrt(variances.sum()) / len(scores))
+    return Estimate(value, (value - half, value + half))
 
 
 def probability_of_improvement(runs: np.ndarray | None, baseline: np.ndarray | None, resamples: int) -> Estimate | None:

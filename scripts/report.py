@@ -32,7 +32,7 @@ class Options:
     baseline: str | None = None
     """Arm that the others are compared with. Default: `muzero`, or the first of the file."""
     kind: str | None = None
-    """Kind of score to compare by. Default: the first in the file of last-10-percent, final-200-games, greedy."""
+    """Kind of score to compare by. Default: the first in the file of last-10-percent, training-final-200, greedy."""
     resamples: int = 2000
     """Resamples of the bootstrap."""
 
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     arms = list(dict.fromkeys(row.arm for row in rows if row.kind == kind))
     baseline = choose("baseline", options.baseline, arms, (_PLAIN_ARM,))
     commands.make_folder("--out", options.out)
-    from scripts import report_page, report_plots, report_tables  # slow to import, and not for bad input
+    from scripts import report_audits, report_page, report_plots, report_tables  # slow to import, and not for bad input
 
     compared = report_tables.compare(rows, kind, baseline, options.resamples)
     lines = [
@@ -69,9 +69,10 @@ def main(argv: list[str]) -> int:
         f"{len(compared.games)} games, arms {', '.join(compared.arms)}; score: {results.KINDS[kind]}.",
         f"{len(compared.compared)} games count, {len(compared.normalised)} of them have a normalised score.",
         *(() if len(compared.arms) > 1 else ("Only one arm: nothing to compare it with.",)),
+        *suite_directory.several_commits(comments),
         *comments,
     ]
-    tables = report_tables.tables(compared)
+    tables = [*report_tables.tables(compared), *report_audits.tables(compared)]
     report_page.write(options.out, f"Suite {rows[0].suite}", lines, tables, report_plots.plots(compared))
     print(report_page.as_markdown(f"Suite {rows[0].suite}", lines, [table for table in tables if not table.by_game]))
     print(f"written: {options.out}/report.html, report.md and {len(tables)} tables as CSV")

@@ -42,13 +42,25 @@ def _game_differences(compared: Comparison) -> list[Plot]:
         order = np.argsort(values)
         figure, axes = pyplot.subplots(figsize=(_WIDTH, 1.2 + 0.17 * len(order)))
         colours = [_COLOURS[1] if value > 0 else _COLOURS[0] for value in values[order]]
-        axes.barh([compared.normalised[n] for n in order], values[order], color=colours, height=0.7)
-        axes.set_xscale("symlog", linthresh=0.01)
-        axes.set(xlabel="difference of normalised scores\n(linear within ± 0.01)")
+        names, errors = [compared.normalised[n] for n in order], _half_widths(compared, (arm, baseline))
+        axes.barh(names, values[order], xerr=None if errors is None else errors[order], color=colours, height=0.7)
+        if errors is None:
+            axes.set_xscale("symlog", linthresh=0.01)
+            axes.set(xlabel="difference of normalised scores\n(linear within ± 0.01)")
+        else:
+            axes.set(xlabel="difference of normalised scores,\n95 % interval by Welch")
         axes.tick_params(labelsize=_LABELS)
         axes.margins(y=0.01)
         found.append(Plot(f"{arm} against {baseline}, game by game", _svg(figure, axes)))
     return found
+
+
+def _half_widths(compared: Comparison, pair: tuple[str, str]) -> np.ndarray | None:
+    """Returns half the width of Welch's interval of every normalised difference, None where a game has none."""
+    estimates = [comparison.welch(*compared.normalised_seeds(pair, [game])) for game in compared.normalised]
+    if None in estimates:
+        return None
+    return np.array([estimate.interval[1] - estimate.value for estimate in estimates])
 
 
 def _profiles(compared: Comparison) -> Plot:
@@ -92,8 +104,8 @@ def _median_curve(compared: Comparison) -> Plot:
         return Plot(title, None)
     figure, axes = pyplot.subplots(figsize=(_WIDTH, 3.0))
     for (arm, line), colour in zip(lines.items(), itertools.cycle(_COLOURS)):
-        axes.plot([frames / 1e6 for frames in line], list(line.values()), label=arm, color=colour)
-    axes.set(xlabel="frames (millions)", ylabel="median normalised score")
+        axes.plot([frames / 1e6 for frames in line], list(line.values()), "o-", markersize=3, label=arm, color=colour)
+    axes.set(xlabel="frames (millions); where every game has ended some", ylabel="median normalised score")
     axes.legend(frameon=False)
     return Plot(title, _svg(figure, axes))
 

@@ -27,8 +27,10 @@ from typing import NamedTuple
 from configs.schema import ConfigError
 from learner.run_directory import write_atomically
 
-LAST_FRAMES, GREEDY, RANDOM, CURVE, PAPER = "last-10-percent", "greedy", "random", "curve", "final-200-games"
+LAST_FRAMES, GREEDY, RANDOM, CURVE, PAPER = "last-10-percent", "greedy", "random", "curve", "training-final-200"
 HEAD_ERROR, MODEL_ERROR, TARGET_ERROR = "audit-head", "audit-model", "audit-target"
+HEAD_SQUARED, MODEL_SQUARED, TARGET_SQUARED = "audit-head-squared", "audit-model-squared", "audit-target-squared"
+VARIANCE = "audit-variance"
 KINDS = {
     LAST_FRAMES: "mean return as played, over the last 10 % of the frames",
     PAPER: "mean return as played, over the last 200 games",
@@ -38,8 +40,11 @@ KINDS = {
     HEAD_ERROR: "audit: error of the past values in represented states, over the variance of the returns",
     MODEL_ERROR: "audit: error of the past values after K imagined steps, over the variance of the returns",
     TARGET_ERROR: "audit: error of the V-trace targets, over the variance of the returns",
+    HEAD_SQUARED: "audit: squared error of the past values in represented states, mean over heads",
+    MODEL_SQUARED: "audit: squared error of the past values after K imagined steps, mean over heads",
+    TARGET_SQUARED: "audit: squared error of the V-trace targets, mean over heads",
+    VARIANCE: "audit: variance of the returns over states, mean over heads",
 }
-AUDIT_KINDS = (HEAD_ERROR, MODEL_ERROR, TARGET_ERROR)
 FINAL_KINDS = (LAST_FRAMES, PAPER, GREEDY)  # what arms can be compared by, the first that is there unless told
 
 

@@ -26,7 +26,6 @@ from ray.exceptions import RayError
 from configs import suite as suites
 from configs.schema import ConfigError
 from configs.suite import Suite, Trial
-from learner.provenance import git_provenance
 from learner.run_directory import RunDirectory
 from scripts import cluster, commands, results, trials
 from scripts.exit_codes import ExitCode
@@ -36,7 +35,6 @@ from scripts.suite_table import SuiteTable
 _MAX_ATTEMPTS = 3  # without a frame of progress
 _FINAL = (ExitCode.BAD_INPUT, ExitCode.NOT_FINITE)  # another attempt would end the same way
 _REFRESH_SECONDS = 1.0
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,11 +144,13 @@ class Driver:
         return f"given up at attempt {count}; see {self._out / 'logs' / trials.trial_name(trial)}.log"
 
     def _collect(self, trial: Trial) -> None:
-        self._finished[trial] = trials.rows(self._suite, trial, self._path(trial))
+        path = self._path(trial)
+        self._finished[trial] = trials.rows(self._suite, trial, path)
+        self._commits += [f"{COMMIT}{commit}" for commit in trials.commits(path)]
 
     def _write(self) -> None:
         """Writes the results of all finished trials, in the suite's order."""
-        commits = dict.fromkeys((*self._commits, f"{COMMIT}{git_provenance(_ROOT)['commit']}"))
+        commits = dict.fromkeys(self._commits)
         rows = [row for trial in self._suite.trials() for row in self._finished.get(trial, ())]
         comments = (f"{SUITE}{json.dumps(identity(self._suite))}", *commits)
         results.write(results_file(self._out), results.Results(comments, tuple(rows)))

@@ -84,6 +84,13 @@ def what_is_missing(file: Path, found: results.Results) -> list[str]:
     return [line] if num_found < num_planned else []
 
 
+def several_commits(comments: tuple[str, ...]) -> list[str]:
+    """Returns a line if the trials behind a file of results ran at more than one commit."""
+    num_commits = len({comment for comment in comments if comment.startswith(COMMIT)})
+    line = f"The trials ran at {num_commits} commits: their wall times may differ for that, and not for their arms."
+    return [line] if num_commits > 1 else []
+
+
 def open_out(suite: Suite, out: Path) -> None:
     """Makes the directory of a suite, or raises `ConfigError` if it is another's."""
     carried_over(suite, out)

@@ -24,13 +24,14 @@ import numpy as np
 
 from configs.suite import Suite, Trial
 from learner.run_directory import RunDirectory
-from scripts import process
+from scripts import process, results
 from scripts.inspection import audit_table
-from scripts.results import AUDIT_KINDS, CURVE, GREEDY, LAST_FRAMES, RANDOM, Row
+from scripts.results import CURVE, GREEDY, LAST_FRAMES, PAPER, RANDOM, Row
 
 _ROOT = Path(__file__).resolve().parents[1]
 _NUM_CURVE_POINTS = 20
 _LAST_FRACTION = 0.1
+_NUM_PAPER_GAMES = 200  # the paper's score: the mean of the last ones
 _TAIL_BYTES = 1 << 16  # of metrics.jsonl, to find its last row
 # What Ray tells its workers about themselves; a program started by one is none.
 _RAY_OWN = ("RAY_JOB_ID", "RAY_RAYLET_PID", "RAY_CLIENT_MODE", "RAY_JOB_CONFIG_JSON_ENV_VAR", "OMP_NUM_THREADS")
@@ -76,6 +77,13 @@ def _is_scored(path: Path) -> bool:
 
 def _audit_table(path: Path) -> Path:
     return path / "audit" / "audit.csv"
+
+
+def commits(path: Path) -> list[str | None]:
+    """Returns the commits at which the run in `path` was started and resumed; None: without git."""
+    return [
+        record["git"]["commit"] for record in json.loads(RunDirectory(path).provenance_file.read_text(encoding="utf-8"))
+    ]
 
 
 def progress(path: Path) -> Progress:
@@ -155,7 +163,7 @@ def _has_checkpoint(path: Path) -> bool:
 
 
 def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
-    """Returns the results of a finished trial: curve, last frames as played, greedy and random games, the audit."""
+    """Returns the results of a finished trial: curve, scores as played, greedy and random games, the audit."""
     frames, seconds, _ = progress(path)
     row = lambda *values: Row(suite.name, trial.game, trial.arm, trial.seed, *values)
     episodes = [json.loads(line) for line in (path / "episodes.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -174,22 +182,31 @@ def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
         row(frames, kind, result["mean"], result["standard_error"], len(result["returns"]), seconds)
         for kind, result in ((GREEDY, _evaluation(path, "final")), (RANDOM, _evaluation(path, "random")))
     ]
-    audited = [] if suite.audit is None else zip(AUDIT_KINDS, _audited(path), strict=True)
+    audited = {} if suite.audit is None else _audited(path)
     return [
         *points,
         row(frames, LAST_FRAMES, *_mean(last), seconds),
+        row(frames, PAPER, *_mean(returns[-_NUM_PAPER_GAMES:]), seconds),
         *played,
-        *(row(frames, kind, error, None, suite.audit.num_states, seconds) for kind, error in audited),
+        *(row(frames, kind, error, None, suite.audit.num_states, seconds) for kind, error in audited.items()),
     ]
 
 
-def _audited(path: Path) -> list[float | None]:
-    """Returns the errors of all stored heads together: at k = 0, at k = K, and of their V-trace targets."""
+def _audited(path: Path) -> dict[str, float | None]:
+    """Returns what all stored heads together say, by kind: at k = 0, at k = K, and of their V-trace targets."""
     table = audit_table.read(_audit_table(path))
     head = audit_table.all_heads(table, 0)
     model = audit_table.all_heads(table, max(row["k"] for row in table))
-    errors = head["error"], model["error"], head["vtrace_gap"]
-    return [None if np.isnan(error) else error for error in errors]
+    found = {
+        results.HEAD_ERROR: head["error"],
+        results.MODEL_ERROR: model["error"],
+        results.TARGET_ERROR: head["vtrace_gap"],
+        results.HEAD_SQUARED: head["squared_error"],
+        results.MODEL_SQUARED: model["squared_error"],
+        results.TARGET_SQUARED: head["vtrace_squared_error"],
+        results.VARIANCE: head["variance"],
+    }
+    return {kind: None if np.isnan(value) else value for kind, value in found.items()}
 
 
 def _evaluation(path: Path, name: str) -> dict:

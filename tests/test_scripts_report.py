@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from actors import scores
 from configs.schema import ConfigError
-from scripts import comparison, report, report_page, report_tables, results, suite_directory
+from scripts import comparison, report, report_audits, report_page, report_tables, results, suite_directory
 from scripts.results import CURVE, LAST_FRAMES, RANDOM, Results, Row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,9 +75,9 @@ def test_the_papers_table_gives_the_papers_medians(paper):
 def test_what_needs_single_seeds_is_not_available_for_the_paper(paper):
     intervals = [(row["95 %: low"], row["95 %: high"]) for row in table(paper[0], "aggregates")]
     assert intervals == [("not available",) * 2] * 6
-    effects = {row["against muzero"]: row for row in table(paper[0], "effects")}
-    assert effects["probability of improvement"]["normalised score"] == "not available"
-    assert float(effects["median, difference"]["normalised score"]) == pytest.approx(5.032 - 4.858, abs=1e-3)
+    effects = {row["difference to muzero"]: row["value"] for row in table(paper[0], "effects")}
+    assert effects["probability of improvement"] == "not available"
+    assert float(effects["normalised score, median"]) == pytest.approx(5.032 - 4.858, abs=1e-3)
     page = (paper[0] / "report.html").read_text()
     for title in ("Performance profiles", "Median normalised score over games, while training", "Learning curves"):
         assert re.search(rf"<h2>{title}[^<]*</h2>\s*<figure><p class=missing>not available", page), title
@@ -112,7 +113,7 @@ def test_the_page_asks_no_host_for_anything_and_fits_a_phone(paper):
     assert not links.tags & {"script", "iframe", "object", "embed", "img", "base"}
     assert "default-src 'none'" in page and 'content="width=device-width' in page
     assert page.count("<svg") == 1  # the bars; a table wider than the screen scrolls in a box of its own
-    assert page.count("<table>") == page.count("<div class=scroll>") == 6
+    assert page.count("<table>") == page.count("<div class=scroll>") == 6  # no trials, no audits
 
 
 # --- scores of single seeds ------------------------------------------------------------------------------------------
@@ -125,11 +126,11 @@ def compared():
 
 def test_intervals_hold_the_effect_that_was_put_in(compared):
     effects = {row[1]: row[2:] for row in report_tables._differences(compared).rows}
-    value, low, high = effects["mean, difference"]
+    _, value, low, high, *by_welch = effects["normalised score, mean"]
     expected = np.mean([1.0 / (axis.one - axis.zero) for axis in map(scores.scale, compared.games)])
     assert low < expected < high and value == pytest.approx(expected, rel=0.05)
-    assert low < value < high
-    probability, low, high = effects["probability of improvement"]
+    assert low < value < high and by_welch[0] < low < high < by_welch[1]
+    _, probability, low, high, *_ = effects["probability of improvement"]
     assert 0.5 < low <= probability <= high <= 1
 
 
@@ -145,15 +146,26 @@ def test_three_games_cannot_be_significant_and_the_table_says_so(compared):
 def test_seeds_that_differ_between_games_leave_no_interval():
     rows = [row for row in made_up() if (row.game, row.seed) != ("MinAtar/Freeway-v1", 3)]
     found = report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
-    assert {row[3:] for row in report_tables._aggregates(found).rows} == {(None, None)}
+    aggregates = {row[:2]: row[2:] for row in report_tables._aggregates(found).rows}
+    assert {values[1:] for values in aggregates.values()} == {(None, None)}
+    # Over games in one arm and over runs in the other: the two would not be the same statistic.
+    assert [values[0] is None for (_, name), values in aggregates.items() if name == "interquartile mean"] == [True] * 2
+    mean = next(row for row in report_tables._differences(found).rows if row[1] == "normalised score, mean")
+    assert mean[4:6] == (None, None) and mean[6] < mean[3] < mean[7]  # Welch needs no equal numbers
 
 
 def test_a_game_that_was_not_learned_is_no_evidence():
-    rows = [row._replace(score=0.33) if row.game == "MinAtar/Asterix-v1" else row for row in made_up()]
+    nothing = lambda row: row._replace(score=0.33 if row.kind == LAST_FRAMES else row.score)
+    rows = [nothing(row) if row.game == "MinAtar/Asterix-v1" else row for row in made_up()]
     found = report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
     assert found.compared == ["MinAtar/Breakout-v1", "MinAtar/Freeway-v1"]
-    counts = {row[0]: row[1] for row in report_tables._games(found).rows}
-    assert counts["MinAtar/Asterix-v1"] == "no: not learned, no evidence"
+    games = {row[0]: row for row in report_tables._games(found).rows}
+    assert games["MinAtar/Asterix-v1"][1] == "no: not learned, no evidence"
+    random = found.random["MinAtar/Asterix-v1"]
+    assert games["MinAtar/Asterix-v1"][7] == pytest.approx((0.33 - random.mean) / random.standard_error)
+    assert games["MinAtar/Breakout-v1"][7] > 5 > games["MinAtar/Asterix-v1"][7]
+    effects = {row[0]: row[1] for row in report_tables._game_differences(found).rows}
+    assert effects["MinAtar/Asterix-v1"] == "no: not learned, no evidence"  # shown, and marked
 
 
 def test_a_game_without_a_normaliser_counts_in_the_raw_test_only():
@@ -183,15 +195,15 @@ def test_a_game_has_its_effect_without_a_normaliser_or_equal_seeds():
     rows = [row for row in rows if (row.game, row.arm, row.seed) != ("pong", "muzero", 3)]
     compared = report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 200)
     cartpole, pong = report_tables._game_differences(compared).rows
-    for row in (cartpole, pong):
-        assert row[1] == "muzero+past" and row[3] < row[2] < row[4] and 0.5 < row[5] <= 1
-    assert cartpole[2] == pytest.approx(compared.cells["CartPole-v1", "muzero"].mean / 10)  # better by 10 %
+    for _, _, arm, value, low, high, welch_low, welch_high, chance, *_ in (cartpole, pong):
+        assert arm == "muzero+past" and welch_low < low < value < high < welch_high and 0.5 < chance <= 1
+    assert cartpole[3] == pytest.approx(compared.cells["CartPole-v1", "muzero"].mean / 10)  # better by 10 %
 
 
 def test_without_seeds_a_game_has_a_difference_and_no_interval():
     rows = (trial(seed=None, score=1.0), trial(seed=None, arm="muzero+past", score=3.0))
     found = report_tables._game_differences(report_tables.compare(rows, LAST_FRAMES, "muzero", 50)).rows
-    assert found == [("pong", "muzero+past", 2.0, None, None, None, None, None)]
+    assert found == [("pong", "yes, not checked against random play", "muzero+past", 2.0, *[None] * 7)]
 
 
 def test_wall_time_of_both_arms_is_reported(compared):
@@ -210,9 +222,10 @@ def test_the_audits_of_the_arms_are_compared_over_seeds():
         rows += audited([shift + x for x in (0.1, 0.2, 0.3, 0.4)], "muzero+past", game)
     rows += audited([0.1, None, 0.1, 0.1], "muzero", games[0], results.HEAD_ERROR)
     rows += audited([0.1, 0.1, 0.1, 0.1], "muzero+past", games[0], results.HEAD_ERROR)
-    found = report_tables._value_equivalence(report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 500)).rows
-    assert [row[:3] for row in found] == [(results.MODEL_ERROR, name, "muzero+past") for name in (*games, "all 2")]
-    breakout, _, both = found
+    found = report_audits._over_own_variance(report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 500)).rows
+    assert found[0][:3] == (results.HEAD_ERROR, games[0], "muzero+past") and set(found[0][3:]) == {None}  # one lacks
+    assert [row[:3] for row in found[1:4]] == [(results.MODEL_ERROR, name, "muzero+past") for name in (*games, "all 2")]
+    breakout, _, both = found[1:4]
     assert breakout[3:6] == pytest.approx((0.65, 0.25, -0.4)) and both[3:6] == pytest.approx((1.15, 0.75, -0.4))
     # A resampled error has a standard deviation of 0.112: the mean of 4 differs between arms by sqrt(2 / 4) times that.
     widths = [row[7] - row[6] for row in (breakout, both)]
@@ -225,12 +238,73 @@ def test_an_arm_without_an_error_takes_no_other_arm_out():
     rows += [row._replace(arm="third") for row in rows if row.arm == "muzero"]
     for arm, errors in (("muzero", [0.5] * 4), ("muzero+past", [0.1] * 4), ("third", [0.1, None, 0.1, 0.1])):
         rows += audited(errors, arm, "pong")
-    found = report_tables._value_equivalence(report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)).rows
-    assert [row[2] for row in found] == ["muzero+past"]
+    found = report_audits._over_own_variance(report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)).rows
+    assert {row[2]: row[3] is not None for row in found} == {"muzero+past": True, "third": False}
 
 
-def test_without_audits_the_table_is_empty(compared):
-    assert report_tables._value_equivalence(compared).rows == []
+def test_what_the_imagined_steps_add_is_the_models_part():
+    rows = [row for row in made_up(games=("pong",)) if row.kind == LAST_FRAMES]
+    for arm, shift in (("muzero", 0.0), ("muzero+past", 0.25)):
+        rows += audited([0.5, 0.25, 0.5, 0.75], arm, "pong", results.HEAD_ERROR)
+        rows += audited([shift + x for x in (1.0, 0.5, 1.0, 1.5)], arm, "pong")
+    found = report_audits._over_own_variance(report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)).rows
+    assert [row[3:6] for row in found if row[0] == "audit-excess"] == [(0.5, 0.75, 0.25)]
+
+
+def test_the_arms_have_one_measure_where_their_returns_vary_differently():
+    rows = [row for row in made_up(games=("pong",)) if row.kind == LAST_FRAMES]
+    for arm, variance in (("muzero", 1.0), ("muzero+past", 3.0)):
+        rows += audited([0.5] * 4, arm, "pong", results.MODEL_SQUARED)
+        rows += audited([0.5 / variance] * 4, arm, "pong", results.MODEL_ERROR)
+        rows += audited([variance] * 4, arm, "pong", results.VARIANCE)
+    compared = report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
+    own, shared = (table.rows for table in report_audits.tables(compared))
+    assert [row[3:6] for row in own] == [pytest.approx((0.5, 1 / 6, -1 / 3))]  # the same errors look smaller
+    assert [row[3:6] for row in shared] == [(0.25, 0.25, 0.0), (0.5, 1.5, 1.0)]
+
+
+def test_without_audits_the_tables_are_empty(compared):
+    assert [table.rows for table in report_audits.tables(compared)] == [[], []]
+
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+
+
+def test_welchs_interval_of_one_game_is_scipys():
+    rng = np.random.default_rng(1)
+    arm, baseline = rng.normal(3.0, 2.0, 5), rng.normal(1.0, 0.5, 4)
+    expected = scipy.stats.ttest_ind(arm, baseline, equal_var=False).confidence_interval(0.95)
+    found = comparison.welch([arm], [baseline])
+    assert found.value == pytest.approx(arm.mean() - baseline.mean())
+    assert found.interval == pytest.approx((expected.low, expected.high))
+    assert comparison.welch([np.ones(3)], [np.ones(3)]) is comparison.welch([np.ones(1)], [np.ones(3)]) is None
+
+
+@pytest.mark.parametrize("num_games, resampled", [(1, 0.87), (4, 0.91)])
+def test_how_often_the_intervals_hold_the_truth(num_games, resampled):
+    """The report's note says so: five seeds, equal normal arms, 0 is the truth."""
+    rng, cases = np.random.default_rng(0), 2000
+    scores = rng.normal(size=(cases, 2, num_games, 5))
+    draws = rng.integers(5, size=(400, 2, num_games, 5))
+    resample = lambda case: np.take_along_axis(case[None], draws, axis=-1).mean(axis=(2, 3))  # [resamples, arms]
+    ends = [np.percentile(np.diff(resample(case)[:, ::-1], axis=1), (2.5, 97.5)) for case in scores]
+    assert np.mean([low <= 0 <= high for low, high in ends]) == pytest.approx(resampled, abs=0.02)
+    by_welch = [comparison.welch(list(case[0]), list(case[1])).interval for case in scores]
+    assert np.mean([low <= 0 <= high for low, high in by_welch]) == pytest.approx(0.95, abs=0.015)
+
+
+def test_every_trial_is_shown_with_its_greedy_score():
+    rows = (*made_up(2, ("pong",)), trial("pong", "muzero", 1, results.GREEDY, 7.0))
+    found = report_tables._seeds(report_tables.compare(rows, LAST_FRAMES, "muzero", 50)).rows
+    scores = {(row.arm, row.seed): row.score for row in rows if row.kind == LAST_FRAMES}
+    expected = [("pong", str(n), scores["muzero", n], scores["muzero+past", n]) for n in (0, 1)]
+    assert found == [(*expected[0], None, None), (*expected[1], 7.0, None)]
+
+
+def test_a_report_says_that_the_trials_ran_at_several_commits():
+    comments = ("suite: {}", "commit: a", "commit: b")
+    assert suite_directory.several_commits(comments[:2]) == []
+    assert suite_directory.several_commits(comments)[0].startswith("The trials ran at 2 commits: their wall times")
 
 
 def test_curves_and_profiles_are_drawn_where_the_scores_are_there(compared):
@@ -298,7 +372,7 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path, text, message):
     "arguments, message",
     [
         (["missing.csv"], "missing.csv: cannot be read"),
-        ([PAPER, "--kind", "greedy"], "--kind greedy: nothing to compare by in this file; it has final-200-games"),
+        ([PAPER, "--kind", "greedy"], "--kind greedy: nothing to compare by in this file; it has training-final-200"),
         (
             [PAPER, "--baseline", "dqn"],
             "--baseline dqn: nothing to compare by in this file; it has muzero, muzero+past",

@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import suite as suites
@@ -26,7 +27,7 @@ from configs.schema import ConfigError
 from configs.suite import Trial
 from scripts import results, suite, suite_directory, trials
 from scripts.exit_codes import ExitCode
-from scripts.results import CURVE, GREEDY, LAST_FRAMES, RANDOM
+from scripts.results import CURVE, GREEDY, LAST_FRAMES, PAPER, RANDOM
 from scripts.suite_table import SuiteTable
 from scripts.trials import Progress
 
@@ -55,6 +56,7 @@ def done():
 if is_new and path.exists():
     sys.exit("exists")
 (path / "evaluations").mkdir(parents=True, exist_ok=True)
+(path / "provenance.json").write_text(json.dumps([{"git": {"commit": "of the trial"}}]))
 note(f"{'train' if is_new else 'resume'} {done()} {os.getpid()}")
 rows = [json.loads(row) for row in (path / "metrics.jsonl").read_text().splitlines()][:done()] if not is_new else []
 while len(rows) < 10:
@@ -192,7 +194,9 @@ def test_a_trained_trial_is_audited_once_where_the_suite_asks_for_it(found, prog
     assert errors[results.HEAD_ERROR] == (pytest.approx(1.8 / 3.5), 8)
     assert errors[results.MODEL_ERROR] == (pytest.approx(2.3 / 3.5), 8)
     assert errors[results.TARGET_ERROR] == (pytest.approx(2.6 / 3.5), 8)
-    assert not set(results.AUDIT_KINDS) & {row.kind for row in trials.rows(found, trial, path)}
+    kinds = (results.HEAD_SQUARED, results.MODEL_SQUARED, results.TARGET_SQUARED, results.VARIANCE)
+    assert [errors[kind][0] for kind in kinds] == pytest.approx([1.8 / 3, 2.3 / 3, 2.6 / 3, 3.5 / 3])
+    assert not [row.kind for row in trials.rows(found, trial, path) if row.kind.startswith("audit")]
 
 
 def is_locked(path):
@@ -242,7 +246,9 @@ def test_the_results_of_a_trial_are_read_from_its_run(found, programs, tmp_path)
     assert by_kind[GREEDY] == [(1000, GREEDY, 7.0, 0.5, 2, 20.0)] and by_kind[RANDOM][0][2] == 7.0
     curve = [(row[0], row[2]) for row in by_kind[CURVE]]
     assert curve == [(50 * n, None if n % 2 else 5.0 * n) for n in range(1, 21)]
-    assert len(rows) == 23
+    paper = [row[4:8] for row in rows if row.kind == PAPER]
+    assert paper == [(1000, PAPER, 55.0, pytest.approx(np.std(np.arange(10, 101, 10), ddof=1) / np.sqrt(10)))]
+    assert len(rows) == 24
 
 
 def test_games_that_outlast_the_last_frames_leave_those_that_ended_last(found, programs, tmp_path):
@@ -328,7 +334,7 @@ def test_a_killed_driver_and_a_lost_node_repeat_nothing_and_lose_nothing(found, 
     assert sum(line[1] == "resume" for line in lines) >= 2
     rows = results.read(out / "results.csv").rows
     scores = {(row.game, row.arm, row.seed): row.score for row in rows if row.kind == LAST_FRAMES}
-    assert scores == {tuple(trial): 100.0 for trial in found.trials()} and len(rows) == 4 * 23
+    assert scores == {tuple(trial): 100.0 for trial in found.trials()} and len(rows) == 4 * 24
 
 
 class Ray:
@@ -448,7 +454,7 @@ def test_the_results_alone_carry_a_suite_to_another_machine(found, programs, tmp
     assert "2 of 4 trials are finished already" in capsys.readouterr().out
     merged = results.read(there / file)
     assert merged.rows == whole.rows
-    assert merged.comments == (*elsewhere, *(text for text in whole.comments if text.startswith("commit: ")))
+    assert whole.comments[1:] == ("commit: of the trial",) and merged.comments == (*elsewhere, "commit: of the trial")
     assert run_all(found, there, programs, monkeypatch) == []
 
 

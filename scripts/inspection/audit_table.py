@@ -62,14 +62,21 @@ def read(path: Path) -> list[dict[str, float]]:
 
 
 def all_heads(table: list[dict], k: int) -> dict[str, float]:
-    """Returns `error` and `excess` after `k` imagined steps, and `vtrace_gap`, of all heads together (`over_heads`)."""
+    """Returns what all heads together say after `k` imagined steps.
+
+    `error`, `excess` and `vtrace_gap` are fractions of the variance of the returns (`over_heads`, NaN where noise may
+    explain it); `squared_error`, `vtrace_squared_error` and `variance` are means over heads, noise taken off.
+    """
     column = lambda name, k: np.array([row[name] for row in table if row["k"] == k])
     together = lambda squared: over_heads(
         squared, column("variance", k), column("noise", k), int(table[0]["num_states"])
     )
-    error = column("squared_error", k)
+    error, gap = column("squared_error", k), column("vtrace_squared_error", k)
     return {
         "error": together(error),
         "excess": together(error - column("squared_error", 0)),
-        "vtrace_gap": together(column("vtrace_squared_error", k)),
+        "vtrace_gap": together(gap),
+        "squared_error": float(error.mean()),
+        "vtrace_squared_error": float(gap.mean()),
+        "variance": float(column("variance", k).mean()),
     }
