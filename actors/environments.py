@@ -20,6 +20,7 @@ from actors import atari, states
 from muzero.types import Array, Episode
 
 SMALLEST_RENDER_SIDE = 160
+LONGEST_SCORED_GAME = 27_000  # decisions, Atari's 108,000 frames: a greedy policy may run into a wall for ever
 
 
 class EnvironmentSpec(NamedTuple):
@@ -86,7 +87,8 @@ def make_environment(
 
     Args:
       name: see `resolve_name`.
-      training: with `terminate_on_life_loss`, `info["life_lost"]` reports a lost life; the game goes on.
+      training: with `terminate_on_life_loss`, `info["life_lost"]` reports a lost life, and the game goes on.
+        Without it, a game that has no limit of its own ends after `LONGEST_SCORED_GAME` decisions.
       render: whether `render()` returns RGB frames, [height, width, 3] uint8.
       The others: see `atari.AtariGame`; other environments ignore them.
 
@@ -96,7 +98,7 @@ def make_environment(
     """
     env_id = resolve_name(name)
     if not env_id.startswith("ALE/"):
-        return _make_gymnasium(env_id, render)
+        return _make_gymnasium(env_id, training, render)
     return atari.AtariGame(
         atari.find_game(env_id).kwargs["game"],
         frame_size=frame_size,
@@ -113,8 +115,7 @@ def make_environment(
 def environment_spec(env: gymnasium.Env) -> EnvironmentSpec:
     """Describes an environment made by `make_environment`.
 
-    Raises:
-      ValueError: actions are not 0 to A − 1, or observations no uint8, bool or float32 vectors or images.
+    Raises ValueError if actions are not 0 to A − 1, or observations no uint8, bool or float32 vectors or images.
     """
     actions, observations = env.action_space, env.observation_space
     if not isinstance(actions, spaces.Discrete) or actions.start != 0:
@@ -152,8 +153,7 @@ class ArrayObservation(gymnasium.ObservationWrapper):
         if self.render_mode is None:
             raise ValueError("the environment was made with render=False")
         frame = np.asarray(self.env.render())
-        if frame.dtype != np.uint8:
-            frame = np.rint(255 * frame).astype(np.uint8)
+        frame = frame if frame.dtype == np.uint8 else np.rint(255 * frame).astype(np.uint8)
         factor = -(-SMALLEST_RENDER_SIDE // min(frame.shape[:2]))
         return frame.repeat(factor, axis=0).repeat(factor, axis=1)
 
@@ -169,8 +169,7 @@ class Stream:
           seed: 0 to 2**32 − 1, of everything random in the environment.
           reward_clip: rewards are clipped to ± this; None keeps them.
 
-        Raises:
-          ValueError: `environment_spec` refuses `env`, or the seed is out of range.
+        Raises ValueError if `environment_spec` refuses `env`, or the seed is out of range.
         """
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed is {seed}, allowed: 0 to 2**32 - 1")
@@ -238,10 +237,12 @@ def _register_minatar() -> None:
         minatar_gym.register_envs()
 
 
-def _make_gymnasium(env_id: str, render: bool) -> gymnasium.Env:
+def _make_gymnasium(env_id: str, training: bool, render: bool) -> gymnasium.Env:
     # Without Gymnasium's checker: ArrayObservation puts right what it would warn of.
-    render_mode = "rgb_array" if render else None
-    env = ArrayObservation(gymnasium.make(env_id, render_mode=render_mode, disable_env_checker=True))
+    options = dict(render_mode="rgb_array" if render else None, disable_env_checker=True)
+    if not training and gymnasium.spec(env_id).max_episode_steps is None:
+        options["max_episode_steps"] = LONGEST_SCORED_GAME
+    env = ArrayObservation(gymnasium.make(env_id, **options))
     environment_spec(env)
     return env
 

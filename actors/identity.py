@@ -1,4 +1,4 @@
-"""Which code a process runs: driver and workers of other code or packages refuse each other.
+"""Which code a process runs: the driver's processes elsewhere refuse to run with other code or packages.
 
 Different code on one cluster trains without an error and learns something else: a trajectory whose fields mean
 another thing is still an array of the right shape.
@@ -11,7 +11,7 @@ import platform
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-_ROOMS = ("muzero", "actors", "configs", "scripts")  # all that a worker may import
+_ROOMS = ("muzero", "actors", "learner", "configs", "scripts")
 _PACKAGES = ("jax", "jaxlib", "numpy", "mctx", "dm-haiku", "gymnasium", "ale-py", "ray")
 
 

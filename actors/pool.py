@@ -10,7 +10,7 @@ A learner that does not ask is the back-pressure: `num_workers * max_in_flight` 
 Ray itself is started and stopped by the program. Supervision happens inside `next_rollout` too (no thread, no polling):
 
     started ──▶ busy ──result──▶ busy ──▶ ...
-                 │ died, raised, or placed and silent for rollout_timeout_seconds: what it had in flight is dropped
+                 │ died, raised, or placed and silent for too long: what it had in flight is dropped
                  ▼
                resting (back-off 1, 2, 4 ... 60 s) ──▶ busy as the next incarnation: new process, new seed
 """
@@ -25,6 +25,7 @@ from typing import Any
 import ray
 from ray import exceptions
 
+from actors.patience import Patience
 from actors.worker import WORKER_FAILURES, BuildRollout, is_placed, make_start_fn
 from muzero.types import PublishedParams, RolloutResult
 
@@ -59,7 +60,7 @@ class ActorPool:
       num_workers: workers, one process each.
       max_in_flight: rollouts a worker may have requested and not delivered.
       in_rounds: nobody is asked again before all have delivered: lockstep, if that divides a batch.
-      rollout_timeout_seconds: a placed worker that owes an answer for longer is replaced, compilation included.
+      patience: a placed worker that owes an answer for longer is replaced.
       max_restarts: failures of one worker, without a rollout delivered in between, that are forgiven.
       restart_backoff_seconds: rest after the first of them; doubled by each further one, up to 60 s.
       worker: seed, log_dir and so on, see `make_start_fn`.
@@ -74,20 +75,19 @@ class ActorPool:
         num_workers: int,
         max_in_flight: int,
         in_rounds: bool = False,
-        rollout_timeout_seconds: float = 600.0,
+        patience: Patience | None = None,
         max_restarts: int = 5,
         restart_backoff_seconds: float = 1.0,
         **worker,
     ):
-        if num_workers < 1 or max_in_flight < 1:
+        if min(num_workers, max_in_flight) < 1:
             raise ValueError(f"num_workers={num_workers} and max_in_flight={max_in_flight}: both must be at least 1")
         if not ray.is_initialized():  # the first remote call would start a cluster with settings of Ray's own
             raise ActorPoolError("call ray.init(...) before making an ActorPool")
         self._start = make_start_fn(build_rollout, **worker)
         self._max_in_flight, self._in_rounds = max_in_flight, in_rounds
-        self._rollout_timeout_seconds = rollout_timeout_seconds
-        self._max_restarts = max_restarts
-        self._restart_backoff_seconds = restart_backoff_seconds
+        self._patience = patience or Patience()
+        self._max_restarts, self._restart_backoff_seconds = max_restarts, restart_backoff_seconds
         self._lock, self._closed = threading.RLock(), threading.Event()
         self._published = None  # ray.ObjectRef of the newest PublishedParams; requests keep the one they carry
         self._in_flight = {}  # ray.ObjectRef -> _Worker, oldest request first
@@ -115,10 +115,10 @@ class ActorPool:
         """Makes `published` (NumPy leaves) what every request from now on acts with; copies it to the object store.
 
         The version before is freed when the last request that carries it has been answered.
-        Raises ActorPoolError if the pool is closed.
+        Does nothing if the pool is closed: `next_rollout` says why.
         """
-        self._require_open()
-        self._published = ray.put(published)
+        if not self._closed.is_set():
+            self._published = ray.put(published)
 
     def next_rollout(self) -> RolloutResult:
         """Returns the next rollout of any worker, the longest requested first, after re-arming those that wait.
@@ -186,7 +186,8 @@ class ActorPool:
             return None
         del self._in_flight[request]
         worker.num_failures = 0
-        worker.due = time.monotonic() + self._rollout_timeout_seconds
+        self._patience.note(result.seconds)
+        worker.due = time.monotonic() + self._patience.seconds
         return result
 
     def _rearm_idle_workers(self) -> None:
@@ -201,9 +202,9 @@ class ActorPool:
             (self._check_deadline if worker.is_busy else self._wake)(worker)
 
     def _check_deadline(self, worker: _Worker) -> None:
-        """Loses a worker past its deadline, unless its answer waits here (the caller was late) or Ray has no place."""
-        seconds = self._rollout_timeout_seconds
-        answered, _ = ray.wait(self._requests_of(worker), num_returns=1, timeout=0, fetch_local=False)
+        """Loses a worker past its deadline, unless it owes nothing, its answer waits or Ray has no place for it."""
+        seconds, requests = self._patience.seconds, self._requests_of(worker)
+        answered = not requests or ray.wait(requests, num_returns=1, timeout=0, fetch_local=False)[0]
         if not answered and is_placed(worker.handle):
             self._lose(worker, TimeoutError(f"no rollout in {seconds:g} s: it hangs"))
         else:
@@ -227,8 +228,8 @@ class ActorPool:
         if not isinstance(cause, exceptions.ActorUnavailableError) or worker.num_failures > 1:
             self._kill(worker)
         worker.is_busy = False
-        backoff_seconds = self._restart_backoff_seconds * 2 ** (worker.num_failures - 1)
-        worker.due = time.monotonic() + min(backoff_seconds, MAX_BACKOFF_SECONDS)
+        seconds = self._restart_backoff_seconds * 2 ** (worker.num_failures - 1)
+        worker.due = time.monotonic() + min(seconds, MAX_BACKOFF_SECONDS)
 
     def _wake(self, worker: _Worker) -> None:
         """Arms a rested worker, as its next incarnation if the last one was killed."""
@@ -242,7 +243,7 @@ class ActorPool:
         for _ in range(self._max_in_flight - len(self._requests_of(worker))):
             self._in_flight[worker.handle.rollout.remote(self._published)] = worker
         worker.is_busy = True
-        worker.due = time.monotonic() + self._rollout_timeout_seconds
+        worker.due = time.monotonic() + self._patience.seconds
 
     def _kill(self, worker: _Worker) -> None:
         """Ends the worker's process, whatever it is doing."""

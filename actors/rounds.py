@@ -15,6 +15,7 @@ import numpy as np
 import ray
 from ray import exceptions
 
+from actors.patience import Patience
 from actors.pool import ActorPoolError
 from actors.worker import BuildRollout, make_start_fn
 from muzero.types import PublishedParams, RolloutResult
@@ -30,20 +31,23 @@ class RoundPool:
     Args:
       build_rollout: seed -> `Rollout`; pickled here, unpickled in the workers.
       num_workers: workers, one process each.
-      rollout_timeout_seconds: longest wait for an answer, start and compilation included.
+      patience: longest wait for an answer.
       worker: seed, log_dir and so on, see `make_start_fn`.
     """
 
     num_dropped = num_waiting = 0  # a failure ends the session; what was in flight will be played again
 
-    def __init__(
-        self, build_rollout: BuildRollout, *, num_workers: int, rollout_timeout_seconds: float = 600.0, **worker
-    ):
+    def __init__(self, build_rollout: BuildRollout, *, num_workers: int, patience: Patience | None = None, **worker):
         start = make_start_fn(build_rollout, **worker)
-        self._timeout_seconds = rollout_timeout_seconds
+        self._patience = patience or Patience()
         self._workers = [start(i, 0) for i in range(num_workers)]
         self._in_flight: collections.deque = collections.deque()  # of this round, in the order of the workers
         self._published = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the workers are gone, by `close` or a failure: what they knew cannot be saved any more."""
+        return not self._workers
 
     @property
     def num_in_flight(self) -> int:
@@ -58,7 +62,9 @@ class RoundPool:
         """Returns the next worker's rollout. Raises ActorPoolError if it failed, timed out or was closed."""
         if not self._in_flight:
             self._in_flight.extend(worker.rollout.remote(self._published) for worker in self._workers)
-        return self._get(self._in_flight.popleft())
+        result = self._get(self._in_flight.popleft())
+        self._patience.note(result.seconds)
+        return result
 
     def save(self) -> dict[str, np.ndarray]:
         """Returns the states of all workers, between two rounds. Raises ActorPoolError."""
@@ -84,7 +90,7 @@ class RoundPool:
 
     def _get(self, requests: Any) -> Any:
         try:
-            return ray.get(requests, timeout=self._timeout_seconds)
+            return ray.get(requests, timeout=self._patience.seconds)
         except _FAILURES as cause:
             self.close()
             raise ActorPoolError(f"a worker failed in a deterministic run, where none is replaced: {cause}") from cause

@@ -13,6 +13,7 @@ import os
 import pathlib
 import pickle
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -27,14 +28,9 @@ from actors.identity import code_identity, require_same_code
 from muzero.types import Origin, PublishedParams, RolloutResult
 
 CPU_ENV_VARS = {"JAX_PLATFORMS": "cpu"}  # an actor without a GPU of its own still sees the learner's
-WORKER_FAILURES = (
-    exceptions.RayTaskError,  # the rollout raised
-    exceptions.RayActorError,  # the process died, or cannot be reached for the moment
-    exceptions.RuntimeEnvSetupError,
-    exceptions.NodeDiedError,
-    exceptions.OutOfMemoryError,
-    exceptions.ObjectLostError,  # the result was on a node that died
-)
+# Whatever Ray raises in place of an answer: what the process raised, readable here or not, its death, that of its node,
+# the loss of its result.
+WORKER_FAILURES = (exceptions.RayError,)
 _LOG_FORMAT = "%(asctime)s %(levelname)s pid %(process)d: %(message)s"
 
 
@@ -142,9 +138,10 @@ class RolloutWorker:
           Exception: whatever the rollout raises; it is in the log with its traceback. The rollout is in an
             unknown state then: throw the worker away.
         """
+        started = time.monotonic()
         result = self._logged(self._rollout.run, published)
         self._origin = self._origin._replace(number=self._origin.number + 1)
-        return result._replace(origin=self._origin)
+        return result._replace(origin=self._origin, seconds=time.monotonic() - started)
 
     def save(self) -> dict[str, np.ndarray]:
         """Returns the state of the rollout between two requests."""

@@ -47,6 +47,10 @@ class NonFiniteError(RuntimeError):
         super().__init__(message)
         self.batch = batch
 
+    def __reduce__(self):
+        """Returns what another process gets to know: the batch stays where it is."""
+        return NonFiniteError, (str(self), None)
+
 
 class LearnerLoop:
     """Runs updates batch by batch and keeps the counters.

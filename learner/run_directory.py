@@ -184,13 +184,18 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """Holds the exclusive right to train here; the operating system takes it back when the process dies.
 
-        Raises RunDirectoryInUse, naming pid and host of the holder.
+        Raises RunDirectoryInUse, naming pid and host of the holder, RunDirectoryError where nothing can be locked.
         """
         with self.lock_file.open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise self._in_use() from error
+            except OSError as error:
+                raise RunDirectoryError(
+                    f"{self.path}: its file system has no locks ({error}), so that two programs could train in it "
+                    "unseen. Mount it with them (Lustre: -o flock), or choose another directory."
+                ) from error
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
             file.flush()

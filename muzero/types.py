@@ -94,4 +94,5 @@ class RolloutResult(NamedTuple):
     search_stats: dict[str, float]  # means over the searches of this rollout
     num_steps: int  # real decisions taken that no earlier sequence holds
     num_frames: int  # emulator frames behind them
+    seconds: float = 0.0  # the worker took
     origin: Origin | None = None  # None outside of a pool

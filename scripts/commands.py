@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import gymnasium
 import jax
 
 from actors.environments import EnvironmentSpec, environment_spec
+from actors.identity import CodeMismatch
 from actors.pool import ActorPoolError
 from actors.states import why_not_saved
 from configs.checks import check, check_devices
@@ -28,6 +30,7 @@ from scripts.session import Session, Start
 
 _FAILURES = (  # the first that fits; anything else is a traceback and ExitCode.CRASH
     (ConfigError, ExitCode.BAD_INPUT),
+    (CodeMismatch, ExitCode.BAD_INPUT),
     (RunDirectoryError, ExitCode.BAD_INPUT),
     (CheckpointWriteError, ExitCode.NOT_SAVED),
     (NotWritten, ExitCode.NOT_SAVED),
@@ -163,7 +166,8 @@ def train_new(
         raise ConfigError(f"--run-dir {path}: {error}") from error
     with directory.lock():
         try:
-            return _train(config, directory, Start(load_params=load_params, ray_address=ray_address), ray_address)
+            again = ["scripts/resume.py", str(path), *([] if ray_address is None else ["--ray-address", ray_address])]
+            return _train(config, directory, Start(load_params=load_params, ray_address=ray_address), again)
         except ConfigError:  # what only a running Ray can tell; nothing has been learned
             directory.withdraw()
             raise
@@ -188,10 +192,12 @@ def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str
                 "delete it and start it again with scripts/train.py"
             )
         directory.record_resume(command, {"seed": config.seed})
-        return _train(config, directory, Start(resume=has_begun, ray_address=ray_address), ray_address)
+        return _train(config, directory, Start(resume=has_begun, ray_address=ray_address), command)
 
 
-def _train(config: Config, directory: RunDirectory, start: Start, ray_address: str | None) -> int:
+def _train(config: Config, directory: RunDirectory, start: Start, again: list[str]) -> int:
+    """Trains; returns the exit code. `again` is what goes on with the run."""
+    ray_address = start.ray_address
     print(f"run directory: {directory.path}", flush=True)
     actors = config.actors
     # Before JAX or anything else has threads in this process: Ray forks, and a fork beside a lock that a thread
@@ -212,7 +218,7 @@ def _train(config: Config, directory: RunDirectory, start: Start, ray_address: s
     if num_lost and not config.deterministic:
         print(f"{num_lost} sequences were in flight and are lost; a resumed session plays others")
     if interrupted is not None:
-        print(f"interrupted; go on with: python scripts/resume.py {directory.path}")
+        print(f"interrupted; go on with: python {shlex.join(again)}")
         return ExitCode[interrupted]
     _print_final_score(config, directory)
     return ExitCode.DONE

@@ -14,19 +14,24 @@ from pathlib import Path
 
 import jax
 import ray
+from ray.exceptions import RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.identity import CodeMismatch, code_identity, require_same_code
 from actors.worker import WORKER_FAILURES, device_options
 from configs.schema import Config, ConfigError
-from learner.checkpoint_files import complete_slots
-from learner.loop import Counters
-from learner.run_directory import RunDirectory
+from learner.checkpoint_files import CheckpointError, complete_slots
+from learner.loop import Counters, NonFiniteError
+from learner.run_directory import NotWritten, RunDirectory, RunDirectoryError
 from scripts import assemble, process
 from scripts.interrupts import Interrupted, Interrupts
 from scripts.session import Session, Start
 
 MAX_RESTARTS = 5  # in a row, without a new checkpoint
+# What would come again, or has to be told at once; `--max-restarts` knows which of them to try again.
+_FINAL = (ConfigError, CodeMismatch, RunDirectoryError, NotWritten, CheckpointError, NonFiniteError)
+_LAST_WORDS_SECONDS = 60.0  # for the first process to write down which batch was not finite
 PLACEMENT_SECONDS = 600.0  # a cluster may have to start machines first
 _POLL_SECONDS = 0.5
 _STOP_FILE = "stop-requested"
@@ -76,8 +81,14 @@ class LearnerProcess:
             free.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
 
-    def train(self, index: int, coordinator: str, config: Config, run_dir: Path, start: Start) -> Counters:
-        """Trains as process `index`; returns the counters at the end. What it prints is in its log."""
+    def train(
+        self, index: int, coordinator: str, code: dict[str, str], config: Config, run_dir: Path, start: Start
+    ) -> Counters:
+        """Trains as process `index`; returns the counters at the end. What it prints is in its log.
+
+        Raises CodeMismatch unless this machine has the driver's `code`, and whatever a session raises.
+        """
+        require_same_code(code)
         assemble.split_cpu(config)
         # Left alone, the coordinator would listen on every interface; and under SLURM, whose variables Ray's workers
         # inherit, JAX would take one device a process for itself.
@@ -99,8 +110,8 @@ class LearnerProcess:
 def run_group(config: Config, directory: RunDirectory, start: Start) -> tuple[Counters, str | None]:
     """Trains with `config.learner.num_processes` processes; returns the counters and the signal that ended it, if any.
 
-    Raises one of `WORKER_FAILURES` if the group failed more than `MAX_RESTARTS` times without a new checkpoint,
-    `ConfigError` if the processes find no place.
+    Raises what a process raised where starting again cannot help, one of `WORKER_FAILURES` if the group failed more
+    than `MAX_RESTARTS` times without a new checkpoint, `ConfigError` if the processes find no place.
     """
     stop = StopRequest(directory.path)
     stop.clear()
@@ -113,10 +124,13 @@ def run_group(config: Config, directory: RunDirectory, start: Start) -> tuple[Co
             except WORKER_FAILURES as error:
                 before, newest = newest, max(complete_slots(directory.checkpoints), default=None)
                 num_failures = num_failures + 1 if newest == before else 1
+                if isinstance(cause := _cause(error), _FINAL):
+                    raise cause from error
                 if num_failures > MAX_RESTARTS or interrupts.name is not None:
                     raise
                 _logger.error("a learner process failed, all %d start again: %s", config.learner.num_processes, error)
-                start = start._replace(resume=True)
+                time.sleep(2.0 ** (num_failures - 1))
+                start = start._replace(resume=start.resume or newest is not None)
 
 
 def _run_once(config: Config, directory: RunDirectory, start: Start, start_process, interrupts: Interrupts) -> Counters:
@@ -126,19 +140,29 @@ def _run_once(config: Config, directory: RunDirectory, start: Start, start_proce
         members = [start_process(index) for index in range(config.learner.num_processes)]
         coordinator = ray.get(members[0].address.remote())
         pending = [
-            member.train.remote(index, coordinator, config, directory.path, start)
+            member.train.remote(index, coordinator, code_identity(), config, directory.path, start)
             for index, member in enumerate(members)
         ]
         first = pending[0]
         while pending:
             ended, pending = ray.wait(pending, num_returns=1, timeout=_POLL_SECONDS)
-            ray.get(ended)  # raises what a process raised: the others would wait for it for ever
+            try:
+                ray.get(ended)  # raises what a process raised: the others would wait for it for ever
+            except WORKER_FAILURES as error:
+                if isinstance(_cause(error), NonFiniteError):  # all processes see it
+                    ray.wait([first], timeout=_LAST_WORDS_SECONDS)
+                raise
             if interrupts.name is not None:
                 stop.ask(interrupts.name)
         return ray.get(first)
     finally:
         for member in members:
             ray.kill(member)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """Returns what a process raised, None if it died or its exception cannot be read here."""
+    return error.cause if isinstance(error, RayTaskError) else None
 
 
 def bundle_of(config: Config) -> dict[str, float]:

@@ -2,10 +2,13 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
 GRACE_SECONDS = 10.0  # for the batch under way; the save comes after it, and cluster managers kill after 30 s
+# A cluster manager signals every process of a job, and a supervisor hands what it gets on: one SIGTERM comes as two.
+_ECHO_SECONDS = 2.0
 
 
 class Interrupted(Exception):
@@ -27,6 +30,7 @@ class Interrupts:
         self._after_grace = after_grace
         self._handlers = {}
         self._timer: threading.Timer | None = None
+        self._taken_at = 0.0
 
     def __enter__(self) -> "Interrupts":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -50,7 +54,10 @@ class Interrupts:
 
     def _take(self, number: int, frame) -> None:
         if self.name is not None:
+            if number == signal.SIGTERM and time.monotonic() - self._taken_at < _ECHO_SECONDS:
+                return
             raise KeyboardInterrupt  # asked twice: no checkpoint
+        self._taken_at = time.monotonic()
         self.name = signal.Signals(number).name
         self._timer = threading.Timer(GRACE_SECONDS, self._after_grace)
         self._timer.daemon = True

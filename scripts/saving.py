@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from configs.schema import Config
@@ -58,9 +59,9 @@ class Saver:
             self._checkpointer.save_best(loop.counters.num_updates, loop.state, metadata)
 
     def save_evidence(self, batch: Trajectory, counters: Counters) -> None:
-        """Writes the batch on which no update could be made to `nonfinite-<updates>.npz` of the run."""
+        """Writes the batch on which no update could be made, or this process's share, to `nonfinite-<updates>.npz`."""
         path = self._directory.path / f"nonfinite-{counters.num_updates:09d}.npz"
-        write_arrays(path, {name: np.asarray(array) for name, array in batch._asdict().items()})
+        write_arrays(path, {name: _rows_here(array) for name, array in batch._asdict().items()})
         print(f"the batch is in {path}", flush=True)
 
     def has(self, num_updates: int) -> bool:
@@ -85,3 +86,11 @@ class Saver:
         changed = differences(lasting(metadata.get("config", ours)), ours)
         if changed:
             raise CheckpointMismatch(f"{self._directory.checkpoints}: stored by another run: {'; '.join(changed)}")
+
+
+def _rows_here(array: Any) -> np.ndarray:
+    """Returns the rows [B, ...] that this process holds: all of them unless there are others."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return np.asarray(array)
+    shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[first]) for first in sorted(shards)])

@@ -156,12 +156,12 @@ class Session:
                     self._save()
                 if due_evaluation.rings() and is_first_process():
                     self._evaluate()
+                    due_evaluation.restart()
             batches.end()
         except StopIteration:
             pass  # the first process has called `end`
         except ActorPoolError:  # the actors are gone, the learner is whole
-            if not self._config.deterministic:  # where a state without the actors' is none: the last one stands
-                self._save()
+            self._save()
             if self.interrupted is None:
                 raise
         except NonFiniteError as error:
@@ -224,9 +224,15 @@ class Session:
         return {"perf/rollouts_waiting": float(self._pool.num_waiting), "perf/sequences_dropped": float(dropped)}
 
     def _save(self) -> None:
-        if not self._saver.has(self._loop.counters.num_updates):
-            arrays = self._pool.save() if self._config.deterministic and self._loop.counters.num_batches else {}
-            self._saver.save(self._loop, arrays)
+        if self._saver.has(self._loop.counters.num_updates):
+            return
+        arrays = {}
+        if self._config.deterministic and self._loop.counters.num_batches:
+            if self._pool.is_closed:
+                print("the actors are gone, a state without theirs is none: the last checkpoint stands", flush=True)
+                return
+            arrays = self._pool.save()
+        self._saver.save(self._loop, arrays)
 
     def _evaluate(self) -> None:
         """Plays greedy games with the present search average; keeps the state if it is the best so far."""

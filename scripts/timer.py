@@ -14,5 +14,9 @@ class Timer:
         now = time.monotonic()
         if now < self._next:
             return False
-        self._next = now + self._seconds
+        self.restart()
         return True
+
+    def restart(self) -> None:
+        """Counts the next time from now: what was rung for took a while."""
+        self._next = time.monotonic() + self._seconds

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from actors import states
 from actors.environments import (
+    LONGEST_SCORED_GAME,
     EnvironmentSpec,
     Step,
     Stream,
@@ -222,6 +224,14 @@ def test_missing_minatar_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "minatar", None)
     with pytest.raises(ImportError, match=r"pip install \.\[minatar\]"):
         make_environment("MinAtar/Breakout-v1", training=True)
+
+
+def test_a_game_without_a_limit_has_one_where_it_is_scored():
+    """A greedy policy may run into a wall for ever."""
+    made = lambda name, training: make_environment(name, training=training)
+    limits = lambda *arguments: [limit._max_episode_steps for limit in states.time_limits(made(*arguments))]
+    assert limits("CliffWalking-v1", True) == [] and limits("CliffWalking-v1", False) == [LONGEST_SCORED_GAME]
+    assert limits("CartPole-v1", True) == limits("CartPole-v1", False) == [500]
 
 
 @pytest.mark.parametrize(

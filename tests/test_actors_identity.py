@@ -10,8 +10,9 @@ def test_the_same_code_passes():
     identity.require_same_code(dict(identity.code_identity()))
 
 
-@pytest.mark.parametrize("name", ["actors", "muzero", "jax", "python"])
+@pytest.mark.parametrize("name", ["actors", "muzero", "learner", "configs", "scripts", "jax", "python"])
 def test_a_difference_is_named(name):
+    assert name in identity.code_identity()
     other = identity.code_identity() | {name: "0.0"}
     with pytest.raises(identity.CodeMismatch, match=f"runs other code than the driver: {name}: 0.0 in the driver, "):
         identity.require_same_code(other)

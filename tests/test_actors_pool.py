@@ -13,6 +13,7 @@ import pytest
 import ray
 from ray import exceptions
 
+from actors.patience import Patience
 from actors.pool import ActorPool, ActorPoolError
 from actors.rounds import RoundPool
 from actors.worker import RolloutWorker, device_options, is_placed, worker_seed
@@ -282,6 +283,20 @@ def test_raising_worker_is_logged_replaced_and_forgiven_after_a_rollout(make_poo
     wait_until(lambda: not is_alive(stats[0]["pid"]))
 
 
+def test_an_exception_that_nobody_else_can_read_is_a_failure_like_any_other(make_pool, caplog):
+    class TwoArguments(Exception):
+        def __init__(self, what, where):
+            super().__init__(f"{what} in {where}")  # unpickled with one argument: it cannot be
+
+    def act(seed, count):
+        if seed == FIRST_SEED and count == 1:
+            raise TwoArguments("broken", "emulator")
+
+    pool = make_pool(make_build(act))
+    assert [pool.next_rollout().search_stats["seed"] for _ in range(2)] == [FIRST_SEED, SECOND_SEED]
+    assert pool.num_dropped == 1 and "worker 0 (incarnation 0) failed" in caplog.text
+
+
 @pytest.mark.parametrize("num_errors, seed", [(1, FIRST_SEED), (2, SECOND_SEED)])
 def test_unreachable_worker_is_asked_again_once_and_then_replaced(make_pool, monkeypatch, num_errors, seed):
     """A node that died without a word answers so for half a minute: the restarts must outlast it."""
@@ -371,6 +386,32 @@ def test_a_worker_without_a_place_waits_for_one_and_has_not_failed(make_pool, ca
     assert waiting.num_failures == 0 and waiting.incarnation == 0 and waiting.due > time.monotonic()
 
 
+def test_a_worker_that_owes_nothing_does_not_hang(make_pool):
+    """In rounds, with a rollout of the round still here: who has delivered is not asked again."""
+    pool = make_pool(make_build(), num_workers=2, in_rounds=True)
+    pids = {pool.next_rollout().search_stats["pid"]}
+    wait_until_answered(pool)
+    for worker in pool._workers:
+        worker.due = 0.0  # the caller was away for long
+    pids |= {pool.next_rollout().search_stats["pid"] for _ in range(3)}
+    assert len(pids) == 2 and pool.num_dropped == 0
+
+
+def test_patience_is_long_for_the_first_rollout_and_follows_the_slowest():
+    patience = Patience(least_seconds=10.0, first_seconds=100.0)
+    assert patience.seconds == 100.0
+    seen = []
+    for seconds in (1.0, 4.0, 2.0):
+        patience.note(seconds)
+        seen.append(patience.seconds)
+    assert seen == [10.0, 20.0, 20.0]
+
+
+def test_a_rollout_says_how_long_it_took(make_pool):
+    pool = make_pool(make_build(lambda seed, count: time.sleep(0.2)))
+    assert 0.2 <= pool.next_rollout().seconds < 60.0
+
+
 def test_a_late_caller_is_not_a_hung_worker(make_pool):
     pool = make_pool(make_build(), num_workers=2)
     pids = [pool.next_rollout().search_stats["pid"]]
@@ -409,8 +450,10 @@ def test_close_leaves_no_process_and_wakes_a_blocked_caller(make_pool):
     thread.join(20)
     assert raised == [True]
     wait_until(lambda: not any(map(is_alive, pids)))
+    pool.publish(published(2))  # in the middle of a batch, whose updates are to be counted: the next rollout says why
+    assert pool._published is None
     with pytest.raises(ActorPoolError, match="closed"):
-        pool.publish(published(2))
+        pool.next_rollout()
 
 
 def test_close_wakes_a_caller_whose_workers_never_found_a_cpu(make_pool):

@@ -10,11 +10,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
+from actors import identity
 from configs.schema import Config, LearnerConfig
 from learner.checkpoint import restore_params
-from scripts import group
+from learner.loop import Counters, NonFiniteError
+from learner.run_directory import RunDirectory
+from scripts import cluster, group
 from scripts.interrupts import Interrupted
+from scripts.session import Start
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -87,6 +92,74 @@ def test_a_request_to_stop_is_a_file_that_every_machine_sees(tmp_path):
     ours.clear()
     ours.clear()
     assert theirs.name is None
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    cluster.start_ray(None, num_cpus=4)
+    yield
+    cluster.stop_ray()
+
+
+@pytest.fixture
+def run_stand_ins(local_ray, monkeypatch, tmp_path):
+    """Returns `run(train)`: a group of two processes whose training is `train(index, run directory, is_first_start)`.
+
+    A process notes in `starts-<index>` of its run whether it was to resume.
+    """
+
+    def run(train):
+        class StandIn:
+            def address(self):
+                return "nowhere"
+
+            def train(self, index, coordinator, code, config, run_dir, start):
+                starts = run_dir / f"starts-{index}"
+                before = starts.read_text() if starts.exists() else ""
+                starts.write_text(f"{before}{start.resume}\n")
+                return train(index, run_dir, not before)
+
+        monkeypatch.setattr(group, "LearnerProcess", StandIn)
+        directory = RunDirectory.create(tmp_path / "run", {}, ["test"], {})
+        config = Config(learner=LearnerConfig(num_processes=2))
+        return group.run_group(config, directory, Start()), directory.path
+
+    return run
+
+
+def test_numbers_that_are_not_finite_end_the_group_and_the_first_process_writes_down_why(run_stand_ins, tmp_path):
+    def train(index, run_dir, is_first_start):
+        if index == 0:
+            time.sleep(2.0)  # longer than the other one
+            (run_dir / "nonfinite").touch()
+        raise NonFiniteError("3 batches in a row", object() if index == 0 else lambda: "cannot be pickled")
+
+    with pytest.raises(NonFiniteError, match="3 batches in a row") as caught:
+        run_stand_ins(train)
+    assert not isinstance(caught.value, ray.exceptions.RayError)  # one line, not Ray's traceback
+    assert (tmp_path / "run" / "nonfinite").exists()
+    assert (tmp_path / "run" / "starts-0").read_text() == "False\n"
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_a_group_that_failed_goes_on_from_a_checkpoint_if_there_is_one(run_stand_ins, has_checkpoint):
+    def train(index, run_dir, is_first_start):
+        if index == 0 and is_first_start:
+            if has_checkpoint:
+                (run_dir / "checkpoints" / "7").mkdir(parents=True)
+                (run_dir / "checkpoints" / "7" / "manifest.json").write_text("{}")
+            raise OSError("the coordinator's port was taken")
+        return Counters(num_updates=5)
+
+    (counters, name), path = run_stand_ins(train)
+    assert (counters.num_updates, name) == (5, None)
+    assert (path / "starts-0").read_text() == f"False\n{has_checkpoint}\n"
+
+
+def test_a_process_of_other_code_trains_nothing():
+    other = identity.code_identity() | {"learner": "other"}
+    with pytest.raises(identity.CodeMismatch, match="learner: other in the driver"):
+        group.LearnerProcess().train(0, "nowhere", other, Config(), Path(), Start())
 
 
 def test_processes_that_find_no_place_are_refused(tmp_path):

@@ -406,7 +406,7 @@ def interrupted(programs, tmp_path_factory):
     meanwhile = programs.run("resume", path)
     output = end(first, signal.SIGINT)
     count = len(rows(path))
-    second = programs.start("resume", path)
+    second = programs.start("resume", path, "--stop.minutes", 60.0)
     wait_for(lambda: len(rows_of_a_torn_file(path)) > count + 2, second)
     outputs = output, end(second, signal.SIGTERM)
     return path, outputs, (first.returncode, second.returncode), meanwhile, count
@@ -417,7 +417,8 @@ def test_an_interrupt_saves_and_says_how_to_go_on(interrupted, session_number, n
     path, outputs, codes, _, _ = interrupted
     assert codes[session_number] == code == ExitCode[name], outputs[session_number]
     assert f"{name}: finishing the batch, then saving." in outputs[session_number]
-    assert f"interrupted; go on with: python scripts/resume.py {path}" in outputs[session_number]
+    limits = "" if session_number == 0 else " --stop.minutes 60.0"  # those of the resumed session, which no file has
+    assert f"interrupted; go on with: python scripts/resume.py {path}{limits}\n" in outputs[session_number]
     assert "Traceback" not in outputs[session_number]
 
 

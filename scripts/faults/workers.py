@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ray
 
+from actors.patience import Patience
 from actors.pool import ActorPoolError
 from scripts import cluster
 from scripts.faults import marked
@@ -48,7 +49,7 @@ def actor_killed(folder: Path) -> Outcome:
 @fault(injected="SIGSTOP of an actor", promised=f"meets its deadline (5 s here); {_REPLACED}", is_quick=False)
 def actor_stopped(folder: Path) -> Outcome:
     """A process that hangs without dying."""
-    with marked.pool(folder, _stop, rollout_timeout_seconds=5.0) as pool:
+    with marked.pool(folder, _stop, patience=Patience(least_seconds=5.0)) as pool:
         outcome = marked.survived(pool, marked.collect(pool, 40), num_lost=1)
     gone = marked.is_gone(int((folder / "stopped-pid").read_text()))
     return Outcome(outcome.held and gone, f"{outcome.happened}; stopped process {'gone' if gone else 'LEFT'}", 1, 0)
