@@ -1,4 +1,5 @@
-"""A trained agent that plays: search without root noise, most visited action, ties broken at random.
+"""A trained agent that plays: search without root noise, the action of highest probability in its policy,
+ties broken at random.
 
 With 16 simulations over 18 actions ties are common: the first of them, every time, would be a policy nobody trained.
 """
@@ -17,8 +18,8 @@ from muzero.types import Params
 class Decision(NamedTuple):
     """What the agent thought of each of its N environments."""
 
-    action: np.ndarray  # [N] int32, the most visited
-    policy: np.ndarray  # [N, A] visit distribution
+    action: np.ndarray  # [N] int32, the most probable
+    policy: np.ndarray  # [N, A] of the search: visit distribution, or Gumbel's improved policy
     value: np.ndarray  # [N] root value of the search
 
 
@@ -62,7 +63,7 @@ class GreedyAgent:
     def decide(self, observation: np.ndarray, is_first: np.ndarray) -> Decision:
         """Returns the decisions for `observation` [N, ...]; `is_first` [N] marks the first of a game."""
         out = jax.device_get(self._search(self._params, *self.observe(observation, is_first)))
-        action = most_visited(out.policy, self._tie_rng)
+        action = most_probable(out.policy, self._tie_rng)
         self._history.act(action)
         return Decision(action, out.policy, out.value)
 
@@ -77,7 +78,7 @@ class GreedyAgent:
         return key, *self._history.inputs()
 
 
-def most_visited(policy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def most_probable(policy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Returns an action [N] of highest probability in every row of `policy` [N, A], uniform among equals."""
     best = policy >= policy.max(axis=-1, keepdims=True)
     return np.argmax(best * rng.uniform(0.5, 1.0, policy.shape), axis=-1).astype(np.int32)

@@ -92,9 +92,7 @@ def make_environment(
       render: whether `render()` returns RGB frames, [height, width, 3] uint8.
       The others: see `atari.AtariGame`; other environments ignore them.
 
-    Raises:
-      ValueError: unknown environment, or spaces that `environment_spec` refuses.
-      ImportError: a MinAtar game, and MinAtar is not installed.
+    Raises ValueError for an unknown environment or spaces that `environment_spec` refuses, else as `resolve_name`.
     """
     env_id = resolve_name(name)
     if not env_id.startswith("ALE/"):

@@ -90,8 +90,7 @@ class ActorPool:
         self._max_restarts, self._restart_backoff_seconds = max_restarts, restart_backoff_seconds
         self._lock, self._closed = threading.RLock(), threading.Event()
         self._published = None  # ray.ObjectRef of the newest PublishedParams; requests keep the one they carry
-        self._in_flight = {}  # ray.ObjectRef -> _Worker, oldest request first
-        self._num_dropped = 0
+        self._in_flight, self._num_dropped = {}, 0  # ray.ObjectRef -> _Worker, oldest request first
         self._workers = [_Worker(i, 0, self._start(i, 0), due=-math.inf) for i in range(num_workers)]
 
     @property

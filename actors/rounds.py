@@ -15,6 +15,7 @@ import numpy as np
 import ray
 from ray import exceptions
 
+from actors import states
 from actors.patience import Patience
 from actors.pool import ActorPoolError
 from actors.worker import BuildRollout, make_start_fn
@@ -69,12 +70,11 @@ class RoundPool:
     def save(self) -> dict[str, np.ndarray]:
         """Returns the states of all workers, between two rounds. Raises ActorPoolError."""
         saved = self._ask_all(lambda n, worker: worker.save.remote())
-        return {f"{n}/{name}": array for n, arrays in enumerate(saved) for name, array in arrays.items()}
+        return {name: x for n, arrays in enumerate(saved) for name, x in states.nested(str(n), arrays).items()}
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts new workers into the states that `save` returned. Raises ActorPoolError."""
-        part = lambda n: {name.partition("/")[2]: x for name, x in arrays.items() if name.startswith(f"{n}/")}
-        self._ask_all(lambda n, worker: worker.load.remote(part(n)))
+        self._ask_all(lambda n, worker: worker.load.remote(states.part(str(n), arrays)))
 
     def close(self) -> None:
         """Kills the workers; a blocked `next_rollout` raises. Closing twice is fine."""

@@ -38,6 +38,6 @@ class EpisodeLog:
             self._file.close()
 
 
-def last_episodes(run_dir: Path, count: int) -> list[Episode]:
-    """Returns the last `count` finished games of a run, fewer if there were fewer. Raises as `read_rows`."""
-    return [Episode(*row["episode"]) for row in read_rows(run_dir / "episodes.jsonl")[-count:]]
+def finished_episodes(run_dir: Path) -> list[tuple[int, Episode]]:
+    """Returns all finished games, each with the frames consumed when it was taken in. Raises as `read_rows`."""
+    return [(row["num_frames"], Episode(*row["episode"])) for row in read_rows(run_dir / "episodes.jsonl")]

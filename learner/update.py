@@ -1,4 +1,4 @@
-"""One update: the only place that knows about jit, meshes and shardings."""
+"""One update: the learner's only place that knows about jit, meshes and shardings."""
 
 import functools
 from collections.abc import Callable
@@ -211,7 +211,7 @@ def all_finite(tree: Tree) -> Array:
 
 
 def _loss_metrics(total: LossOutput) -> Metrics:
-    means = {tag: total.sums[tag] / jnp.maximum(total.weights[tag], 1.0) for tag in total.sums}
+    means = {tag: total.sums[tag] / jnp.maximum(total.counts[tag], 1.0) for tag in total.sums}
     if "value_buffer/target_mean" not in means:
         return means
     mean, square = means.pop("value_buffer/target_mean"), means.pop("value_buffer/target_square")

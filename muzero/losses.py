@@ -29,7 +29,7 @@ class LossOutput(NamedTuple):
     loss: Array  # []
     num_starts: Array  # [] weighted start states
     sums: dict[str, Array]  # metric → sum over start states
-    weights: dict[str, Array]  # metric → what that sum has to be divided by
+    counts: dict[str, Array]  # metric → what that sum has to be divided by
 
 
 class Prepared(NamedTuple):

@@ -13,7 +13,7 @@ from muzero import value_buffer
 from muzero.model import Model
 from muzero.step_losses import StepLosses, step_losses, step_weights
 from muzero.support import Support
-from muzero.targets import Targets, importance_ratio, vtrace_targets
+from muzero.targets import Targets, importance_ratio, real_mask, vtrace_targets
 from muzero.types import Array, Trajectory, Tree
 from muzero.value_buffer import ValueBuffer
 
@@ -66,7 +66,7 @@ def head_targets(
         trajectory.behaviour_prob,
         trajectory.reward,
         trajectory.discount,
-        1.0 - trajectory.is_first[1:].astype(jnp.float32),
+        real_mask(trajectory.is_first),
         discount_factor=discount_factor,
         td_lambda=td_lambda,
         clip_threshold=clip_threshold,
@@ -93,7 +93,7 @@ def past_targets(
       chunk_size: heads evaluated at a time.
       factors: `discount_factor` and `td_lambda`.
     """
-    real = 1.0 - trajectory.is_first[1:].astype(jnp.float32)
+    real = real_mask(trajectory.is_first)
 
     def one_head(head_params):
         head = head_targets(
@@ -153,5 +153,5 @@ def past_losses(
 
 
 def policy_overlap(policy: Array, trajectory: Trajectory) -> Array:
-    """Returns Σ_a min(μ, π) [T] of a policy [T, A] and the search's, which acts at temperature 1."""
+    """Returns Σ_a min(μ, π) [T] of a policy [T, A] and the search policy μ, whatever temperature acts."""
     return jnp.sum(jnp.minimum(policy, trajectory.search_policy[:-1]), axis=-1)

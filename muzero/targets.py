@@ -13,6 +13,11 @@ import rlax
 from muzero.types import Array, Trajectory
 
 
+def real_mask(is_first: Array) -> Array:
+    """Returns `mask` [T] of the reset flags [T+1]."""
+    return 1.0 - is_first[1:].astype(jnp.float32)
+
+
 def td_lambda_targets(
     search_value: Array, reward: Array, discount: Array, mask: Array, *, discount_factor: float, td_lambda: float
 ) -> Array:
@@ -84,7 +89,7 @@ def vtrace_targets(
     return jax.lax.stop_gradient(value + jnp.append(errors, 0.0))
 
 
-class UnrollTargets(NamedTuple):
+class UnrollMasks(NamedTuple):
     """Which losses an unroll from each start state has; S start states, k = 0..K."""
 
     start_mask: Array  # [S] float32, 1 where decision t is real
@@ -94,7 +99,7 @@ class UnrollTargets(NamedTuple):
     reward_absorbed_mask: Array  # [S, K] float32, 1 where the reward target of step k is 0
 
 
-def unroll_masks(is_first: Array, discount: Array, *, num_starts: int, num_unroll_steps: int) -> UnrollTargets:
+def unroll_masks(is_first: Array, discount: Array, *, num_starts: int, num_unroll_steps: int) -> UnrollMasks:
     """Returns the masks of all unrolls of one sequence.
 
     Crossing a decision with discount 0 leads into the absorbing state: later steps learn reward and
@@ -115,7 +120,7 @@ def unroll_masks(is_first: Array, discount: Array, *, num_starts: int, num_unrol
             f"{num_starts} start states with unrolls of {num_unroll_steps} need "
             f"{num_starts - 1 + num_unroll_steps} decisions, the sequence has {discount.shape[0]} decisions."
         )
-    real = 1.0 - is_first[1:].astype(jnp.float32)
+    real = real_mask(is_first)
     ends = jnp.where(discount == 0, 1.0, 0.0)
     starts = jnp.arange(num_starts)
 
@@ -130,7 +135,7 @@ def unroll_masks(is_first: Array, discount: Array, *, num_starts: int, num_unrol
     first = (jnp.ones(num_starts), jnp.zeros(num_starts))
     _, rows = jax.lax.scan(step, first, jnp.arange(num_unroll_steps))
     reward_alive, reward_absorbed, alive, absorbed = (row.T for row in rows)
-    return UnrollTargets(
+    return UnrollMasks(
         start_mask=real[:num_starts],
         alive_mask=jnp.concatenate([first[0][:, None], alive], axis=1),
         absorbed_mask=jnp.concatenate([first[1][:, None], absorbed], axis=1),
@@ -145,7 +150,7 @@ def windows(x: Array, num_starts: int, length: int) -> Array:
 
 
 class Targets(NamedTuple):
-    """Scalar targets of every unroll of one sequence; S start states, K imagined steps."""
+    """Targets and masks of every unroll of one sequence; S start states, K imagined steps."""
 
     reward: Array  # [S, K]
     reward_mask: Array  # [S, K]
@@ -160,7 +165,7 @@ def make_targets(
     trajectory: Trajectory, *, num_starts: int, num_unroll_steps: int, discount_factor: float, td_lambda: float
 ) -> Targets:
     """Returns the targets of all unrolls of one sequence, zero after a termination."""
-    real = 1.0 - trajectory.is_first[1:].astype(jnp.float32)
+    real = real_mask(trajectory.is_first)
     returns = td_lambda_targets(
         trajectory.search_value,
         trajectory.reward,

@@ -24,7 +24,7 @@ class Trajectory(NamedTuple):
 
     observation: Array  # [T+1, ...] the newest frame of each state (uint8 image, bool planes or float vector)
     is_first: Array  # [T+1] bool, the environment was reset here
-    search_policy: Array  # [T+1, A] float32, root visit distribution at temperature 1
+    search_policy: Array  # [T+1, A] float32, the policy target, see `SearchOutput`
     search_value: Array  # [T+1] float32, root value of the search
     params_version: Array  # [T+1] int32, number of updates behind the parameters that searched this state
     action: Array  # [T] int32

@@ -1,7 +1,8 @@
-"""From a configuration to the parts: the only place that knows config sections, actors and learner."""
+"""From a configuration to the parts of a run: the only place that spells out a config section for each of them."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
@@ -9,13 +10,16 @@ from actors.environments import EnvironmentSpec, Stream, environment_spec, make_
 from actors.rollout import Rollout
 from configs.schema import Config, EnvConfig
 from configs.serialise import section
+from learner.batcher import BatchFeed
+from learner.loop import Counters, LearnerLoop
 from learner.state import LearnerState, init_state, make_optimiser
 from learner.update import UpdateFns, make_mesh, make_update, place
 from muzero.losses import make_loss
 from muzero.model import Model, make_model
 from muzero.observation import stack_shape
-from muzero.search import SearchFn, make_search
+from muzero.search import SearchFn, SearchTree, make_search, make_tree_search
 from muzero.support import Support
+from muzero.types import Params, RolloutResult, SearchOutput, Tree
 
 
 def make_env(env: EnvConfig, *, training: bool, render: bool = False):
@@ -49,16 +53,19 @@ def build_model(config: Config, spec: EnvironmentSpec) -> tuple[Model, Support]:
     return model, support
 
 
-def build_search(config: Config, spec: EnvironmentSpec) -> SearchFn:
-    """Returns the search that actors act with."""
-    model, support = build_model(config, spec)
-    return make_search(
-        model,
-        support,
-        num_actions=spec.num_actions,
-        discount_factor=config.loss.discount_factor,
-        **section(config.search),
-    )
+def build_search(config: Config, spec: EnvironmentSpec, *, root_noise: bool = True) -> SearchFn:
+    """Returns the search that actors act with; without `root_noise` that of scored games."""
+    return make_search(*build_model(config, spec), root_noise=root_noise, **_search_settings(config, spec))
+
+
+def build_tree_search(config: Config, spec: EnvironmentSpec) -> Callable[..., tuple[SearchOutput, SearchTree]]:
+    """Returns the search of scored games, whose second result is the tree."""
+    return make_tree_search(*build_model(config, spec), root_noise=False, **_search_settings(config, spec))
+
+
+def _search_settings(config: Config, spec: EnvironmentSpec) -> dict[str, Any]:
+    own = {"num_actions": spec.num_actions, "discount_factor": config.loss.discount_factor}
+    return own | section(config.search)
 
 
 def build_rollout(config: Config, seed: int) -> Rollout:
@@ -68,6 +75,11 @@ def build_rollout(config: Config, seed: int) -> Rollout:
         Stream(make_env(config.env, training=True), seed=(seed + 7919 * n) % 2**31, reward_clip=config.env.reward_clip)
         for n in range(num_environments)
     ]
+    return make_rollout(config, streams, seed, num_groups=1 if config.actors.device == "cpu" else 2)
+
+
+def make_rollout(config: Config, streams: Sequence[Stream], seed: int, *, num_groups: int = 1) -> Rollout:
+    """Returns a rollout in these streams, with the search and the sequences of a run."""
     return Rollout(
         streams,
         build_search(config, streams[0].spec),
@@ -76,7 +88,7 @@ def build_rollout(config: Config, seed: int) -> Rollout:
         sequence_overlap=config.actors.sequence_overlap,
         history_length=config.network.history_length,
         seed=seed,
-        num_groups=1 if config.actors.device == "cpu" else 2,
+        num_groups=num_groups,
     )
 
 
@@ -88,6 +100,44 @@ def rollout_builder(config: Config) -> Callable[[int], Rollout]:
 def num_starts(config: Config) -> int:
     """Returns S, the start states of a sequence: those that its neighbours do not train on."""
     return config.actors.sequence_length - config.actors.sequence_overlap
+
+
+def build_feed(
+    config: Config, next_rollout: Callable[[], RolloutResult], put: Callable[[Tree], Tree], counters: Counters
+) -> BatchFeed:
+    """Returns the feed of one learner process, which goes on after `counters`."""
+    learner = config.learner
+    return BatchFeed(
+        next_rollout,
+        put,
+        batch_size=learner.batch_size // learner.num_processes,
+        collect_ahead=learner.collect_ahead,
+        num_passes=learner.num_passes,
+        num_minibatches=learner.num_minibatches,
+        num_starts=num_starts(config),
+        seed=config.seed,
+        num_batches=counters.num_batches,
+        first_update=counters.num_updates,
+        max_lag=learner.max_lag,
+    )
+
+
+def build_loop(
+    config: Config,
+    state: LearnerState,
+    counters: Counters,
+    update_fns: UpdateFns,
+    publish: Callable[[int, Params], None],
+) -> LearnerLoop:
+    """Returns the loop that trains `state`, which has consumed `counters`."""
+    return LearnerLoop(
+        state,
+        counters,
+        update_fns=update_fns,
+        publish=publish,
+        publish_interval=config.learner.publish_interval,
+        max_skipped_in_row=config.learner.max_skipped_in_row,
+    )
 
 
 def build_learner(config: Config, spec: EnvironmentSpec) -> tuple[LearnerState, UpdateFns, jax.sharding.Mesh]:

@@ -1,32 +1,26 @@
-"""What the programs share: checks before anything starts, the training session around its files, exit codes."""
+"""What the programs share: one line and an exit code for every foreseen failure, checks before anything starts."""
 
-import dataclasses
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
-import jax
 
 from actors.environments import EnvironmentSpec, environment_spec
 from actors.identity import CodeMismatch
 from actors.pool import ActorPoolError
 from actors.states import why_not_saved
-from configs.checks import check, check_devices
-from configs.schema import Config, ConfigError, StopConfig
-from configs.serialise import differences, from_dict, to_dict
+from configs.checks import check_devices
+from configs.schema import Config, ConfigError
+from configs.serialise import from_dict
 from learner import run_directory
 from learner.checkpoint import CheckpointError, CheckpointWriteError
-from learner.checkpoint_files import complete_slots
-from learner.loop import Counters, NonFiniteError
+from learner.loop import NonFiniteError
 from learner.run_directory import NotWritten, RunDirectory, RunDirectoryError
-from muzero.types import Params
-from scripts import assemble, cluster, evaluation, group, process
+from scripts import assemble, process
 from scripts.exit_codes import ExitCode
-from scripts.session import Session, Start
 
 _FAILURES = (  # the first that fits; anything else is a traceback and ExitCode.CRASH
     (ConfigError, ExitCode.BAD_INPUT),
@@ -87,32 +81,6 @@ def default_path(preset: str, config: Config) -> Path:
     return run_directory.default_path(preset, config.env.name, config.seed)
 
 
-def initial_params(config: Config, spec: EnvironmentSpec, init_from: str | None) -> Callable[[], Params] | None:
-    """Returns what loads the weights of `RUN_DIR` or `RUN_DIR@N`, once Ray runs.
-
-    Raises `ConfigError` if they are of another kind of agent, `CheckpointError` if there is no such checkpoint.
-    """
-    if init_from is None:
-        return None
-    path, at, number = init_from.rpartition("@")
-    if not at or Path(init_from).is_dir():  # a path may have an @ of its own
-        path, number = init_from, ""
-    directory, stored = open_run(path)
-    other = check_environment(stored)
-    if other != spec:
-        raise ConfigError(
-            f"--init-from {init_from}: its environment {stored.env.name} has {other}, "
-            f"{config.env.name} has {spec}; weights fit only the same shapes and actions"
-        )
-    agent = lambda c: {name: to_dict(c)[name] for name in ("network", "support")}
-    changed = differences(agent(stored), agent(config))
-    if changed:
-        raise ConfigError(f"--init-from {init_from}: another network: {'; '.join(changed)}")
-    which = checkpoint_name(number or "latest")
-    evaluation.require_checkpoint(directory, which)
-    return lambda: evaluation.load_params(directory, which)[0]
-
-
 def checkpoint_name(text: str) -> int | str:
     """Returns `latest`, `best` or a number of updates. Raises `ConfigError` for anything else."""
     if text in ("latest", "best"):
@@ -148,109 +116,3 @@ def open_run(path: str | Path) -> tuple[RunDirectory, Config]:
     """Returns an existing run and its configuration."""
     directory = RunDirectory.open(path)
     return directory, from_dict(directory.read_config())
-
-
-def train_new(
-    config: Config,
-    path: Path,
-    command: list[str],
-    *,
-    load_params: Callable[[], Params] | None,
-    ray_address: str | None,
-) -> int:
-    """Trains a new run in `path`; returns the exit code."""
-    cluster.check_address(ray_address)
-    try:
-        directory = RunDirectory.create(path, to_dict(config), command, {"seed": config.seed})
-    except OSError as error:
-        raise ConfigError(f"--run-dir {path}: {error}") from error
-    with directory.lock():
-        try:
-            again = ["scripts/resume.py", str(path), *([] if ray_address is None else ["--ray-address", ray_address])]
-            return _train(config, directory, Start(load_params=load_params, ray_address=ray_address), again)
-        except ConfigError:  # what only a running Ray can tell; nothing has been learned
-            directory.withdraw()
-            raise
-
-
-def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str | None) -> int:
-    """Goes on with the run in `path` until a limit of `stop`; returns the exit code.
-
-    A run that died before its first checkpoint has learned nothing and starts.
-    """
-    directory, config = open_run(path)
-    config = dataclasses.replace(config, stop=stop)
-    check(config)
-    check_environment(config)
-    check_machine(config)
-    cluster.check_address(ray_address)
-    with directory.lock():
-        has_begun = bool(complete_slots(directory.checkpoints)) or not directory.is_empty()
-        if not has_begun and directory.was_given("--init-from"):
-            raise ConfigError(
-                f"{directory.path}: died before its first checkpoint, and was to start from other weights: "
-                "delete it and start it again with scripts/train.py"
-            )
-        directory.record_resume(command, {"seed": config.seed})
-        return _train(config, directory, Start(resume=has_begun, ray_address=ray_address), command)
-
-
-def _train(config: Config, directory: RunDirectory, start: Start, again: list[str]) -> int:
-    """Trains; returns the exit code. `again` is what goes on with the run."""
-    ray_address = start.ray_address
-    print(f"run directory: {directory.path}", flush=True)
-    actors = config.actors
-    # Before JAX or anything else has threads in this process: Ray forks, and a fork beside a lock that a thread
-    # holds hangs for ever (seen here).
-    num_processes = config.learner.num_processes
-    num_cpus = num_processes * actors.num_workers * actors.cpus_per_worker + num_processes * (num_processes > 1)
-    cluster.start_ray(ray_address, num_cpus=num_cpus)
-    try:
-        cluster.check_shared("--run-dir", directory.path, ray_address)
-        if ray_address is not None:
-            cluster.tell_room(num_cpus)
-        else:
-            cluster.require_devices(actors.device, num_processes * actors.num_workers, actors.device_fraction)
-        counters, interrupted, num_lost = _run_learner(config, directory, start)
-    finally:
-        cluster.stop_ray()
-    print(f"saved after {counters.num_updates:,} updates, {counters.num_frames:,} frames")
-    if num_lost and not config.deterministic:
-        print(f"{num_lost} sequences were in flight and are lost; a resumed session plays others")
-    if interrupted is not None:
-        print(f"interrupted; go on with: python {shlex.join(again)}")
-        return ExitCode[interrupted]
-    _print_final_score(config, directory)
-    return ExitCode.DONE
-
-
-def _run_learner(config: Config, directory: RunDirectory, start: Start) -> tuple[Counters, str | None, int]:
-    """Trains in this process, or in several others.
-
-    Returns the counters, the signal that ended it (None if a limit did), and the sequences known to be lost.
-    """
-    if config.learner.num_processes > 1:
-        return *group.run_group(config, directory, start), 0
-    assemble.split_cpu(config)
-    directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
-    session = Session(config, directory, start)
-    return session.run(), session.interrupted, session.num_lost
-
-
-def _print_final_score(config: Config, directory: RunDirectory) -> None:
-    """Plays the last checkpoint greedily and prints its score next to the random policy's."""
-    num_episodes = config.log.evaluation_episodes
-    print(f"playing {num_episodes} whole games greedily, then randomly (Ctrl-C: the run is saved already)", flush=True)
-    params, step = evaluation.load_params(directory, "latest")
-    seed = evaluation.evaluation_seed(config.seed)
-    agent = evaluation.evaluate_params(config, params, num_episodes=num_episodes, seed=seed, checkpoint=step)
-    random = evaluation.evaluate_randomly(config, num_episodes=num_episodes)
-    for name, result in (("final", agent), ("random", random)):
-        evaluation.write_result(directory, result, name=name)
-    print(f"{config.env.name}, {num_episodes} whole games: {_score(agent)} greedy; {_score(random)} random policy")
-
-
-def _score(result: dict) -> str:
-    error = "" if result["standard_error"] is None else f" ± {result['standard_error']:.2f}"
-    human = "" if result["human_normalised"] is None else f" (human-normalised {result['human_normalised']:.2f})"
-    return f"{result['mean']:.2f}{error}{human}"

@@ -31,12 +31,12 @@ class Options:
     episodes: int | None = None
     """`greedy`: whole games to play; 200 unless given."""
     protocol: Literal["greedy", "training-final-200"] = "greedy"
-    """`greedy`: fresh games, no root noise, most visited action, lives ignored; `training-final-200`: the paper's
+    """`greedy`: fresh games, no root noise, most probable action, lives ignored; `training-final-200`: the paper's
     score, the last 200 whole games of the actors as played."""
     out: Path | None = None
     """Where the JSON goes. Default: evaluations/ of the run, `greedy-<updates>-<games>.json`."""
     video: Path | None = None
-    """An .mp4 of one greedy game in its real colours, with value and visit probabilities beside it."""
+    """An .mp4 of one greedy game in its real colours, with search value and policy beside it."""
 
 
 def main(argv: list[str]) -> int:

@@ -12,14 +12,13 @@ from actors.environments import Stream
 from actors.evaluator import play, play_randomly
 from actors.scores import human_normalised
 from configs.schema import Config, ConfigError
-from configs.serialise import from_dict, section
+from configs.serialise import from_dict
 from learner.checkpoint import CheckpointError, restore_params
 from learner.checkpoint_files import complete_slots
-from learner.episodes import last_episodes
+from learner.episodes import finished_episodes
 from learner.run_directory import RunDirectory, write_atomically
-from muzero.search import make_search
 from muzero.types import Params
-from scripts.assemble import build_model, env_spec, make_env
+from scripts.assemble import build_search, env_spec, make_env
 
 # Seeds of fresh games: training draws below 2**31, evaluation in 2**30 above, selection of the best above those.
 _EVALUATION_SEEDS, _SELECTION_SEEDS = 2**31, 3 * 2**30
@@ -61,17 +60,8 @@ def load_params(directory: RunDirectory, checkpoint: int | str) -> tuple[Params,
 def make_agent(config: Config, params: Params, *, num_environments: int, seed: int) -> GreedyAgent:
     """Returns a greedy agent for `num_environments` games of the run's environment."""
     spec = env_spec(config.env)
-    model, support = build_model(config, spec)
-    search_fn = make_search(
-        model,
-        support,
-        num_actions=spec.num_actions,
-        discount_factor=config.loss.discount_factor,
-        root_noise=False,
-        **section(config.search),
-    )
     return GreedyAgent(
-        search_fn,
+        build_search(config, spec, root_noise=False),
         params,
         spec=spec,
         history_length=config.network.history_length,
@@ -95,7 +85,7 @@ def evaluate_params(
     checkpoint: int,
     on_decision: Callable[[Decision], None] = lambda decision: None,
 ) -> dict:
-    """Returns the result of `num_episodes` greedy games: search without noise, most visited action.
+    """Returns the result of `num_episodes` greedy games: search without noise, most probable action.
 
     Args:
       config: of the run.
@@ -152,7 +142,7 @@ def score_final_episodes(config: Config, directory: RunDirectory, count: int) ->
 
     Raises `ConfigError` if the run has finished no game yet.
     """
-    episodes = last_episodes(directory.path, count)
+    episodes = [episode for _, episode in finished_episodes(directory.path)[-count:]]
     if not episodes:
         raise ConfigError(f"{directory.path}: no finished game to score yet; train longer or use --protocol greedy")
     returns = [episode.episode_return for episode in episodes]

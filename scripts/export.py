@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from scripts import commands
+from scripts import commands, exported
 from scripts.exit_codes import ExitCode
 
 
@@ -30,8 +30,6 @@ def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="export.py", args=argv, description=__doc__)
     commands.make_folder_of("--out", options.out)
-    from scripts import exported
-
     exported.export_agent(options.run_dir, options.out, commands.checkpoint_name(options.checkpoint))
     print(f"written to {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.with_suffix('.json')}")
     return ExitCode.DONE

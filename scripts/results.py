@@ -34,7 +34,7 @@ VARIANCE = "audit-variance"
 KINDS = {
     LAST_FRAMES: "mean return as played, over the last 10 % of the frames",
     PAPER: "mean return as played, over the last 200 games",
-    GREEDY: "greedy games of the last parameters: no root noise, most visited action",
+    GREEDY: "greedy games of the last parameters: no root noise, most probable action",
     RANDOM: "games of the uniformly random policy",
     CURVE: "mean return as played, of the games finished since the row before (a point of the learning curve)",
     HEAD_ERROR: "audit: error of the past values in represented states, over the variance of the returns",

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from configs.schema import StopConfig
-from scripts import commands, process, supervise
+from scripts import commands, process, supervise, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
         again = supervise.without(argv, supervise.OPTION)
         options_only = [argument for argument in again if Path(argument) != options.run_dir]
         return supervise.supervise(["resume.py", *again], options.run_dir, options_only, options.max_restarts)
-    return commands.resume(options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address)
+    return training.resume(options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address)
 
 
 if __name__ == "__main__":

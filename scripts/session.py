@@ -13,7 +13,7 @@ from actors.pool import ActorPool, ActorPoolError
 from actors.rounds import RoundPool
 from configs.schema import Config
 from learner.agreement import Silent, is_first_process, make_batches
-from learner.batcher import Batch, BatchFeed
+from learner.batcher import Batch
 from learner.episodes import EpisodeLog
 from learner.loop import Counters, LearnerLoop, NonFiniteError
 from learner.metrics import MetricWriter, Progress, ProgressState
@@ -22,7 +22,7 @@ from learner.state import LearnerState
 from learner.update import make_put, place
 from muzero.types import Params, PublishedParams
 from scripts import evaluation, process, workload
-from scripts.assemble import build_learner, env_spec, num_starts, rollout_builder
+from scripts.assemble import build_feed, build_learner, build_loop, env_spec, rollout_builder
 from scripts.interrupts import Interrupted, Interrupts
 from scripts.saving import Saver
 from scripts.timer import Timer
@@ -90,14 +90,8 @@ class Session:
             state = place(checkpoint.state, mesh)
         elif start.load_params is not None:
             state = _with_params(state, start.load_params(), mesh)
-        loop = LearnerLoop(
-            state,
-            counters,
-            update_fns=update_fns,
-            publish=lambda version, params: self._pool.publish(PublishedParams(version, params)),
-            publish_interval=self._config.learner.publish_interval,
-            max_skipped_in_row=self._config.learner.max_skipped_in_row,
-        )
+        publish = lambda version, params: self._pool.publish(PublishedParams(version, params))
+        loop = build_loop(self._config, state, counters, update_fns, publish)
         return loop, saver, mesh
 
     def _make_pool(self) -> ActorPool | RoundPool:
@@ -122,24 +116,9 @@ class Session:
             rollout_builder(self._config), max_in_flight=actors.max_in_flight, in_rounds=in_rounds, **shared
         )
 
-    def _make_feed(self, pool: ActorPool | RoundPool) -> BatchFeed:
-        learner = self._config.learner
-        return BatchFeed(
-            pool.next_rollout,
-            make_put(self._mesh),
-            batch_size=self._batch_size,
-            collect_ahead=learner.collect_ahead,
-            num_passes=learner.num_passes,
-            num_minibatches=learner.num_minibatches,
-            num_starts=num_starts(self._config),
-            seed=self._config.seed,
-            num_batches=self._loop.counters.num_batches,
-            first_update=self._loop.counters.num_updates,
-            max_lag=learner.max_lag,
-        )
-
     def _train(self, pool: ActorPool | RoundPool) -> None:
-        self._feed, progress = self._make_feed(pool), Progress() if is_first_process() else Silent()
+        self._feed = build_feed(self._config, pool.next_rollout, make_put(self._mesh), self._loop.counters)
+        progress = Progress() if is_first_process() else Silent()
         batches = make_batches(self._feed, self._batch_size * self._config.actors.sequence_length)
         print(self._share, flush=True)
         log, actors, num_taken = self._config.log, self._config.actors, 0

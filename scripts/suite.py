@@ -29,6 +29,7 @@ from configs.suite import Suite, Trial
 from learner.run_directory import RunDirectory
 from scripts import cluster, commands, results, trials
 from scripts.exit_codes import ExitCode
+from scripts.inspection import heldout
 from scripts.suite_directory import COMMIT, SUITE, carried_over, identity, open_out, results_file
 from scripts.suite_table import SuiteTable
 
@@ -167,8 +168,6 @@ def _check(suite: Suite, options: Options) -> None:
         config = suite.config(first._replace(game=game))
         commands.check_environment(config)
         if suite.audit is not None:
-            from scripts.inspection import heldout  # pulls in JAX
-
             heldout.check(config)
 
 

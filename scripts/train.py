@@ -14,7 +14,7 @@ import tyro
 from configs import presets, serialise
 from configs.checks import check
 from configs.schema import Config
-from scripts import commands, process, supervise, workload
+from scripts import commands, process, supervise, training, workload
 from scripts.exit_codes import ExitCode
 
 
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     supervise.check(options.max_restarts)
     spec = commands.check_environment(config)
     commands.check_machine(config)
-    load_params = commands.initial_params(config, spec, options.init_from)
+    load_params = training.initial_params(config, spec, options.init_from)
     if options.dry_run:
         print(json.dumps(serialise.to_dict(config), indent=2))
         return ExitCode.DONE
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         address = ["--ray-address", options.ray_address] if options.ray_address else []
         return supervise.supervise([*first, "--run-dir", str(path)], path, address, options.max_restarts)
     command = ["scripts/train.py", *argv]
-    return commands.train_new(config, path, command, load_params=load_params, ray_address=options.ray_address)
+    return training.train_new(config, path, command, load_params=load_params, ray_address=options.ray_address)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from configs.suite import Suite, Trial
+from learner.episodes import finished_episodes
 from learner.run_directory import RunDirectory
 from scripts import process, results
 from scripts.inspection import audit_table
@@ -166,9 +167,9 @@ def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
     """Returns the results of a finished trial: curve, scores as played, greedy and random games, the audit."""
     frames, seconds, _ = progress(path)
     row = lambda *values: Row(suite.name, trial.game, trial.arm, trial.seed, *values)
-    episodes = [json.loads(line) for line in (path / "episodes.jsonl").read_text(encoding="utf-8").splitlines()]
-    taken_in = np.array([episode["num_frames"] for episode in episodes], dtype=float)
-    returns = np.array([episode["episode"][0] for episode in episodes], dtype=float)
+    episodes = finished_episodes(path)
+    taken_in = np.array([num_frames for num_frames, _ in episodes], dtype=float)
+    returns = np.array([episode.episode_return for _, episode in episodes], dtype=float)
     edges = suite.frames * np.arange(_NUM_CURVE_POINTS + 1) / _NUM_CURVE_POINTS
     edges[-1] = np.inf  # the last batch passes the budget
     bins = [returns[(taken_in > low) & (taken_in <= high)] for low, high in zip(edges, edges[1:], strict=False)]

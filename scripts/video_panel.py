@@ -1,4 +1,4 @@
-"""The panel beside the game: return so far, search value as number and curve, visit probabilities as bars."""
+"""The panel beside the game: return so far, search value as number and curve, search policy as bars."""
 
 import collections
 
@@ -52,8 +52,8 @@ class Panel:
         return canvas.finished()
 
     def _draw_visits(self, canvas: "_Canvas", decision: Decision) -> None:
-        """Draws a bar per action; of very many actions the most visited."""
-        canvas.text("visit probabilities", _MARGIN, _ROW_TOP - 12, 0.5, _FAINT)
+        """Draws a bar per action; of very many actions the most probable."""
+        canvas.text("search policy", _MARGIN, _ROW_TOP - 12, 0.5, _FAINT)
         shown = np.sort(np.argsort(-decision.policy, kind="stable")[:MAX_ACTIONS_SHOWN])
         height = min(_MAX_ROW_HEIGHT, (HEIGHT - _ROW_TOP - 12) / len(shown))
         size = 0.46 if height >= 20 else 0.40

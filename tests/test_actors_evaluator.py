@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from actors.agent import GreedyAgent, most_visited
+from actors.agent import GreedyAgent, most_probable
 from actors.environments import EnvironmentSpec, Stream
 from actors.evaluator import play, play_randomly
 from actors.rollout import Rollout
@@ -91,7 +91,7 @@ def test_agent_sees_the_stacks_that_the_rollout_sees(history):
         seed=0,
     )
     for _ in range(4):
-        rollout.run(PublishedParams(0, np.float32(1.0)))  # its search samples the most visited action
+        rollout.run(PublishedParams(0, np.float32(1.0)))  # its search samples the most probable action
     agent, stream = make_agent(playing, history=history), make_stream(Numbered(lengths))
     observation, is_first = stream.reset(), True
     for _ in range(23):
@@ -103,7 +103,7 @@ def test_agent_sees_the_stacks_that_the_rollout_sees(history):
         np.testing.assert_array_equal(found[state], expected[state], err_msg=f"state {state}")
 
 
-def test_act_takes_the_most_visited_action_and_remembers_the_game_until_reset():
+def test_act_takes_the_most_probable_action_and_remembers_the_game_until_reset():
     search = Search()
     agent = make_agent(search, history=3)
     observations = [np.array([float(state)], np.float32) for state in range(7)]
@@ -128,7 +128,7 @@ def test_decide_returns_what_the_search_thought_of_each_environment():
 
 def test_equally_visited_actions_are_equally_likely():
     visits = np.tile(np.array([3, 5, 0, 5, 3], np.float32) / 16, (4000, 1))
-    counts = np.bincount(most_visited(visits, np.random.default_rng(0)), minlength=5)
+    counts = np.bincount(most_probable(visits, np.random.default_rng(0)), minlength=5)
     assert counts[[0, 2, 4]].tolist() == [0, 0, 0]
     assert abs(counts[1] - 2000) < 4 * np.sqrt(4000 / 4)  # four standard errors
 
@@ -157,7 +157,7 @@ def test_play_drops_surplus_games_from_the_last_streams():
     assert [episode.num_steps for episode in episodes] == [4, 1, 5, 3]
 
 
-def test_play_takes_the_most_visited_action_of_each_environment_and_scores_unclipped():
+def test_play_takes_the_most_probable_action_of_each_environment_and_scores_unclipped():
     envs = [Numbered([4], truncate=True), Numbered([3], start=100)]
     seen = []
     agent = make_agent(Search(), num_environments=2)

@@ -130,7 +130,7 @@ def test_the_loss_equals_the_transcription(num_heads, past_latents):
         assert tags >= set(sums) and (num_heads == 0 or tags == set(sums))
         for tag in tags:
             assert rows.sums[tag][i] == pytest.approx(sums[tag], rel=5e-4, abs=5e-4), tag
-            assert rows.weights[tag][i] == pytest.approx(counts[tag], abs=1e-4), tag
+            assert rows.counts[tag][i] == pytest.approx(counts[tag], abs=1e-4), tag
 
 
 def test_target_and_online_latents_differ():
@@ -158,7 +158,7 @@ def test_diagnostics_of_the_heads_equal_the_transcription(num_heads):
         assert {f"value_buffer/{name}" for name in expected} == {tag for tag in rows.sums if "value_buffer" in tag}
         for name, value in expected.items():
             assert rows.sums[f"value_buffer/{name}"][i] == pytest.approx(value, rel=1e-3, abs=1e-3), name
-            assert rows.weights[f"value_buffer/{name}"][i] == pytest.approx(real.sum())
+            assert rows.counts[f"value_buffer/{name}"][i] == pytest.approx(real.sum())
 
 
 def test_steps_add_up_to_the_totals():
@@ -195,7 +195,7 @@ def test_targets_beyond_the_support_are_counted(search_value, fraction):
     buffer = tiny.buffer_of([], BUFFER_SIZE)
     rows = _jitted(past_weight=0.0)(weights, PARAMS(), TARGET(), buffer.head_params, buffer, batch)[1]
     num_targets = tiny.NUM_STARTS * (tiny.NUM_UNROLL_STEPS + 1)
-    assert rows.weights["loss/target_saturated"].tolist() == [num_targets] * len(SEEDS)
+    assert rows.counts["loss/target_saturated"].tolist() == [num_targets] * len(SEEDS)
     assert rows.sums["loss/target_saturated"].tolist() == [fraction * num_targets] * len(SEEDS)
 
 

@@ -158,7 +158,7 @@ def alternating(params, rng_key, frames, actions, is_first):
 
 
 def test_what_was_imagined_is_drawn_against_what_happened(run, call, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "make_search", lambda *args, **kwargs: alternating)
+    monkeypatch.setattr(evaluation, "build_search", lambda *args, **kwargs: alternating)
     code, out, err = call("imagine", run, "--out", tmp_path / "imagine.png", "--steps", 4)
     assert (code, err) == (0, "")
     assert "values, k = 0..4" in out and (tmp_path / "imagine.png").stat().st_size > 20_000

@@ -30,7 +30,7 @@ from learner.checkpoint import Checkpointer
 from learner.loop import Counters
 from learner.metrics import DOCUMENTED_TAGS, documented_tag
 from learner.run_directory import RunDirectory
-from scripts import cluster, commands, curves, evaluate, resume, train, trials
+from scripts import cluster, commands, curves, evaluate, resume, train, training, trials
 from scripts.evaluation import evaluation_seed, evaluation_stream, load_agent, selection_seed
 from scripts.exit_codes import ExitCode
 from scripts.session import Session, Start
@@ -522,7 +522,7 @@ def test_a_session_whose_actors_are_gone_saves_what_it_has(smoke, tmp_path, is_i
 def test_init_from_takes_the_weights_and_nothing_else(smoke, suffix, step, tmp_path):
     path, _ = smoke
     config = from_dict(json.loads((path / "config.json").read_text()))
-    load_params = commands.initial_params(config, commands.check_environment(config), f"{path}{suffix}")
+    load_params = training.initial_params(config, commands.check_environment(config), f"{path}{suffix}")
     RunDirectory.create(tmp_path / "new", to_dict(config), ["test"], {})
     with session(tmp_path / "new", Start(load_params=load_params)) as begun:
         counters, state = begun._loop.counters, jax.device_get(begun._loop.state)
@@ -697,7 +697,7 @@ def test_a_run_that_ray_refuses_leaves_its_directory_free(smoke, call, tmp_path,
     def refuse(*args, **settings):
         raise ConfigError("no such device")
 
-    monkeypatch.setattr(commands, "_train", refuse)
+    monkeypatch.setattr(training, "_train", refuse)
     for _ in range(2):
         code, _, error = call(train, "smoke", "--run-dir", tmp_path / "run")
         assert (code, error) == (2, "error: no such device\n")
@@ -705,7 +705,7 @@ def test_a_run_that_ray_refuses_leaves_its_directory_free(smoke, call, tmp_path,
 
 def test_resume_keeps_a_limit_that_is_not_given_and_takes_away_one_that_is_none(smoke, monkeypatch):
     stops = []
-    monkeypatch.setattr(commands, "resume", lambda path, stop, *_, **__: stops.append(stop) or 0)
+    monkeypatch.setattr(training, "resume", lambda path, stop, *_, **__: stops.append(stop) or 0)
     for arguments in ([], ["--stop.minutes", "3"], ["--stop.num-updates", "None", "--stop.num-frames", "9"]):
         assert resume.main([str(smoke[0]), *arguments]) == 0
     assert stops == [StopConfig(num_updates=8), StopConfig(num_updates=8, minutes=3.0), StopConfig(num_frames=9)]

@@ -22,9 +22,10 @@ from actors.pool import ActorPool
 from configs.presets import PRESETS
 from configs.schema import Config, EnvConfig
 from learner.batcher import BatchFeed
+from learner.loop import Counters
 from muzero.types import PublishedParams, RolloutResult
 from scripts import cluster, process
-from scripts.assemble import env_spec, num_starts
+from scripts.assemble import build_feed, env_spec, num_starts
 from scripts.benchmarks import settings
 from scripts.benchmarks.measure import alternate, report, summary
 from scripts.benchmarks.operations import decision_flops
@@ -118,7 +119,7 @@ def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
             env_vars=process.heap_env_vars(),
         )  # fmt: skip
         pool.publish(PublishedParams(0, np.zeros(1)))
-        feed = settings.make_feed(config, pool.next_rollout, jax.device_put)
+        feed = build_feed(config, pool.next_rollout, jax.device_put, Counters())
         try:
             yield feed
         finally:

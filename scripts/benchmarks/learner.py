@@ -10,10 +10,10 @@ import numpy as np
 
 from configs.schema import Config
 from learner.batcher import BatchFeed
-from learner.loop import LearnerLoop
+from learner.loop import Counters, LearnerLoop
 from learner.update import make_put
 from muzero.types import RolloutResult
-from scripts.assemble import build_learner, env_spec, num_starts
+from scripts.assemble import build_feed, build_learner, build_loop, env_spec, num_starts
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.measure import alternate, report
 
@@ -34,8 +34,8 @@ def memory_feed(config: Config) -> Iterator[tuple[LearnerLoop, BatchFeed]]:
     spec = env_spec(config.env)
     rollout = settings.synthetic_rollout(config, spec, config.actors.environments_per_worker)
     state, fns, mesh = build_learner(config, spec)
-    loop = settings.make_loop(config, state, fns, lambda version, params: None)
-    feed = settings.make_feed(config, lambda: delivered(rollout), make_put(mesh))
+    loop = build_loop(config, state, Counters(), fns, lambda version, params: None)
+    feed = build_feed(config, lambda: delivered(rollout), make_put(mesh), Counters())
     try:
         yield loop, feed
     finally:

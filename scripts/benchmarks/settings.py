@@ -1,19 +1,13 @@
 """What the benchmarks are measured with."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
 from actors.environments import EnvironmentSpec
 from configs.presets import PRESETS
 from configs.schema import ActorsConfig, Config, EnvConfig, LearnerConfig, NetworkConfig, ValueBufferConfig
-from learner.batcher import BatchFeed
-from learner.loop import Counters, LearnerLoop
-from learner.state import LearnerState
-from learner.update import UpdateFns
 from muzero.types import RolloutResult, Trajectory
-from scripts.assemble import num_starts
 
 # 96x96x4 frames, 6x6x32 latents, one residual block, 601 bins, 25 simulations: small enough for a CPU, with every part.
 REFERENCE = Config(
@@ -43,33 +37,6 @@ def reference(tiny: bool) -> Config:
 def atari_cpu(tiny: bool) -> Config:
     """Returns the preset that this machine trains, or the smallest."""
     return TINY if tiny else PRESETS["atari-cpu"]
-
-
-def make_feed(config: Config, next_rollout: Callable[[], RolloutResult], put: Callable) -> BatchFeed:
-    """Returns the learner's feed as a session makes it."""
-    learner = config.learner
-    return BatchFeed(
-        next_rollout,
-        put,
-        batch_size=learner.batch_size,
-        collect_ahead=learner.collect_ahead,
-        num_passes=learner.num_passes,
-        num_minibatches=learner.num_minibatches,
-        num_starts=num_starts(config),
-        seed=0,
-    )
-
-
-def make_loop(config: Config, state: LearnerState, update_fns: UpdateFns, publish: Callable) -> LearnerLoop:
-    """Returns the learner's loop as a session makes it."""
-    return LearnerLoop(
-        state,
-        Counters(),
-        update_fns=update_fns,
-        publish=publish,
-        publish_interval=config.learner.publish_interval,
-        max_skipped_in_row=config.learner.max_skipped_in_row,
-    )
 
 
 def synthetic_rollout(config: Config, spec: EnvironmentSpec, num_sequences: int, seed: int = 0) -> RolloutResult:

@@ -9,9 +9,10 @@ import jax
 
 from configs.presets import PRESETS
 from configs.schema import Config
+from learner.loop import Counters
 from learner.update import make_put
 from muzero.types import PublishedParams
-from scripts.assemble import build_learner, env_spec, split_cpu
+from scripts.assemble import build_feed, build_learner, build_loop, env_spec, split_cpu
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.actors import running_pool
 from scripts.benchmarks.measure import alternate, report, summary
@@ -107,10 +108,9 @@ class System:
     def __init__(self, config: Config, pool):
         state, update, mesh = build_learner(config, env_spec(config.env))
         self._pool = pool
-        self._loop = settings.make_loop(
-            config, state, update, lambda version, params: pool.publish(PublishedParams(version, params))
-        )
-        self._feed = settings.make_feed(config, pool.next_rollout, make_put(mesh))
+        publish = lambda version, params: pool.publish(PublishedParams(version, params))
+        self._loop = build_loop(config, state, Counters(), update, publish)
+        self._feed = build_feed(config, pool.next_rollout, make_put(mesh), Counters())
 
     def __enter__(self) -> "System":
         return self

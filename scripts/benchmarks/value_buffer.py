@@ -41,7 +41,7 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
         },
         flops_per_update=flops,
         memory_bytes={name: memory(variants[name], program) for name, program in programs.items()},
-        environment_frames_per_sequence=variants["heads"].actors.sequence_length,
+        states_per_sequence=variants["heads"].actors.sequence_length,
     )  # fmt: skip
 
 

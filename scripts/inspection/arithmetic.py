@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
 class Audited(NamedTuple):
     """What the audit says of one head: C = K + 1 values at imagined steps k = 0..K, or one V-trace target."""
 
-    error: Estimate  # [K+1] normalised squared error of v(zᵏ); at k = 0 the head's own
+    error: Estimate  # [K+1] normalised squared error of v(zᵏ), at k = 0 the head's own; all NaN unless `is_known`
     excess: Estimate  # [K+1] what it has beyond k = 0: the model's part
     vtrace_gap: Estimate  # [1] normalised squared error of the V-trace targets
     squared_errors: np.ndarray  # [K+2] of the values and the targets, noise taken off, not normalised
@@ -92,7 +92,7 @@ def over_heads(squared_errors: np.ndarray, variances: np.ndarray, noises: np.nda
     """Returns the squared error of all heads together, over the variance of all their values.
 
     No head is left out for what its own variance came out as, below 0 included: a choice by noise would bias the sum.
-    NaN if the sum of variances is not three standard deviations above what noise alone makes of equal values.
+    NaN unless `is_known`.
 
     Args:
       squared_errors: [heads], noise taken off, not normalised.
@@ -100,9 +100,17 @@ def over_heads(squared_errors: np.ndarray, variances: np.ndarray, noises: np.nda
       noises: [heads], mean variance of a state's averaged return.
       num_states: behind each of them.
     """
-    by_noise = np.sqrt(2 / (num_states - 1)) * np.linalg.norm(noises)  # rollouts of different heads are independent
-    known = np.sum(variances) > 3 * by_noise
+    known = is_known(variances, noises, num_states)
     return float(np.sum(squared_errors) / np.sum(variances)) if known else float("nan")
+
+
+def is_known(variances: np.ndarray, noises: np.ndarray, num_states: int) -> bool:
+    """Returns whether the sum of variances is three standard deviations above what noise alone makes of equal values.
+
+    Arguments as for `over_heads`; rollouts of different heads are independent.
+    """
+    by_noise = np.sqrt(2 / (num_states - 1)) * np.linalg.norm(noises)
+    return bool(np.sum(variances) > 3 * by_noise)
 
 
 def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], group: np.ndarray, seed: int) -> Estimate:
@@ -146,12 +154,16 @@ def audit_head(
         errors = normalised_errors(rows, returns, weight)
         return np.concatenate([errors, errors[:last] - errors[0]])
 
+    weight = np.ones(len(returns))
+    _, variance, noise = moments(returns, weight)
     both = bootstrap(statistic, group, seed)
+    if not is_known(np.array([variance]), np.array([noise]), len(returns)):  # errors over it would be noise over noise
+        both = Estimate(*(np.full_like(x, np.nan) for x in both))
     part = lambda where: Estimate(*(x[where] for x in both))
     return Audited(
         part(slice(last)),
         part(slice(last + 1, None)),
         part(slice(last, last + 1)),
-        squared_errors(rows, returns, np.ones(len(returns))),
-        *moments(returns, np.ones(len(returns))),
+        squared_errors(rows, returns, weight),
+        *moments(returns, weight),
     )

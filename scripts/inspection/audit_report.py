@@ -7,6 +7,7 @@ import numpy as np
 
 from scripts.inspection.audit_table import all_heads
 
+_HIGHEST = 3.0  # of the picture: a constant has 1
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (after the choice of a backend without windows)
 
@@ -23,7 +24,10 @@ def summary(table: list[dict]) -> str:
 
 
 def plot(path: Path, table: list[dict], title: str) -> None:
-    """Draws the errors over k, a line a head, and head by head the V-trace gap beside the errors at k = 0 and K."""
+    """Draws the errors over k, a line a head, and head by head the V-trace gap beside the errors at k = 0 and K.
+
+    A hollow point has no interval; what is above 3 is cut off, what is not available is not there.
+    """
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True)
     heads = sorted({row["head_updates"] for row in table})
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(heads)))
@@ -48,6 +52,7 @@ def plot(path: Path, table: list[dict], title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
+    left.set_ylim(top=min(left.get_ylim()[1], _HIGHEST))
     label = dict(transform=right.get_yaxis_transform(), va="bottom", ha="right", fontsize=8, color="0.4")
     right.text(1.0, 1.0, "a constant", **label)
     figure.tight_layout()
@@ -57,5 +62,8 @@ def plot(path: Path, table: list[dict], title: str) -> None:
 
 def _points(axes, table: list[dict], name: str, shift: float, **style) -> None:
     value, low, high = (np.array([row[f"{name}{end}"] for row in table]) for end in ("", "_low", "_high"))
-    spread = np.nan_to_num(np.maximum([value - low, high - value], 0.0))
-    axes.errorbar(np.arange(len(table)) + shift, value, spread, linestyle="none", markersize=4, capsize=2, **style)
+    place, has_interval = np.arange(len(table)) + shift, ~np.isnan(low)
+    spread = np.maximum([value - low, high - value], 0.0)[:, has_interval]
+    shape = dict(linestyle="none", markersize=4)
+    axes.errorbar(place[has_interval], value[has_interval], spread, capsize=2, **shape, **style)
+    axes.plot(place[~has_interval], value[~has_interval], fillstyle="none", **shape, **style | {"label": None})

@@ -14,10 +14,9 @@ import jax
 import numpy as np
 
 from actors.forks import ForkableStream, why_not_forked
-from actors.rollout import Rollout
 from configs.schema import Config, ConfigError
 from muzero.types import PublishedParams, Trajectory
-from scripts.assemble import build_search, make_env
+from scripts.assemble import make_env, make_rollout, num_starts
 from scripts.evaluation import evaluation_seed
 from scripts.inspection.stored import Stored
 
@@ -53,7 +52,12 @@ class _Recorder(ForkableStream):
 
 
 def check(config: Config) -> None:
-    """Raises `ConfigError` if the run's environment cannot be put back to an earlier state."""
+    """Raises `ConfigError` for a run whose past policies or whose environment cannot be brought back."""
+    if config.loss.past_latents != "target":
+        raise ConfigError(
+            f"loss.past_latents = {config.loss.past_latents}: cannot be audited: its stored heads act on other latents "
+            "than those of the target average, with which they are audited"
+        )
     env = make_env(config.env, training=True)
     reason = why_not_forked(env)
     env.close()
@@ -87,11 +91,11 @@ def collect(stored: Stored, *, num_states: int, seed: int) -> list[HeldOut]:
     """
     config, rng = stored.config, np.random.default_rng(seed)
     recorders = _recorders(config, min(_NUM_GAMES, num_states), evaluation_seed(seed))
-    rollout = _rollout(stored, recorders, seed)
+    rollout = make_rollout(config, recorders, seed)
     published = PublishedParams(stored.num_updates, stored.search_average)
-    length, num_starts = config.actors.sequence_length, config.actors.sequence_length - config.actors.sequence_overlap
+    length, starts = config.actors.sequence_length, num_starts(config)
     has_ended, num_seen, chosen = np.zeros(len(recorders), bool), 0, []
-    for _ in range(_MAX_DECISIONS // num_starts):
+    for _ in range(_MAX_DECISIONS // starts):
         batch = rollout.run(published).trajectory
         for game, recorder in enumerate(recorders):
             trajectory = jax.tree.map(lambda x, game=game: x[game].copy(), batch)
@@ -99,7 +103,7 @@ def collect(stored: Stored, *, num_states: int, seed: int) -> list[HeldOut]:
                 trajectory.is_first,
                 trajectory.discount,
                 num_unroll_steps=config.loss.num_unroll_steps,
-                num_starts=num_starts,
+                num_starts=starts,
             )
             assert len(recorder.frozen) == length
             for j in found:
@@ -128,16 +132,3 @@ def _recorders(config: Config, num_games: int, first_seed: int) -> list[_Recorde
         _Recorder(make_env(config.env, training=True), seed=first_seed + n, reward_clip=clip, length=length)
         for n in range(num_games)
     ]
-
-
-def _rollout(stored: Stored, recorders: list[_Recorder], seed: int) -> Rollout:
-    actors = stored.config.actors
-    return Rollout(
-        recorders,
-        build_search(stored.config, stored.spec),
-        num_actions=stored.spec.num_actions,
-        sequence_length=actors.sequence_length,
-        sequence_overlap=actors.sequence_overlap,
-        history_length=stored.config.network.history_length,
-        seed=seed,
-    )

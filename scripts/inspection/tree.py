@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from configs.schema import ConfigError
-from configs.serialise import section
-from muzero.search import SearchTree, make_tree_search
+from muzero.search import SearchTree
+from scripts.assemble import build_tree_search
 from scripts.inspection.game import play
 from scripts.inspection.stored import Stored
 
@@ -39,14 +39,7 @@ def searched(stored: Stored, *, seed: int, step: int) -> tuple[SearchTree, list[
     game = play(stored, seed=seed, num_decisions=step)
     if game.is_over:
         raise ConfigError(f"--step = {step}: the game of --seed {seed} is over after {len(game.action)} decisions")
-    search = make_tree_search(
-        stored.model,
-        stored.support,
-        num_actions=stored.spec.num_actions,
-        discount_factor=stored.config.loss.discount_factor,
-        root_noise=False,
-        **section(stored.config.search),
-    )
+    search = build_tree_search(stored.config, stored.spec)
     inputs = game.agent.observe(game.observation[-1][None], np.array([step == 0]))
     _, tree = jax.device_get(jax.jit(search)(stored.search_average, *inputs))
     return SearchTree(*(field[0] for field in tree)), game.action_names
