@@ -71,7 +71,7 @@ def flipped_bit(folder: Path) -> Outcome:
         copy = shutil.copytree(folder / "run", folder / str(number))
         _flip(copy / file, int(rng.integers(8 * (copy / file).stat().st_size)))
         noticed.append(_loads(copy) == 1)
-    return Outcome(len(files) > 5 and all(noticed), f"{sum(noticed)} of {len(files)} noticed, step 1 loaded")
+    return Outcome(len(files) > 5 and all(noticed), f"{sum(noticed)} of {len(files)} noticed, and step 1 loaded")
 
 
 @fault(injected="every file of a checkpoint cut to half its length in turn", promised=_FALLS_BACK, is_quick=True)
@@ -84,7 +84,7 @@ def truncated_file(folder: Path) -> Outcome:
         copy = shutil.copytree(folder / "run", folder / str(number))
         os.truncate(copy / file, (copy / file).stat().st_size // 2)
         noticed.append(_loads(copy) == 1)
-    return Outcome(all(noticed), f"{sum(noticed)} of {len(files)} noticed, step 1 loaded")
+    return Outcome(all(noticed), f"{sum(noticed)} of {len(files)} noticed, and step 1 loaded")
 
 
 def _resume_with(folder: Path, stored: Config, own: Config) -> Outcome:
@@ -181,7 +181,7 @@ def path_out_of_the_checkpoint(folder: Path) -> Outcome:
             checkpoint_files.read(folder / "run" / "2")
         except CorruptCheckpoint as error:
             refused.append("leads out of its directory" in str(error) and _loads(folder / "run") == 1)
-    return Outcome(refused == [True] * 3, f"{sum(refused)} of 3 refused, step 1 loaded")
+    return Outcome(refused == [True] * 3, f"{sum(refused)} of 3 refused, and step 1 loaded")
 
 
 def _fails_to_write(folder: Path, prepare: Callable[[], None], restore: Callable[[], None]) -> Outcome:
@@ -218,7 +218,8 @@ def two_runs_in_one_directory(folder: Path) -> Outcome:
             with RunDirectory.open(folder / "run").lock():
                 return Outcome(False, "both train")
         except RunDirectoryInUse as error:
-            return Outcome(f"process {os.getpid()}" in str(error), "refused: in use, with pid and host")
+            named = f"process {os.getpid()} on host " in str(error)
+            return Outcome(named, f"refused: in use, {'with' if named else 'WITHOUT'} pid and host")
 
 
 @fault(injected="no checkpoint at all is left", promised="refused in one line", is_quick=True)

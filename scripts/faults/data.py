@@ -75,12 +75,13 @@ def nan_reward(folder: Path) -> Outcome:
     counters, weight = loop.counters, float(loop.state.params.prediction)
     try:
         _train(loop, [np.nan] * 10)
-        stopped = False
+        end = "NOT stopped"
     except NonFiniteError as error:
-        stopped = error.batch is not None
-    held = (counters.num_updates, counters.num_skipped, weight) == (3, 1, -2.0) and stopped
-    held = held and loop.counters.num_skipped == 1 + _MAX_SKIPPED and float(loop.state.params.prediction) == -2.0
-    return Outcome(held, f"1 of 4 skipped, then stopped after {loop.counters.num_skipped - 1}, batch kept", 0, 0)
+        end = f"stopped after {loop.counters.num_skipped - counters.num_skipped}"
+        end += ", batch LOST" if error.batch is None else ", batch kept"
+    held = (counters.num_updates, counters.num_skipped, weight) == (3, 1, -2.0)
+    held = held and float(loop.state.params.prediction) == -2.0 and end == f"stopped after {_MAX_SKIPPED}, batch kept"
+    return Outcome(held, f"{counters.num_skipped} of 4 skipped, then {end}", 0, 4 - 1 - counters.num_updates)
 
 
 @fault(injected="NaN parameters (injected into the state)", promised="never published; the run stops", is_quick=True)
@@ -112,7 +113,10 @@ def duplicate_and_late_sequences(folder: Path) -> Outcome:
     )  # fmt: skip
     taken = [tuple(int(x) for x in row) for row in next(feed).trajectory.reward[:, 0].reshape(-1, 1)]
     feed.close()
-    return Outcome(taken == [(1,), (2,), (3,), (101,), (102,)], "3 of 8 dropped, the others in order", 3, 0)
+    dropped = len(numbers) - len(list(results)) - len(taken)
+    held = taken == [(1,), (2,), (3,), (101,), (102,)] and dropped == 3
+    order = "in order" if taken == sorted(taken) else "NOT in order"
+    return Outcome(held, f"{dropped} of {len(numbers)} dropped, the others {order}", dropped, 0)
 
 
 def _rollout(origin: Origin) -> RolloutResult:
@@ -142,7 +146,8 @@ def clock_set_back(folder: Path) -> Outcome:
         time.time = real
         writer.close()
     grows = all(a < b for a, b in zip(seconds, seconds[1:], strict=False))
-    return Outcome(grows and min(rates) > 0, "seconds grow, rates are positive", 0, 0)
+    told = f"seconds {'grow' if grows else 'do NOT grow'}, rates are {'positive' if min(rates) > 0 else 'NOT positive'}"
+    return Outcome(grows and min(rates) > 0, told, 0, 0)
 
 
 def _leaves(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -34,7 +34,8 @@ def _compare(folder: Path, environment: str, *, kill: bool) -> Outcome:
     whole, parts = run_digests(folder / "whole"), run_digests(folder / "parts")
     equal = [name for name in whole if whole[name] == parts[name]]
     told = f"{len(equal)} of {len(whole)} digests equal ({whole['params'][:8]}, {whole['environments'][:8]}); {before}"
-    return Outcome(len(equal) == len(whole) == 8, told, 0, 0)
+    is_same = len(equal) == len(whole) == 8
+    return Outcome(is_same, told, *((0, 0) if is_same else ()))  # what was lost has been repeated
 
 
 def _stop_half_way(folder: Path, settings: tuple) -> str:
@@ -89,7 +90,7 @@ def sigterm(folder: Path) -> Outcome:
     goes_on = [row["num_updates"] for row in runs.rows(run)] == list(range(1, updates + 5))
     held = process.returncode == ExitCode.SIGTERM and lost == 0 and goes_on and not left
     told = [f"exit code {process.returncode} after {seconds:.0f} s", f"{len(left)} processes left", *left]
-    return Outcome(held, ", ".join(told), 0, lost)
+    return Outcome(held, ", ".join(told), None if lost else 0, lost)
 
 
 @fault(

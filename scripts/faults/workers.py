@@ -74,8 +74,9 @@ def crash_looping_actor(folder: Path) -> Outcome:
             return Outcome(False, f"delivered {marked.collect(pool, 1)}")
         except ActorPoolError as error:
             told = " ".join(str(error).split())
-    held = "failed 3 times in a row" in told and "the environment is broken" in told and marked.all_gone(folder)
-    return Outcome(held, f"{told[:60]} …, no process left")
+    gone = marked.all_gone(folder)
+    held = "failed 3 times in a row" in told and "the environment is broken" in told and gone
+    return Outcome(held, f"{told[:60]} …, {'no process left' if gone else 'processes LEFT'}")
 
 
 @fault(injected="all actors killed at once, from outside", promised=_REPLACED, is_quick=False)
@@ -108,7 +109,8 @@ def other_code_on_a_worker(folder: Path) -> Outcome:
         with marked.pool(folder, max_restarts=0) as pool:
             return Outcome(False, f"delivered {marked.collect(pool, 1)}")
     except ActorPoolError as error:
-        return Outcome("runs other code than the driver: scripts: other" in str(error), "refused: scripts differ")
+        _, _, difference = str(error).partition("runs other code than the driver: ")
+        return Outcome(difference.startswith("scripts: other"), f"refused: {difference[:60]}")
     finally:
         identity.code_identity()["scripts"] = own
 
