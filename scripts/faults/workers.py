@@ -109,8 +109,8 @@ def other_code_on_a_worker(folder: Path) -> Outcome:
         with marked.pool(folder, max_restarts=0) as pool:
             return Outcome(False, f"delivered {marked.collect(pool, 1)}")
     except ActorPoolError as error:
-        _, _, difference = str(error).partition("runs other code than the driver: ")
-        return Outcome(difference.startswith("scripts: other"), f"refused: {difference[:60]}")
+        difference = str(error).rpartition("runs other code than the driver: ")[2].split(",")[0]
+        return Outcome(difference == "scripts: other in the driver", f"refused: {difference}")
     finally:
         identity.code_identity()["scripts"] = own
 
