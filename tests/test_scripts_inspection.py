@@ -62,6 +62,20 @@ def test_returns_that_do_not_differ_beyond_their_noise_give_no_score():
     assert np.isnan(arithmetic.normalised_errors(np.zeros((1, 3)), returns)).all()
 
 
+@pytest.mark.parametrize("spread, is_told", [(0.0, False), (3.0, True)])
+def test_a_head_whose_returns_may_be_noise_has_no_error_of_its_own(spread, is_told):
+    """Rather than noise over noise; its squared error counts among those of all heads."""
+    heads = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        value = spread * rng.normal(size=64)
+        returns = value[:, None] + rng.normal(size=(64, 16))
+        heads.append(arithmetic.audit_head(value[None], value, returns, np.arange(64), seed=seed))
+    assert {bool(np.isnan(head.error.value[0])) for head in heads} == {not is_told}
+    assert {bool(np.isnan(head.vtrace_gap.value[0])) for head in heads} == {not is_told}
+    assert np.isfinite([head.squared_errors for head in heads]).all()
+
+
 def test_heads_without_differing_values_bias_nothing_and_alone_give_no_score():
     """Sixteen heads know values up to 0.5; those of half of them have a variance of 1, the others' are all equal."""
     rng, audits = np.random.default_rng(3), []
