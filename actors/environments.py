@@ -238,7 +238,7 @@ def _register_minatar() -> None:
 def _make_gymnasium(env_id: str, training: bool, render: bool) -> gymnasium.Env:
     # Without Gymnasium's checker: ArrayObservation puts right what it would warn of.
     options = dict(render_mode="rgb_array" if render else None, disable_env_checker=True)
-    if not training and gymnasium.spec(env_id).max_episode_steps is None:
+    if not training and gymnasium.spec(env_id.rpartition(":")[2]).max_episode_steps is None:
         options["max_episode_steps"] = LONGEST_SCORED_GAME
     env = ArrayObservation(gymnasium.make(env_id, **options))
     environment_spec(env)

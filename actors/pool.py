@@ -85,8 +85,7 @@ class ActorPool:
         if not ray.is_initialized():  # the first remote call would start a cluster with settings of Ray's own
             raise ActorPoolError("call ray.init(...) before making an ActorPool")
         self._start = make_start_fn(build_rollout, **worker)
-        self._max_in_flight, self._in_rounds = max_in_flight, in_rounds
-        self._patience = patience or Patience()
+        self._max_in_flight, self._in_rounds, self._patience = max_in_flight, in_rounds, patience or Patience()
         self._max_restarts, self._restart_backoff_seconds = max_restarts, restart_backoff_seconds
         self._lock, self._closed = threading.RLock(), threading.Event()
         self._published = None  # ray.ObjectRef of the newest PublishedParams; requests keep the one they carry
@@ -113,8 +112,7 @@ class ActorPool:
     def publish(self, published: PublishedParams) -> None:
         """Makes `published` (NumPy leaves) what every request from now on acts with; copies it to the object store.
 
-        The version before is freed when the last request that carries it has been answered.
-        Does nothing if the pool is closed: `next_rollout` says why.
+        The version before is freed with the last request that carries it. Does nothing if the pool is closed.
         """
         if not self._closed.is_set():
             self._published = ray.put(published)
@@ -187,6 +185,8 @@ class ActorPool:
         worker.num_failures = 0
         self._patience.note(result.seconds)
         worker.due = time.monotonic() + self._patience.seconds
+        for other in self._workers:  # the first rollout of all ends the long wait for the others'
+            other.due = min(other.due, worker.due) if other.is_busy else other.due
         return result
 
     def _rearm_idle_workers(self) -> None:

@@ -61,6 +61,8 @@ class RoundPool:
 
     def next_rollout(self) -> RolloutResult:
         """Returns the next worker's rollout. Raises ActorPoolError if it failed, timed out or was closed."""
+        if self.is_closed:
+            raise ActorPoolError("the actor pool is closed")
         if not self._in_flight:
             self._in_flight.extend(worker.rollout.remote(self._published) for worker in self._workers)
         result = self._get(self._in_flight.popleft())

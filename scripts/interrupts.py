@@ -18,6 +18,8 @@ class Interrupted(Exception):
 class Interrupts:
     """While entered, notes the first SIGINT or SIGTERM in `name`, and raises KeyboardInterrupt at the second.
 
+    A SIGTERM that comes again at once is no second one.
+
     Enter it after Ray has started, which takes SIGTERM for itself and would leave without saving.
 
     Args:
@@ -54,7 +56,8 @@ class Interrupts:
 
     def _take(self, number: int, frame) -> None:
         if self.name is not None:
-            if number == signal.SIGTERM and time.monotonic() - self._taken_at < _ECHO_SECONDS:
+            is_sigterm_again = number == signal.SIGTERM and self.name == "SIGTERM"
+            if is_sigterm_again and time.monotonic() - self._taken_at < _ECHO_SECONDS:
                 return
             raise KeyboardInterrupt  # asked twice: no checkpoint
         self._taken_at = time.monotonic()

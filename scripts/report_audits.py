@@ -38,16 +38,21 @@ def _over_own_variance(compared: Comparison) -> Table:
 
 def _over_shared_variance(compared: Comparison) -> Table:
     kinds = _kinds(compared, HEAD_SQUARED, MODEL_SQUARED, "audit-excess-squared", TARGET_SQUARED, VARIANCE)
-    units = {}
-    for game in compared.compared:
-        variances = [cell.mean for (name, _), cell in kinds[VARIANCE].items() if name == game]
-        units[game] = float(np.mean(variances)) if variances else np.nan
+    units = {game: _mean_variance(kinds[VARIANCE], game) for game in compared.compared}
     note = (
         "The same squared errors over the mean variance of the returns in all trials of a game: one measure for all "
-        f"arms, and no trial is left out. audit-variance: an arm's own variance by that measure. {RESAMPLED}"
+        "arms, and no trial is left out. Not available in a game where that mean is not two standard errors above 0. "
+        f"audit-variance: an arm's own variance by that measure. {RESAMPLED}"
     )
     title = "Value equivalence, over one variance a game"
     return Table("value_equivalence_shared", title, _columns(compared), _rows(compared, kinds, units), note)
+
+
+def _mean_variance(cells: _Cells, game: str) -> float:
+    """Returns the mean variance of the returns over all trials of a game, NaN if it may be noise about 0."""
+    found = [variance for (name, _), cell in cells.items() if name == game for variance in (cell.seeds or {}).values()]
+    known = len(found) > 1 and np.mean(found) > 2 * np.std(found, ddof=1) / np.sqrt(len(found))
+    return float(np.mean(found)) if known else np.nan
 
 
 def _columns(compared: Comparison) -> tuple[str, ...]:
@@ -68,11 +73,12 @@ def _kinds(compared: Comparison, head: str, model: str, excess: str, *others: st
 def _rows(compared: Comparison, kinds: dict[str, _Cells], units: dict[str, float]) -> list[tuple]:
     """Returns a row a kind, arm and game, errors in `units` of the game, and one of all games where no error lacks."""
     rows, baseline = [], compared.arms[0]
+    has_audit = {row.game for row in compared.rows if row.kind.startswith("audit")}
+    audited = [game for game in compared.compared if game in has_audit]
     for kind, cells in kinds.items():
         for arm in compared.arms[1:]:
             pair = arm, baseline
-            audited = [game for game in compared.compared if any((game, name) in cells for name in pair)]
-            whole = [game for game in audited if _is_whole(compared, cells, game, pair)]
+            whole = [game for game in audited if _is_whole(compared, cells, game, pair) and np.isfinite(units[game])]
             for game in audited:
                 errors = _difference(compared, cells, pair, [game], units) if game in whole else (None,) * 5
                 rows.append((kind, game, arm, *errors))

@@ -50,9 +50,8 @@ class Comparison(NamedTuple):
         return comparison.matrix(self.cells, arm, self.normalised) if self.normalised else None
 
     def is_uneven(self) -> bool:
-        """Returns whether there are scores of single seeds, but not as many in every game and arm."""
-        numbers = [len(x) for arm in self.arms for x in self.seeds(arm, self.normalised)]
-        return len(set(numbers)) > 1
+        """Returns whether some arm has not as many single seeds in every game."""
+        return any(len({len(x) for x in self.seeds(arm, self.normalised)}) > 1 for arm in self.arms)
 
     def seeds(self, arm: str, games: list[str]) -> list[np.ndarray]:
         """Returns the raw scores of an arm, [seeds] a game; [0] where there are none of single seeds."""
@@ -139,7 +138,7 @@ def interval(estimate: Estimate | None) -> tuple:
 
 
 def _known(compared: Comparison, name: str, estimate: Estimate) -> Estimate | None:
-    """Returns the estimate; None for an interquartile mean that is over runs in one arm and over games in another."""
+    """Returns the estimate; None for an interquartile mean over runs in one arm and over games in another."""
     return None if name == "interquartile mean" and compared.is_uneven() else estimate
 
 

@@ -37,7 +37,10 @@ class Start(NamedTuple):
 
 
 class Session:
-    """Trains until a limit of `config.stop`, Ctrl-C or SIGTERM; always leaves a checkpoint of what it did."""
+    """Trains until a limit of `config.stop`, Ctrl-C or SIGTERM; leaves a checkpoint of what it did.
+
+    But for a deterministic session whose actors are gone: then the checkpoint before it stands.
+    """
 
     def __init__(self, config: Config, directory: RunDirectory, start: Start, interrupts: Interrupts | None = None):
         self._config, self._directory = config, directory
@@ -207,8 +210,7 @@ class Session:
             return
         arrays = {}
         if self._config.deterministic and self._loop.counters.num_batches:
-            if self._pool.is_closed:
-                print("the actors are gone, a state without theirs is none: the last checkpoint stands", flush=True)
+            if self._pool.is_closed:  # a state without the actors' is none: the last one stands
                 return
             arrays = self._pool.save()
         self._saver.save(self._loop, arrays)

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from actors.environments import EnvironmentSpec
+from actors.identity import CodeMismatch
 from configs.checks import check
 from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import differences, to_dict
@@ -65,7 +66,7 @@ def train_new(
         try:
             again = ["scripts/resume.py", str(path), *([] if ray_address is None else ["--ray-address", ray_address])]
             return _train(config, directory, Start(load_params=load_params, ray_address=ray_address), again)
-        except ConfigError:  # what only a running Ray can tell; nothing has been learned
+        except (ConfigError, CodeMismatch):  # what only a running Ray can tell; nothing has been learned
             directory.withdraw()
             raise
 
@@ -111,7 +112,10 @@ def _train(config: Config, directory: RunDirectory, start: Start, again: list[st
         counters, interrupted, num_lost = _run_learner(config, directory, start)
     finally:
         cluster.stop_ray()
-    print(f"saved after {counters.num_updates:,} updates, {counters.num_frames:,} frames")
+    if (saved := max(complete_slots(directory.checkpoints), default=0)) == counters.num_updates:
+        print(f"saved after {counters.num_updates:,} updates, {counters.num_frames:,} frames")
+    else:
+        print(f"{counters.num_updates:,} updates were made; the last checkpoint is of {saved:,}, the others come again")
     if num_lost and not config.deterministic:
         print(f"{num_lost} sequences were in flight and are lost; a resumed session plays others")
     if interrupted is not None:

@@ -80,11 +80,10 @@ def _audit_table(path: Path) -> Path:
     return path / "audit" / "audit.csv"
 
 
-def commits(path: Path) -> list[str | None]:
-    """Returns the commits at which the run in `path` was started and resumed; None: without git."""
-    return [
-        record["git"]["commit"] for record in json.loads(RunDirectory(path).provenance_file.read_text(encoding="utf-8"))
-    ]
+def commits(path: Path) -> list[str]:
+    """Returns the commits, as far as they are known, at which the run in `path` was started and resumed."""
+    records = json.loads(RunDirectory(path).provenance_file.read_text(encoding="utf-8"))
+    return [record["git"]["commit"] for record in records if record["git"]["commit"] is not None]
 
 
 def progress(path: Path) -> Progress:

@@ -231,6 +231,7 @@ def test_a_game_without_a_limit_has_one_where_it_is_scored():
     made = lambda name, training: make_environment(name, training=training)
     limits = lambda *arguments: [limit._max_episode_steps for limit in states.time_limits(made(*arguments))]
     assert limits("CliffWalking-v1", True) == [] and limits("CliffWalking-v1", False) == [LONGEST_SCORED_GAME]
+    assert limits("gymnasium.envs.toy_text:CliffWalking-v1", False) == [LONGEST_SCORED_GAME]
     assert limits("CartPole-v1", True) == limits("CartPole-v1", False) == [500]
 
 

@@ -86,6 +86,17 @@ def test_planning_in_a_wrong_model_is_worse():
     assert loss.min() >= -1e-12 and loss.max() > 0.1
 
 
+def test_corollary_3_of_approximate_value_equivalence_needs_its_denominator():
+    """One state, two actions, true values: by the text's 2 (ε + 2 γ^k ε') at most 1.02 could be lost, and 10 is."""
+    stays = np.ones((2, 1, 1))
+    world = mdp.MDP(stays, np.array([[1.0], [0.0]]), GAMMA)
+    model = mdp.MDP(stays, np.array([[0.5], [0.51]]), GAMMA)
+    tolerance = 0.51  # |T̃_π v − T_π v| of the second action, that of the first is 0.5
+    lost = float(optimal_value(world)[0] - policy_value(world, optimal_policy(model))[0])
+    assert lost == pytest.approx(10.0)
+    assert 2 * tolerance < lost < 2 * tolerance / (1 - GAMMA)
+
+
 def test_the_stationary_distribution_stays():
     world, (policy, _) = random_world(), random_pair()
     weight = mdp.stationary_distribution(world, policy)

@@ -14,6 +14,7 @@ from configs.checks import check
 from configs.presets import PRESETS
 from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import to_dict
+from learner.checkpoint_files import complete_slots
 from learner.run_directory import RunDirectory
 from scripts import commands
 from scripts.assemble import rollout_builder
@@ -32,6 +33,7 @@ class LocalPool:
     """A `RoundPool` whose workers are objects of this process."""
 
     num_dropped = num_in_flight = num_waiting = 0
+    is_closed = False
 
     def __init__(self, config: Config, seed: int):
         build = rollout_builder(config)
@@ -138,6 +140,15 @@ def test_without_the_actors_states_it_would_not_be_so(whole, tmp_path, monkeypat
     train(config, tmp_path / "parts", 16, resume=True)
     parts = run_digests(tmp_path / "parts")
     assert all(parts[name] != whole[name] for name in ("params", "optimiser_state", "environments"))
+
+
+def test_without_its_actors_a_state_is_not_saved(tmp_path, monkeypatch):
+    """They were closed while a batch outlasted the grace period: the checkpoint before it stands."""
+    config = settings("CartPole-v1")
+    monkeypatch.setattr(LocalPool, "save", lambda pool: pytest.fail("asked for what is gone"))
+    monkeypatch.setattr(LocalPool, "is_closed", True)
+    train(config, tmp_path / "run", 4)
+    assert complete_slots(tmp_path / "run" / "checkpoints") == [0]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def test_numbers_that_are_not_finite_end_the_group_and_the_first_process_writes_
         if index == 0:
             time.sleep(2.0)  # longer than the other one
             (run_dir / "nonfinite").touch()
-        raise NonFiniteError("3 batches in a row", object() if index == 0 else lambda: "cannot be pickled")
+        raise NonFiniteError("3 batches in a row", threading.Lock())  # which cannot be pickled
 
     with pytest.raises(NonFiniteError, match="3 batches in a row") as caught:
         run_stand_ins(train)

@@ -168,7 +168,7 @@ def test_the_columns_of_a_class_say_where_its_models_ended(tmp_path):
     np.testing.assert_allclose([row["plane_diameter"] for row in new], 5.0, rtol=1e-9)
 
 
-@pytest.mark.parametrize("check", ["PVE 6", "AVE 5"])
+@pytest.mark.parametrize("check", ["PVE 6", "AVE 5", "AVE corollary 3"])
 def test_a_statement_holds_and_its_check_sees_a_broken_operator(check, tmp_path):
     (row,) = propositions.run(propositions.SCALES["smoke"], {"check": check, "seed": 0}, tmp_path)
     assert row["cases"] == 8 and row["violations"] == 0

@@ -88,7 +88,7 @@ def _problem(seed, statement, num_states):
 
 
 def _learn_model(scale, statement, loss, num_samples, problem):
-    """Propositions 2 and 3: p̂(·|x) of one state, V fixed at what a true model needs, started at the truth."""
+    """Propositions 2 and 3: p̂(·|x) of one state, V fixed at what a true model needs, uniform at the start."""
     seed, transition, reward, value_target = problem
     b, calibrated = int(loss.startswith("muzero")), loss.endswith("calibrated")
     value = vaml.target_moments(transition, reward, value_target, 0, b, DISCOUNT).mean
@@ -100,7 +100,7 @@ def _learn_model(scale, statement, loss, num_samples, problem):
 
     settings = {name: getattr(scale, name) for name in ("batch_size", "num_updates", "learning_rate")}
     settings |= dict(error_fn=vaml.calibrated_error if calibrated else vaml.squared_error, num_samples=num_samples)
-    fitted = calibration.fit_row(jax.random.key(seed), jnp.log(transition[0]), value, target_fn, **settings)
+    fitted = calibration.fit_row(jax.random.key(seed), jnp.zeros_like(value), value, target_fn, **settings)
     mean = fitted @ value
     exact = calibration.minimising_mean(value, truth.mean, math.inf if calibrated else num_samples)
     spread = jnp.sqrt(fitted @ jnp.square(value - mean))

@@ -1,4 +1,4 @@
-"""Every statement of the two papers on value equivalence, tried on random cases in float64.
+"""The propositions and theorems of the two papers on value equivalence, tried on random cases in float64.
 
 A row says how many cases were tried, the worst margin and how many were violated by more than rounding; and, because a
 check that cannot fail says nothing, how many of `cases_broken` are violated once an operator has a deliberate fault
