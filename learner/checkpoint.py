@@ -142,11 +142,6 @@ class Checkpointer:
         checkpoint, self._skipped = newest_valid(self._directory, self._read)
         return checkpoint
 
-    def restore_best(self) -> Checkpoint:
-        """Returns the best checkpoint; raises like `restore`."""
-        self._finish()
-        return newest_valid(self._best, self._read)[0]
-
     def best_metadata(self) -> dict | None:
         """Returns the metadata of the best checkpoint, None if there is no valid one; reads no weights."""
         self._finish()
