@@ -3,7 +3,7 @@
     python scripts/report.py RESULTS.csv --out DIR
     python scripts/report.py scripts/paper_table3.csv --out runs/paper    # the paper's own table
 
-writes DIR/report.html (one file, opens anywhere), DIR/report.md and a CSV for every table.
+writes DIR/report.html (one file, opens anywhere), DIR/report.md, a CSV for every table and an SVG for every plot.
 `scripts/results.py` has the format of RESULTS.csv.
 """
 
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     tables = [*report_tables.tables(compared), *report_audits.tables(compared)]
     report_page.write(options.out, f"Suite {rows[0].suite}", lines, tables, report_plots.plots(compared))
     print(report_page.as_markdown(f"Suite {rows[0].suite}", lines, [table for table in tables if not table.by_game]))
-    print(f"written: {options.out}/report.html, report.md and {len(tables)} tables as CSV")
+    print(f"written: {options.out}/report.html, report.md, {len(tables)} tables as CSV and the plots as SVG")
     return ExitCode.DONE
 
 

@@ -1,7 +1,8 @@
-"""A report as one HTML page that asks no other host for anything, as Markdown, and its tables as CSV."""
+"""A report as one HTML page that asks no other host for anything, and as Markdown beside its tables and plots."""
 
 import csv
 import html
+from collections.abc import Iterable
 from pathlib import Path
 
 from learner.run_directory import write_atomically
@@ -35,7 +36,7 @@ _HEAD = """<!doctype html>
 
 
 def write(directory: Path, title: str, lines: list[str], tables: list[Table], plots: list[Plot]) -> None:
-    """Writes report.html, report.md and a CSV a table into `directory`.
+    """Writes report.html, report.md, a CSV a table and an SVG a plot into `directory`.
 
     Args:
       directory: made if it is missing.
@@ -46,7 +47,10 @@ def write(directory: Path, title: str, lines: list[str], tables: list[Table], pl
     """
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "report.html", as_html(title, lines, tables, plots))
-    write_atomically(directory / "report.md", as_markdown(title, lines, tables))
+    write_atomically(directory / "report.md", as_markdown(title, lines, tables, plots))
+    for plot in plots:
+        if plot.svg is not None:
+            write_atomically(directory / plot.file, plot.svg)
     for table in tables:
         with (directory / f"{table.name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -91,13 +95,14 @@ def _html_plot(plot: Plot) -> str:
     return f"{above}<figure>{heading}{plot.svg or _html_missing()}</figure>\n"
 
 
-def as_markdown(title: str, lines: list[str], tables: list[Table]) -> str:
-    """Returns the sentences and tables as Markdown."""
+def as_markdown(title: str, lines: list[str], tables: list[Table], plots: Iterable[Plot] = ()) -> str:
+    """Returns sentences and tables as Markdown, and links to the files of the plots."""
     parts = [f"# {title}\n"] + [f"{line}\n" for line in lines]
     for table in tables:
         rows = [table.columns, ["---"] * len(table.columns), *([show(cell) for cell in row] for row in table.rows)]
         text = "\n".join(f"| {' | '.join(row)} |" for row in rows) if table.rows else MISSING
         parts.append(f"## {table.title}\n\n{text}\n" + (f"\n{table.note}\n" if table.note else ""))
+    parts += [f"## {plot.title}\n\n![{plot.title}]({plot.file})\n" for plot in plots if plot.svg is not None]
     return "\n".join(parts)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from typing import NamedTuple
 
 import matplotlib
@@ -26,6 +27,11 @@ class Plot(NamedTuple):
     title: str
     svg: str | None
     small: bool = False  # stands beside others
+
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return f"{re.sub(r'[^a-z0-9]+', '-', self.title.lower()).strip('-')}.svg"
 
 
 def plots(compared: Comparison) -> list[Plot]:
@@ -105,7 +111,7 @@ def _median_curve(compared: Comparison) -> Plot:
     figure, axes = pyplot.subplots(figsize=(_WIDTH, 3.0))
     for (arm, line), colour in zip(lines.items(), itertools.cycle(_COLOURS)):
         axes.plot([frames / 1e6 for frames in line], list(line.values()), "o-", markersize=3, label=arm, color=colour)
-    axes.set(xlabel="frames (millions); where every game has ended some", ylabel="median normalised score")
+    axes.set(xlabel="frames (millions),\nwhere every game has ended some", ylabel="median normalised score")
     axes.legend(frameon=False)
     return Plot(title, _svg(figure, axes))
 

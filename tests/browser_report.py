@@ -156,4 +156,4 @@ def test_the_plots_are_there(visited):
         assert number >= 4
     else:
         assert number == {"paper": 1, "seeds": 6}[name]
-    assert measures["titles"][0] == "Tests over games" and measures["titles"][-1].startswith("Every game")
+    assert measures["titles"][0] == "Effects over games" and measures["titles"][-1] == "Every trial"

@@ -329,6 +329,17 @@ def test_curves_and_profiles_are_drawn_where_the_scores_are_there(compared):
     assert len(set.union(*ids)) == sum(map(len, ids))  # no plot of the page is clipped by another's path
 
 
+def test_the_plots_are_files_that_the_markdown_shows(compared, tmp_path):
+    from scripts import report_plots
+
+    plots = report_plots.plots(compared)
+    report_page.write(tmp_path, "t", [], [], plots)
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (tmp_path / "report.md").read_text())
+    assert shown == [plot.file for plot in plots] and len(set(shown)) == len(plots)
+    assert all((tmp_path / name).read_text().startswith("<svg") for name in shown)
+    assert "minatar-breakout-v1.svg" in shown
+
+
 def test_markdown_shows_missing_numbers_as_such():
     text = report_page.as_markdown("t", [], [report_tables.Table("n", "T", ("a", "b"), [("x", None), ("y", 12345.6)])])
     assert "| x | not available |\n| y | 12,346 |" in text
