@@ -20,7 +20,7 @@ test-browser: install
 	$(BIN)/python -m pytest -q tests/browser_report.py
 
 test: install
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,15 +1,24 @@
 """Order of the test files, and no deadline for hypothesis (its 200 ms measure the other jobs of a machine).
 
-`make test` deals the files out to two processes. The pool's tests start Ray in their process and come first, before JAX
-has threads: Ray forks, and a fork beside a lock that another thread holds can hang for ever. The longest file comes
-second, so that no process ends with it alone.
+`make test` deals the files out to two processes, in this order (`--no-loadscope-reorder`). The tests of the pool and of the
+groups start Ray in their process and come before JAX has threads there: Ray forks, and a fork beside a lock that another
+thread holds can hang for ever. The longest files come next, so that no process ends with one of them alone.
 """
 
 import hypothesis
 
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
-_ORDER = {"test_actors_pool.py": 0, "test_scripts_programs.py": 1}
+_FIRST = (
+    "actors_pool",
+    "scripts_programs",
+    "scripts_group",
+    "configs_paper",
+    "docker",
+    "scripts_suite",
+    "learner_devices",
+)
+_ORDER = {f"test_{name}.py": place for place, name in enumerate(_FIRST)}
 
 
 def pytest_collection_modifyitems(items):
