@@ -1,8 +1,8 @@
 """Order of the test files, and no deadline for hypothesis (its 200 ms measure the other jobs of a machine).
 
-`make test` deals the files out to two processes, in this order (`--no-loadscope-reorder`). The tests of the pool and of the
-groups start Ray in their process and come before JAX has threads there: Ray forks, and a fork beside a lock that another
-thread holds can hang for ever. The longest files come next, so that no process ends with one of them alone.
+`make test` deals the files out to two processes, in this order (`--no-loadscope-reorder`). The tests of the pool and of
+the groups start Ray in their process and come before JAX has threads there: Ray forks, and a fork beside a lock that
+another thread holds can hang for ever. The longest files come next: no process ends with one of them alone.
 """
 
 import hypothesis
