@@ -77,10 +77,10 @@ def save_environment(env: gymnasium.Env) -> Arrays:
 
 
 def load_environment(env: gymnasium.Env, arrays: Mapping[str, np.ndarray]) -> None:
-    """Puts a new environment of the same settings into a saved state. Raises ValueError if `why_not_saved`."""
+    """Puts an environment of the same settings, new or played, into a saved state; ValueError if `why_not_saved`."""
     _require_saveable(env)
     inner = env.unwrapped
-    env.reset(seed=0)  # Gymnasium's wrappers refuse a step before the first reset
+    env.reset()  # Gymnasium's wrappers refuse a step before the first reset; a seed would have a game load its ROM anew
     (_load_atari if isinstance(inner, AtariGame) else _load_cartpole)(inner, arrays)
     inner.np_random = load_generator(part("generator", arrays))
     for limit, count in zip(time_limits(env), arrays["elapsed_steps"], strict=True):

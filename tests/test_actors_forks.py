@@ -2,6 +2,7 @@
 
 import pytest
 
+from actors.atari import AtariGame
 from actors.environments import make_environment
 from actors.forks import ForkableStream, why_not_forked
 
@@ -28,6 +29,15 @@ def test_a_fork_repeats_itself_as_often_as_wanted_and_leaves_the_original_alone(
     assert futures[0] == futures[1]
     if name != "MinAtar/Asterix-v1":  # nothing is random within a game
         assert play(original, actions[:10]) == futures[0]
+
+
+def test_a_fork_loads_no_rom(monkeypatch):
+    """Why: it takes 25 times as long as all else, and an audit forks thousands of times."""
+    original, other = stream("breakout"), stream("breakout")
+    original.reset()
+    frozen = original.freeze()
+    monkeypatch.setattr(AtariGame, "_load_rom", lambda game: pytest.fail("a ROM is loaded"))
+    other.thaw(frozen, 0)
 
 
 def test_what_is_random_in_a_game_is_drawn_anew():

@@ -23,13 +23,17 @@ def play(stream, rng, num_steps):
 
 
 @pytest.mark.parametrize("name", ["breakout", "pong", "CartPole-v1"])
-def test_a_stream_goes_on_in_another_instance_as_it_would_have(name):
+@pytest.mark.parametrize("used", [False, True])
+def test_a_stream_goes_on_in_another_instance_as_it_would_have(name, used):
     original, rng = stream(name, seed=1), np.random.default_rng(0)
     original.reset()
     for _ in range(3):  # at a game's first state, in the middle, wherever it comes
         play(original, rng, 60)
         saved = {key: array.copy() for key, array in original.save().items()}
         other, same_rng = stream(name, seed=99), states.load_generator(states.save_generator(rng))
+        if used:
+            other.reset()
+            play(other, np.random.default_rng(7), 90)
         other.load(saved)
         expected, found = play(original, rng, 250), play(other, same_rng, 250)
         assert found == expected
