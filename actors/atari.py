@@ -54,6 +54,11 @@ def find_game(name: str) -> EnvSpec | None:
     return _GAMES.get(_OTHER_SPELLINGS.get(key, key))
 
 
+def all_roms() -> list[str]:
+    """Returns the names of the ROMs of all games."""
+    return sorted({spec.kwargs["game"] for spec in _GAMES.values()})
+
+
 def near_ids(name: str) -> list[str]:
     """Returns up to three registered ids whose spelling is close to `name`, Atari games or not."""
     known = {

@@ -1,8 +1,7 @@
 """What an environment is at one moment, as named arrays: written into checkpoints, restored bit for bit.
 
-Exactly restored are the emulator (102 of the 104 games of ale-py 0.12.1: 300 random frames, saved, restored into
-another instance, 1,500 more frames with the same scores and screens) and CartPole-v1.  Any other environment is
-refused by name: a state that is silently incomplete would be worse than none.
+Exactly restored are the emulator (102 of the 104 games of ale-py 0.12.1, see `scripts/emulators.py`) and CartPole-v1.
+Any other environment is refused by name: a state that is silently incomplete would be worse than none.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from actors.atari import AtariGame
 
 Arrays = dict[str, np.ndarray]
 _INEXACT_GAMES = dict.fromkeys(
-    ("qbert", "tetris"), "in this release of ale-py its emulator shows another screen after a restore"
+    ("tic_tac_toe_3d", "yars_revenge"), "in this release of ale-py its emulator shows another screen after a restore"
 )
 _STICKY = "the emulator does not save the action that sticky actions may repeat"
 _WORD_BYTES = 16  # PCG64's state and increment are 128-bit numbers
@@ -72,7 +71,7 @@ def save_environment(env: gymnasium.Env) -> Arrays:
     """Returns the state of an environment in the middle of a game. Raises ValueError if `why_not_saved`."""
     _require_saveable(env)
     inner = env.unwrapped
-    save = _save_atari if isinstance(inner, AtariGame) else _save_cartpole
+    save = save_emulator if isinstance(inner, AtariGame) else _save_cartpole
     return save(inner) | nested("generator", save_generator(inner.np_random)) | _elapsed_steps(env)
 
 
@@ -81,7 +80,7 @@ def load_environment(env: gymnasium.Env, arrays: Mapping[str, np.ndarray]) -> No
     _require_saveable(env)
     inner = env.unwrapped
     env.reset()  # Gymnasium's wrappers refuse a step before the first reset; a seed would have a game load its ROM anew
-    (_load_atari if isinstance(inner, AtariGame) else _load_cartpole)(inner, arrays)
+    (load_emulator if isinstance(inner, AtariGame) else _load_cartpole)(inner, arrays)
     inner.np_random = load_generator(part("generator", arrays))
     for limit, count in zip(time_limits(env), arrays["elapsed_steps"], strict=True):
         limit._elapsed_steps = int(count)
@@ -92,12 +91,16 @@ def _require_saveable(env: gymnasium.Env) -> None:
         raise ValueError(reason)
 
 
-def _save_atari(game: AtariGame) -> Arrays:
+def save_emulator(game: AtariGame) -> Arrays:
+    """Returns the state of a game's emulator, and its lives; nothing is refused."""
     emulator = game.emulator.cloneState(include_rng=True).serialize()
     return {"emulator": np.frombuffer(emulator, np.uint8), "lives": np.array(game.lives)}
 
 
-def _load_atari(game: AtariGame, arrays: Mapping[str, np.ndarray]) -> None:
+def load_emulator(game: AtariGame, arrays: Mapping[str, np.ndarray]) -> None:
+    """Puts a game's emulator into a saved state."""
+    # An emulator that has played no frame since its reset takes a state over with other RAM (Q*bert, Tetris).
+    game.emulator.act(ale_py.Action.NOOP)
     game.emulator.restoreState(ale_py.ALEState(arrays["emulator"].tobytes()))
     game.lives = int(arrays["lives"])
 
