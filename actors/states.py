@@ -98,9 +98,14 @@ def save_emulator(game: AtariGame) -> Arrays:
 
 def load_emulator(game: AtariGame, arrays: Mapping[str, np.ndarray]) -> None:
     """Puts a game's emulator into a saved state."""
-    # An emulator that has played no frame since its reset takes a state over with other RAM (Q*bert, Tetris).
-    game.emulator.act(ale_py.Action.NOOP)
-    game.emulator.restoreState(ale_py.ALEState(arrays["emulator"].tobytes()))
+    emulator, state = game.emulator, ale_py.ALEState(arrays["emulator"].tobytes())
+    emulator.restoreState(state)
+    # The state lacks whether a frame was played since the reset, which changes the RAM that follows (Q*bert, Tetris).
+    if emulator.getEpisodeFrameNumber() > 0:
+        emulator.act(ale_py.Action.NOOP)
+    else:
+        emulator.reset_game()
+    emulator.restoreState(state)
     game.lives = int(arrays["lives"])
 
 

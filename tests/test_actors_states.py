@@ -41,11 +41,13 @@ def test_a_stream_goes_on_in_another_instance_as_it_would_have(name, used):
         other.close()
 
 
-def test_an_emulator_that_has_played_no_frame_takes_over_a_state():
-    """Q*bert's went on with other RAM and another screen."""
+@pytest.mark.parametrize("num_played, num_played_elsewhere", [(75, 0), (0, 75), (0, 0)])
+def test_a_state_lacks_whether_a_frame_was_played(num_played, num_played_elsewhere):
+    """Q*bert went on with other RAM and another screen where the two differed in that."""
     original, other = (stream("qbert", seed, max_noops=0) for seed in (1, 2))
-    original.reset()
-    play(original, np.random.default_rng(0), 75)
+    for one, number in ((original, num_played), (other, num_played_elsewhere)):
+        one.reset()
+        play(one, np.random.default_rng(0), number)
     other.load(original.save())
     assert play(original, np.random.default_rng(3), 30) == play(other, np.random.default_rng(3), 30)
 
