@@ -4,10 +4,13 @@
     worker 1 ── claims core 2 ─▶ pinned        worker 1 dies: its lock is gone, the replacement claims core 2
 
 Who shares a machine with whom is decided by Ray, and several runs may share one: only the machine itself knows.
+A container that is limited to a share of time has no cores of its own, and cannot see who else is on them: nobody is
+pinned there, and XLA is told how many threads to use in place of a core each.
 """
 
 import contextlib
 import fcntl
+import math
 import os
 import pathlib
 import tempfile
@@ -15,6 +18,32 @@ from collections.abc import Iterator
 from typing import TextIO
 
 _held: list[TextIO] = []  # open for as long as the process lives
+_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")  # of the container, in its own namespace; a machine's root has none
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may use at a time, by its affinity and by its container's quota."""
+    return max(1, int(min(len(os.sched_getaffinity(0)), _quota())))
+
+
+def keep_to_cores(count: int) -> tuple[int, ...] | None:
+    """Pins the calling thread, before JAX starts, to `count` cores of its own; returns them, None if it has none.
+
+    XLA gets as many threads in either case.
+    """
+    os.environ["PJRT_NPROC"] = str(count)
+    cores = claim_cores(count) if _quota() == math.inf else None
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+    return cores
+
+
+def _quota() -> float:
+    """Returns the cores' worth of time that the container has in a period, inf without a limit."""
+    if not _QUOTA.exists():
+        return math.inf
+    time, period = _QUOTA.read_text(encoding="ascii").split()
+    return math.inf if time == "max" else int(time) / int(period)
 
 
 def claim_cores(count: int) -> tuple[int, ...] | None:

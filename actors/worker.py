@@ -23,7 +23,7 @@ import ray._private.state
 import ray.cloudpickle
 from ray import exceptions
 
-from actors.cores import claim_cores
+from actors.cores import keep_to_cores
 from actors.identity import code_identity, require_same_code
 from muzero.types import Origin, PublishedParams, RolloutResult
 
@@ -119,9 +119,7 @@ class RolloutWorker:
           OSError: the log cannot be written.
           Exception: whatever `build_rollout` raises; it is in the log with its traceback.
         """
-        cores = None if cores_per_worker is None else claim_cores(cores_per_worker)
-        if cores is not None:
-            os.sched_setaffinity(0, cores)
+        cores = None if cores_per_worker is None else keep_to_cores(cores_per_worker)
         self._origin = Origin(worker_id, incarnation, number=0)
         self._logger = _open_log(pathlib.Path(log_dir), worker_id)
         own_seed = worker_seed(seed, worker_id, incarnation)

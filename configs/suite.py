@@ -178,7 +178,10 @@ def checked(suite: Suite) -> Suite:
         raise ConfigError(f"{field}: cannot be set here; games, seeds and frames of the suite decide it")
     for arm in suite.arms:
         for seed in suite.seeds:
-            check(suite.config(Trial(suite.games[0], arm, seed)))
+            config = suite.config(Trial(suite.games[0], arm, seed))
+            if config.actors.num_workers == "auto":
+                raise ConfigError("actors.num_workers = auto: counts the cores of one machine; a suite needs a number")
+            check(config)
     return suite
 
 
@@ -201,15 +204,23 @@ def changed(settings, changes: Mapping[str, Any], prefix: str = ""):
 def _allowed(hint) -> str:
     if typing.get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
-    return getattr(hint, "__name__", str(hint))
+    if options := _options(hint):
+        return " or ".join(map(_allowed, options))
+    return "None" if hint is types.NoneType else hint.__name__
 
 
 def _fits(value, hint) -> bool:
     if typing.get_origin(hint) is Literal:
         return value in typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
+    if options := _options(hint):
+        return any(_fits(value, option) for option in options)
     return type(value) in ((int, float) if hint is float else (hint,))
+
+
+def _options(hint) -> tuple:
+    """Returns the alternatives of a union; `int | Literal["auto"]` is of another class than `int | None`."""
+    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    return typing.get_args(hint) if is_union else ()
 
 
 def overridden(suite: Suite, games: tuple[str, ...] | None, seeds: tuple[int, ...] | None, frames: int | None) -> Suite:

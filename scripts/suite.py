@@ -14,7 +14,6 @@ change. Exit code 1: a trial was given up, the others are finished.
 import collections
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +22,7 @@ import ray
 import tyro
 from ray.exceptions import RayError
 
+from actors.cores import usable_cores
 from configs import suite as suites
 from configs.schema import ConfigError
 from configs.suite import Suite, Trial
@@ -184,7 +184,7 @@ def main(argv: list[str]) -> int:
     cluster.check_address(options.ray_address)
     open_out(suite, out)
     with RunDirectory(out).lock():
-        here = int(len(os.sched_getaffinity(0)) // suite.resources.cpus)
+        here = int(usable_cores() // suite.resources.cpus)
         cluster.start_ray(options.ray_address, num_cpus=(options.jobs or max(1, here)) * suite.resources.cpus)
         try:
             cluster.check_shared("--out", out, options.ray_address)

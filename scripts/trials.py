@@ -116,7 +116,7 @@ def run(suite: Suite, trial: Trial, out: Path, ray_address: str | None, programs
     path = run_path(out, trial)
     log = out / "logs" / f"{trial_name(trial)}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    program = functools.partial(_program, log, programs or _ROOT / "scripts")
+    program = functools.partial(_program, log, programs or _ROOT / "scripts", _device_env_vars(suite.resources.gpus))
     _wait_until_free(path)
     code = 0 if _is_scored(path) else program(_training(suite, trial, path, ray_address))
     if code != 0 or is_finished(suite, path):
@@ -137,9 +137,19 @@ def _training(suite: Suite, trial: Trial, path: Path, ray_address: str | None) -
     return arguments
 
 
-def _program(log: Path, programs: Path, arguments: list[str]) -> int:
-    """Runs a program to its end, appending to `log` what it prints; returns its exit code."""
-    environment = {name: value for name, value in os.environ.items() if name not in _RAY_OWN}
+def _device_env_vars(gpus: float) -> dict[str, str]:
+    """Returns what keeps a program on its share of a GPU, or off those of the node that were not reserved for it."""
+    from actors.worker import device_options  # pulls in JAX
+
+    return device_options("gpu" if gpus > 0 else "cpu", gpus)[1]
+
+
+def _program(log: Path, programs: Path, env_vars: dict[str, str], arguments: list[str]) -> int:
+    """Runs a program to its end, appending to `log` what it prints; returns its exit code.
+
+    Of `env_vars` those count that the node does not set itself.
+    """
+    environment = env_vars | {name: value for name, value in os.environ.items() if name not in _RAY_OWN}
     with log.open("a", encoding="utf-8") as file:
         print("$", *arguments, file=file, flush=True)
         command = process.tied_command(str(programs / arguments[0]), *arguments[1:])

@@ -1,9 +1,9 @@
 """How a machine is shared: workers, environments and cores for the actors, the rest for the learner."""
 
 import dataclasses
-import os
 from typing import NamedTuple
 
+from actors.cores import usable_cores
 from configs.schema import Config, ConfigError
 
 CORES_PER_RESERVED_CORE = 16  # the learner's feed and dispatch keep one more core busy for every so many actors
@@ -54,7 +54,7 @@ def resolve(config: Config, ray_address: str | None) -> Config:
         )
     if ray_address is not None:
         raise ConfigError("actors.num_workers = auto: only for an embedded Ray; with --ray-address give a number")
-    share = share_cores(config, len(os.sched_getaffinity(0)))
+    share = share_cores(config, usable_cores())
     actors = dataclasses.replace(
         config.actors, num_workers=share.num_workers, environments_per_worker=share.environments_per_worker
     )
@@ -63,7 +63,7 @@ def resolve(config: Config, ray_address: str | None) -> Config:
 
 def given_share(config: Config, ray_address: str | None) -> Share:
     """Returns what the workers of a resolved configuration claim, on this machine or on those of a cluster."""
-    actors, num_cores = config.actors, len(os.sched_getaffinity(0))
+    actors, num_cores = config.actors, usable_cores()
     learner_cores = _learner_cores(config, num_cores)
     if ray_address is None:
         cores_per_worker = (num_cores - learner_cores) // (actors.num_workers * config.learner.num_processes) or None

@@ -102,6 +102,15 @@ def test_a_trials_program_is_told_exactly_its_configuration(good, tmp_path):
         assert dataclasses.astuple(options.config.stop) == (suite.frames, None, None)
 
 
+def test_every_field_may_be_set_to_what_its_preset_has(good):
+    flat = dict(suites._flat(to_dict(good.config(good.trials()[0]))))
+    fields = {path: value for path, value in flat.items() if path not in ("env.name", "seed", "stop.num_frames")}
+    assert fields["actors.num_workers"] == 1 and fields["loss.past_clip"] == 1.0
+    stops = {path: fields.pop(path) for path in ("stop.num_updates", "stop.minutes")}
+    assert set(stops.values()) == {None}
+    assert suites.checked(dataclasses.replace(good, settings=fields, arms={"all": {}})).settings == fields
+
+
 def test_every_trial_has_a_directory_of_its_own(good, tmp_path):
     paths = {trials.run_path(tmp_path, trial) for trial in suites.load("atari57").trials() + good.trials()}
     assert len(paths) == 342 + 8 and {path.parent for path in paths} == {tmp_path / "trials"}

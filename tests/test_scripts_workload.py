@@ -33,7 +33,7 @@ def test_one_worker_a_core_beside_the_learners(preset, num_cores, expected):
 
 
 def test_auto_becomes_numbers_and_says_so(monkeypatch):
-    monkeypatch.setattr(workload.os, "sched_getaffinity", lambda pid: set(range(5)))
+    monkeypatch.setattr(workload, "usable_cores", lambda: 5)
     config = change(PRESETS["atari-cpu"], "actors", num_workers="auto")
     resolved = workload.resolve(config, None)
     assert (resolved.actors.num_workers, resolved.actors.environments_per_worker) == (4, 16)
@@ -49,14 +49,14 @@ def test_auto_becomes_numbers_and_says_so(monkeypatch):
 
 @pytest.mark.parametrize("num_cores, expected", [(2, (1, 32, None, 1)), (5, (2, 16, 1, 1)), (8, (3, 8, 1, 1))])
 def test_several_learner_processes_share_the_cores_and_the_batch(monkeypatch, num_cores, expected):
-    monkeypatch.setattr(workload.os, "sched_getaffinity", lambda pid: set(range(num_cores)))
+    monkeypatch.setattr(workload, "usable_cores", lambda: num_cores)
     config = change(change(PRESETS["atari-cpu"], "learner", num_processes=2), "actors", num_workers="auto")
     assert tuple(workload.share_cores(config, num_cores)) == expected
     check(workload.resolve(config, None))
 
 
 def test_what_given_workers_claim(monkeypatch):
-    monkeypatch.setattr(workload.os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(workload, "usable_cores", lambda: 8)
     cores = lambda number, address=None, **fields: (
         workload.given_share(
             change(PRESETS["atari-cpu"], "actors", num_workers=number, **fields), address

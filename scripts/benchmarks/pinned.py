@@ -4,6 +4,8 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable
 
+import jax
+
 
 class PinnedProcess:
     """A child that builds a loop and runs it for some seconds whenever asked; a context manager.
@@ -52,6 +54,7 @@ def run_together(processes: Iterable[PinnedProcess], seconds: float) -> list[flo
 
 def _serve(connection, cores: set[int], make_loop: Callable, args: tuple) -> None:
     os.sched_setaffinity(0, cores)
+    jax.config.update("jax_platforms", "cpu")  # too late for JAX_PLATFORMS: JAX is imported
     loop = make_loop(*args)
     while True:
         try:

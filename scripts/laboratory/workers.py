@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from scripts.laboratory.experiment import Experiment, Row, Unit
 
 
@@ -43,4 +45,4 @@ def run_units(
 
 def _pin(free: multiprocessing.Queue) -> None:
     os.sched_setaffinity(0, {free.get()})
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")  # too late for JAX_PLATFORMS: JAX is imported
