@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 from unittest import mock
 
 import jax
@@ -199,6 +200,29 @@ def test_settings_of_the_gumbel_search_reach_mctx(monkeypatch, policy, root_nois
 def test_the_dirichlet_fraction_may_be_an_integer(monkeypatch, changes):
     fraction = _call_of(monkeypatch, "muzero_policy", **changes)[0]["dirichlet_fraction"]
     assert fraction == 0.0 and isinstance(fraction, float)
+
+
+class Reached(Exception):
+    """The policy of mctx was called with this root."""
+
+
+def test_the_root_is_the_stack_of_the_present_game(monkeypatch):
+    """A history of three frames, with every pattern of resets."""
+    rng, is_first = np.random.default_rng(0), np.array(list(itertools.product([False, True], repeat=3)))
+    frames = rng.normal(size=(8, 3, 2)).astype(np.float32)
+    actions = rng.integers(NUM_ACTIONS, size=(8, 2)).astype(np.int32)
+
+    def stop(params, rng_key, root, *args, **settings):
+        raise Reached(root)
+
+    monkeypatch.setattr(mctx, "muzero_policy", stop)
+    model = MODEL._replace(represent=lambda scale, stack: scale * stack, predict=lambda _, latent: (latent, latent))
+    search_fn = search.make_search(model, RawScalars, **DEFAULTS)
+    with pytest.raises(Reached) as reached:
+        search_fn(Params(2.0, None, None), jax.random.key(0), frames, actions, is_first)
+    (root,) = reached.value.args
+    expected = [reference.stacked_observation(*row, NUM_ACTIONS) for row in zip(frames, actions, is_first, strict=True)]
+    np.testing.assert_allclose(root.embedding, 2 * np.stack(expected), rtol=1e-6)
 
 
 # --- Literal values ---------------------------------------------------------------------------------------
