@@ -230,7 +230,7 @@ def test_heads_are_found_by_their_updates_wherever_the_ring_keeps_them():
 
 
 class Counted:
-    """A stream whose state s gives reward s + 1 and goes to s + 1; a life is lost in state 3 alone."""
+    """A stream whose state s is seen as s, gives reward s + 1 and goes to s + 1; a life is lost in state 3 alone."""
 
     bonus = 0.0  # for action 2
 
@@ -244,7 +244,8 @@ class Counted:
         self.actions.append(action)
         reward, discount = self.state + 1.0 + self.bonus * (action == 2), 0.0 if self.state == 3 else 1.0
         self.state += 1
-        return Step(np.zeros(tiny.OBSERVATION_SIZE, np.float32), reward, discount, is_first=False, episode=None)
+        observation = np.full(tiny.OBSERVATION_SIZE, self.state, np.float32)
+        return Step(observation, reward, discount, is_first=False, episode=None)
 
     def close(self):
         pass
@@ -291,6 +292,28 @@ def test_actions_are_drawn_from_the_stored_head_on_target_latents(counted):
     frequency = np.bincount(actions, minlength=3) / len(actions)
     assert len(actions) == 3000 and max(expected) < 0.95
     np.testing.assert_allclose(frequency, expected, atol=4 * 0.5 / np.sqrt(3000))  # four standard errors
+
+
+def test_the_policy_sees_where_every_action_has_led_to(counted, monkeypatch):
+    """Two rollouts of four decisions from state 5 of a sequence, which the stream calls state 10."""
+    asked = []
+
+    def policy(representation, head_params, frames, actions, is_first):
+        asked.append([x[0].copy() for x in (frames, actions, is_first)])
+        return np.eye(tiny.NUM_ACTIONS)[[len(asked) % 3]]  # takes actions 1, 2, 0, 1 and then 2, 0, 1, 2
+
+    monkeypatch.setattr(rollouts, "make_policy", lambda stored: policy)
+    trajectory = tiny.trajectory(0, event_prob=0.0)
+    players = rollouts.PolicyRollouts(tiny_stored(), num_parallel=1, tail=0.7)  # 0.9⁴ = 0.66
+    players.returns(None, [HeldOut(10, trajectory, 5, 0)], 2, (0,), lambda count: None)
+    assert len(asked) == 8
+    frames = [*trajectory.observation[3:6], *np.repeat([[11], [12], [13]], tiny.OBSERVATION_SIZE, axis=1)]
+    for first, taken in ((0, [1, 2, 0]), (4, [2, 0, 1])):
+        actions = [*trajectory.action[3:5], *taken]
+        for k, inputs in enumerate(asked[first : first + 4]):
+            np.testing.assert_array_equal(inputs[0], frames[k : k + 3])
+            np.testing.assert_array_equal(inputs[1], actions[k : k + 2])
+            assert not inputs[2].any()
 
 
 # --- Control: exact MDPs --------------------------------------------------------------------------------------
