@@ -1,7 +1,10 @@
 """The audit: its arithmetic, which state and step a number is of, and its control in exact MDPs."""
 
+import collections
 import dataclasses
 import functools
+import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +14,13 @@ import scipy.special
 import tiny
 
 from actors.environments import EnvironmentSpec, Step
+from actors.forks import ForkableStream
 from configs.presets import PRESETS
 from muzero.observation import stack_history, stack_trajectory
 from muzero.past_policies import head_targets
 from muzero.tabular.mdp import MDP, policy_value
+from muzero.types import SearchOutput
+from scripts import assemble
 from scripts.inspection import arithmetic, audit, audit_table, heldout, rollouts
 from scripts.inspection.heldout import HeldOut
 from scripts.inspection.stored import Stored
@@ -164,6 +170,39 @@ def test_audited_states_have_all_steps_of_one_learning_episode_behind_them():
     discount[3] = 1
     assert heldout.candidates(is_first, discount, num_unroll_steps=2, num_starts=7).tolist() == [2, 3, 4, 5]
     assert heldout.candidates(is_first, discount, num_unroll_steps=2, num_starts=2).tolist() == [2, 3]
+
+
+def uniform_search(params, rng_key, frames, actions, is_first):
+    policy = jnp.full((len(frames), 2), 0.5)
+    action = jax.random.randint(rng_key, (len(frames),), 0, 2)
+    return SearchOutput(action, policy[:, 0], policy, policy[:, 0], {"depth": policy[:, 0]})
+
+
+def test_a_held_out_state_goes_on_as_its_sequence_does(monkeypatch):
+    smoke, seen, keep = PRESETS["smoke"], [], heldout._keep
+    config = dataclasses.replace(smoke, env=dataclasses.replace(smoke.env, name="CartPole-v1"))  # nothing random in it
+    monkeypatch.setattr(assemble, "build_search", lambda *args: uniform_search)
+    monkeypatch.setattr(heldout, "_keep", lambda *args: seen.append(args[3]) or keep(*args))
+    states = heldout.collect(Stored(config, *[None] * 6, num_updates=7), num_states=20, seed=0)
+    assert len(states) == 20
+    assert len(seen) > 20 and seen == list(range(len(seen)))
+    stream = ForkableStream(assemble.make_env(config.env, training=True), seed=0, reward_clip=None)
+    for state in states:
+        stream.thaw(state.frozen, seed=1)
+        step = stream.step(state.trajectory.action[state.index])
+        np.testing.assert_array_equal(step.observation, state.trajectory.observation[state.index + 1])
+        assert step.discount == state.trajectory.discount[state.index]
+
+
+def test_every_two_of_five_states_are_kept_as_often():
+    """Over all draws: the third state is drawn for 3 places, the fourth for 4, the fifth for 5; 2 of them are kept."""
+    kept = collections.Counter()
+    for draws in itertools.product(range(3), range(4), range(5)):
+        chosen, rng = [], SimpleNamespace(integers=dict(zip((3, 4, 5), draws, strict=True)).__getitem__)
+        for state in range(5):
+            heldout._keep(chosen, state, 2, state, rng)
+        kept[frozenset(chosen)] += 1
+    assert kept == {frozenset(pair): 6 for pair in itertools.combinations(range(5), 2)}
 
 
 @functools.cache
