@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 import scipy.special
 import tiny
 
 from actors.environments import EnvironmentSpec, Step
 from configs.presets import PRESETS
 from muzero.observation import stack_history, stack_trajectory
-from muzero.past_policies import head_targets
 from muzero.tabular.mdp import MDP, policy_value
 from scripts.inspection import arithmetic, audit, audit_table, heldout, rollouts
 from scripts.inspection.heldout import HeldOut
@@ -173,7 +173,7 @@ def tiny_stored():
     config = dataclasses.replace(
         smoke,
         network=dataclasses.replace(smoke.network, history_length=tiny.HISTORY),
-        loss=dataclasses.replace(smoke.loss, num_unroll_steps=2, discount_factor=GAMMA),
+        loss=dataclasses.replace(smoke.loss, num_unroll_steps=2, discount_factor=GAMMA, td_lambda=0.7, past_clip=2.5),
         actors=dataclasses.replace(smoke.actors, sequence_length=tiny.NUM_DECISIONS + 1),
     )
     spec = EnvironmentSpec((tiny.OBSERVATION_SIZE,), "float32", tiny.NUM_ACTIONS, 1)
@@ -202,22 +202,17 @@ def test_predictions_are_of_the_state_that_the_returns_are_of():
 
 
 def test_vtrace_targets_are_those_of_training():
+    """By the slow oracle, with the γ, λ and clip of the run."""
     stored = tiny_stored()
-    states = [HeldOut(None, tiny.trajectory(seed), j, 0) for seed, j in [(1, 3), (2, 7)]]
+    states = [HeldOut(None, tiny.trajectory(seed), j, 0) for seed in (1, 2) for j in range(tiny.NUM_DECISIONS)]
     head = stored.head(4)
+    net = tiny.numpy_net(stored.target_average._replace(prediction=head))
     found = audit.make_vtrace_targets(stored, states)(head)
-    target = stored.target_average.representation
     for value, state in zip(found, states, strict=True):
-        assert value == pytest.approx(float(vs_of(target, head, state.trajectory)[state.index]), rel=1e-4)
-
-
-@jax.jit
-def vs_of(target, head, trajectory):
-    """Returns the V-trace targets [T+1] as the past-policy loss makes them."""
-    stacks = stack_trajectory(trajectory, tiny.NUM_ACTIONS, jnp.arange(tiny.NUM_DECISIONS + 1))
-    latents = jax.vmap(tiny.MODEL.represent, (None, 0))(target, stacks)
-    settings = dict(discount_factor=GAMMA, td_lambda=0.8, clip_threshold=1.0)
-    return head_targets(tiny.MODEL, tiny.SUPPORT, head, latents, trajectory, **settings).vs
+        stacks = reference.stacked_trajectory(state.trajectory, tiny.NUM_ACTIONS)
+        latents, factors = map(net.represent, stacks), (GAMMA, 0.7, 2.5)
+        vs, _, _ = reference.past_targets(net.predict, latents, state.trajectory, tiny.SUPPORT, *factors)
+        assert value == pytest.approx(vs[state.index], rel=1e-4, abs=1e-4)
 
 
 def test_heads_are_found_by_their_updates_wherever_the_ring_keeps_them():
