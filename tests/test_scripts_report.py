@@ -182,6 +182,14 @@ def test_a_game_that_an_arm_has_not_finished_is_left_out():
     assert report_tables._games(found).rows[1][1] == "no: an arm has no score"
 
 
+@pytest.mark.parametrize("mean, errors, beats", [(26.0, 5.2, True), (25.0, 5.0, False), (24.0, 4.8, False)])
+def test_a_game_counts_above_five_standard_errors_of_the_difference(mean, errors, beats):
+    """Of standard errors 3 and 4, that of the difference is 5."""
+    cell, random = comparison.Cell(mean + 1.0, 3.0, None), comparison.Cell(1.0, 4.0, None)
+    assert comparison.errors_above_random(cell, random) == pytest.approx(errors)
+    assert comparison.beats_random(cell, random) is beats
+
+
 def test_equal_arms_have_no_test():
     assert comparison.wilcoxon_test(np.ones(4), np.ones(4)) is None
 
