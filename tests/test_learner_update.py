@@ -35,13 +35,14 @@ def test_two_averages_with_two_rates_and_who_reads_which():
     for _ in range(4):
         state, metrics = update(state, tiny.batch_of_ones())
         averages = (state.params, state.search_average, state.target_average)
-        rows.append([float(x.representation) for x in averages] + [float(metrics["loss/value"])])
+        read = (metrics["loss/value"], metrics["loss/past"])
+        rows.append([*(float(x.representation) for x in averages), *map(float, read)])
     expected = [
-        # θ, search average, target average; the loss reads the target average of before the update
-        [1.0, 0.1, 0.5, 0.0],
-        [2.0, 0.29, 1.25, 0.5],
-        [3.0, 0.561, 2.125, 1.25],
-        [4.0, 0.9049, 3.0625, 2.125],
+        # θ, search average, target average; the targets read the target average and θ of before the update
+        [1.0, 0.1, 0.5, 0.0, 0.0],
+        [2.0, 0.29, 1.25, 0.5, 1.0],
+        [3.0, 0.561, 2.125, 1.25, 2.0],
+        [4.0, 0.9049, 3.0625, 2.125, 3.0],
     ]
     np.testing.assert_allclose(rows, expected, rtol=1e-6)
     # Pushed after updates 2 and 4: the target average's head, which starts at 100.
