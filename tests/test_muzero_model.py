@@ -309,6 +309,7 @@ def test_remat_changes_no_number_and_bfloat16_changes_them_a_little_with_everyth
     outputs, gradient, _ = _gradient()
     same_outputs, same_gradient, _ = _gradient(remat=True)
     assert _largest_difference((same_outputs, same_gradient), (outputs, gradient)) < 1e-4
-    half_outputs, _, types = _gradient(compute_dtype="bfloat16")
+    half_outputs, half_gradient, types = _gradient(compute_dtype="bfloat16")
     assert types == {"float32"}
     assert 1e-4 < _largest_difference(half_outputs, outputs) < 0.2
+    assert 1e-4 < _largest_difference(half_gradient, gradient) < 0.3  # 1 where it is stopped
