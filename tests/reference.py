@@ -188,6 +188,57 @@ def stacked_trajectory(trajectory, num_actions: int) -> np.ndarray:
     return np.stack(rows)
 
 
+# --- Networks -------------------------------------------------------------------------------------------
+
+
+class Layers:
+    """The layers of a Haiku network, numbered in the order in which the network made them."""
+
+    def __init__(self, params):
+        self._params = {path.split("/")[-1]: layer for path, layer in params.items()}
+
+    def _get(self, kind: str, number: int, name: str) -> np.ndarray:
+        return np.asarray(self._params[f"{kind}_{number}" if number else kind][name], np.float64)
+
+    def linear(self, number: int, x: np.ndarray) -> np.ndarray:
+        """Returns W x + b."""
+        return x @ self._get("linear", number, "w") + self._get("linear", number, "b")
+
+    def conv(self, number: int, x: np.ndarray) -> np.ndarray:
+        """Returns [h, w, out] of `x` [h, w, in]: windows of 1 or 3 pixels, zeros beyond the edge."""
+        weight, (height, width, _) = self._get("conv2_d", number, "w"), x.shape
+        size, edge = len(weight), len(weight) // 2
+        x = np.pad(x, ((edge, edge), (edge, edge), (0, 0)))
+        window = lambda i, j: x[i : i + size, j : j + size, :, None]
+        return np.array([[(window(i, j) * weight).sum((0, 1, 2)) for j in range(width)] for i in range(height)])
+
+    def norm_relu(self, number: int, x: np.ndarray) -> np.ndarray:
+        """Returns the positive part of `x` [..., c] normalised over its last axis, scaled and shifted."""
+        normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        scale, offset = (self._get("layer_norm", number, name) for name in ("scale", "offset"))
+        return np.maximum(normal * scale + offset, 0.0)
+
+
+def scaled_to_one(x: np.ndarray) -> np.ndarray:
+    """Returns `x` moved and stretched to [0, 1]."""
+    return (x - x.min()) / (x.max() - x.min())
+
+
+def space_to_depth(x: np.ndarray, block: int) -> np.ndarray:
+    """Returns [h/b, w/b, b·b·c] of [h, w, c], one number after the other; zeros beyond the far edges."""
+    height, width, channels = x.shape
+    out = np.zeros((-(-height // block), -(-width // block), block * block * channels))
+    for i, j, c in itertools.product(range(height), range(width), range(channels)):
+        out[i // block, j // block, (i % block * block + j % block) * channels + c] = x[i, j, c]
+    return out
+
+
+def average_pool(x: np.ndarray) -> np.ndarray:
+    """Returns the means of the 3×3 windows that begin at every second row and column, [h, w, c] with h and w even."""
+    windows = lambda length: [slice(i, i + 3) for i in range(0, length, 2)]  # the last ones are cut by the edge
+    return np.array([[x[i, j].mean((0, 1)) for j in windows(x.shape[1])] for i in windows(x.shape[0])])
+
+
 # --- The loss of one sequence -----------------------------------------------------------------------------
 
 

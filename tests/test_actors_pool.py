@@ -22,6 +22,7 @@ from actors.worker import RolloutWorker, device_options, is_placed, worker_seed
 from muzero.types import PublishedParams, RolloutResult, Trajectory
 
 pytestmark = pytest.mark.timeout(300)  # Ray may take a minute to start on a busy machine
+PATIENCE = 120.0  # seconds for what has to happen there
 
 SEED = 7
 FIRST_SEED = 196984544  # worker 0, incarnation 0 of SEED
@@ -53,7 +54,7 @@ def published(version):
     return PublishedParams(version, {"w": np.full(100_000, version, np.float32)})
 
 
-def wait_until(condition, seconds=20.0):
+def wait_until(condition, seconds=PATIENCE):
     """Polls until `condition()` holds; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -73,7 +74,7 @@ def wait_until_answered(pool):
     """Blocks until every request of the pool has been answered."""
     requests = list(pool._in_flight)
     assert requests
-    assert len(ray.wait(requests, num_returns=len(requests), timeout=30)[0]) == len(requests)
+    assert len(ray.wait(requests, num_returns=len(requests), timeout=PATIENCE)[0]) == len(requests)
 
 
 @pytest.fixture(scope="module")
@@ -451,7 +452,7 @@ def test_close_leaves_no_process_and_wakes_a_blocked_caller(make_pool):
     assert thread.is_alive()
     pool.close()
     pool.close()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert raised == [True]
     wait_until(lambda: not any(map(is_alive, pids)))
     pool.publish(published(2))  # in the middle of a batch, whose updates are to be counted: the next rollout says why

@@ -9,6 +9,8 @@ from learner import agreement
 from learner.batcher import Batch
 from muzero.types import Episode
 
+PATIENCE = 120.0  # seconds for what has to happen, on a machine that may be busy
+
 
 def batch(num_steps, episodes=()):
     return Batch(None, [], np.zeros((2, 3), np.int32), list(episodes), {}, num_steps, 4 * num_steps)
@@ -23,9 +25,9 @@ def together(monkeypatch):
         results = [None] * len(functions)
 
         def allgather(table):
-            barrier.wait(10)
+            barrier.wait(PATIENCE)
             tables[threading.current_thread().name] = table
-            barrier.wait(10)
+            barrier.wait(PATIENCE)
             return np.stack([tables[name] for name in sorted(tables)])
 
         monkeypatch.setattr(agreement.multihost_utils, "process_allgather", allgather)
@@ -37,7 +39,7 @@ def together(monkeypatch):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(PATIENCE)
         return results
 
     return run

@@ -103,12 +103,13 @@ def finish(process):
 def results(tmp_path_factory):
     """What every arrangement of devices makes of the same batches."""
     path = tmp_path_factory.mktemp("devices") / "results"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pair = [start("together", path, port, index, num_devices=2) for index in range(2)]
-    for process in pair:
-        finish(process)
+    with socket.socket() as held:  # the coordinator binds it beside us: nobody else is given it meanwhile
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        pair = [start("together", path, port, index, num_devices=2) for index in range(2)]
+        for process in pair:
+            finish(process)
     finish(start("alone", path, num_devices=8))
     load = lambda name: pickle.loads(Path(name).read_bytes())
     return load(path) | {"2 x 2": load(f"{path}.0"), "2 x 2, other process": load(f"{path}.1")}

@@ -35,13 +35,14 @@ def test_two_averages_with_two_rates_and_who_reads_which():
     for _ in range(4):
         state, metrics = update(state, tiny.batch_of_ones())
         averages = (state.params, state.search_average, state.target_average)
-        rows.append([float(x.representation) for x in averages] + [float(metrics["loss/value"])])
+        read = (metrics["loss/value"], metrics["loss/past"])
+        rows.append([*(float(x.representation) for x in averages), *map(float, read)])
     expected = [
-        # θ, search average, target average; the loss reads the target average of before the update
-        [1.0, 0.1, 0.5, 0.0],
-        [2.0, 0.29, 1.25, 0.5],
-        [3.0, 0.561, 2.125, 1.25],
-        [4.0, 0.9049, 3.0625, 2.125],
+        # θ, search average, target average; the targets read the target average and θ of before the update
+        [1.0, 0.1, 0.5, 0.0, 0.0],
+        [2.0, 0.29, 1.25, 0.5, 1.0],
+        [3.0, 0.561, 2.125, 1.25, 2.0],
+        [4.0, 0.9049, 3.0625, 2.125, 3.0],
     ]
     np.testing.assert_allclose(rows, expected, rtol=1e-6)
     # Pushed after updates 2 and 4: the target average's head, which starts at 100.
@@ -97,7 +98,8 @@ def test_the_step_follows_the_linear_schedule():
     optimiser, schedule = make_optimiser(
         learning_rate=1e-2, final_learning_rate=2e-3, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.0
     )
-    state = init_state(tiny.counting_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
+    init_params = lambda rng_key: tiny.counting_params(rng_key)._replace(dynamics=jnp.full((), 7.0))
+    state = init_state(init_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
     fns = make_update(tiny.COUNTING_LOSS, optimiser, schedule, make_mesh(1), push_interval=2, **tiny.RATES)
     update = tiny.whole(fns)
     values, rates = [0.0], []
@@ -108,7 +110,24 @@ def test_the_step_follows_the_linear_schedule():
     np.testing.assert_allclose(rates, [1e-2, 8e-3, 6e-3, 4e-3, 2e-3, 2e-3], rtol=1e-5)
     np.testing.assert_allclose(np.diff(values), rates, rtol=1e-3)
     assert float(metrics["optimiser/update_norm"]) == pytest.approx(2e-3 * 2**0.5, rel=1e-3)
-    assert float(state.params.dynamics) == 0.0  # no gradient, no decay
+    assert float(state.params.dynamics) == 7.0  # no gradient, no decay
+
+
+def test_two_steps_of_adam_with_decay_are_literal():
+    """Moments keep 0.9 and 0.999 of themselves, ε = 1e-8; the decay is taken off beside the step, not through it."""
+    optimiser, _ = make_optimiser(
+        learning_rate=0.1, final_learning_rate=0.1, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.5
+    )
+    params = {"a": jnp.full((), 2.0), "b": jnp.zeros(())}
+    state, rows = optimiser.init(params), []
+    for gradient in (1.0, 3.0):  # of a; that of b is as small as ε
+        step, state = optimiser.update({"a": jnp.full((), gradient), "b": jnp.full((), 1e-8)}, state, params)
+        params = optax.apply_updates(params, step)
+        rows.append(params)
+    # a: 2 − 0.1 (1 / √1 + 0.5 · 2); then m = 0.39 / 0.19 and v = 0.009999 / 0.001999.
+    expected = [1.8, 1.8 - 0.1 * (0.39 / 0.19 / (9.999 / 1.999) ** 0.5 + 0.5 * 1.8)]
+    np.testing.assert_allclose([row["a"] for row in rows], expected, rtol=1e-5)
+    assert float(rows[0]["b"]) == pytest.approx(-0.1 / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("limit, expected", [(None, [3.0, 4.0]), (1.0, [0.6, 0.8]), (10.0, [3.0, 4.0])])

@@ -31,11 +31,11 @@ def quick_compilation():
 
 @functools.cache
 def _jitted(**changes):
-    """Returns a function of (weights, params, target, heads, buffer, batch): loss outputs [B], gradients of the sum."""
+    """Returns a function of (settings, params, target, heads, buffer, batch): gradients of the sum, outputs [B]."""
 
     @jax.jit
-    def evaluate(weights, params, target, head_params, buffer, batch):
-        settings = tiny.LOSS_SETTINGS | {f"{name}_weight": x for name, x in weights.items()} | changes
+    def evaluate(traced, params, target, head_params, buffer, batch):
+        settings = tiny.LOSS_SETTINGS | traced | changes
         loss_fn = tiny.whole_loss(make_loss(tiny.MODEL, tiny.SUPPORT, **settings))
 
         def total(params, target, head_params):
@@ -48,10 +48,15 @@ def _jitted(**changes):
     return evaluate
 
 
-def _evaluate(num_heads, weights=None, **changes):
+def _traced(weights, **settings):
+    """Returns the settings that cost no compilation; a `past_weight` of 0 would leave the heads out."""
+    return settings | {f"{name}_weight": x for name, x in weights.items() if name != "past"}
+
+
+def _evaluate(num_heads, weights=None, past_clip=1.0, **changes):
     """Returns (gradients into params, target and heads; loss outputs [B]) of the random batch."""
     buffer = tiny.buffer_of(tiny.heads(num_heads), BUFFER_SIZE)
-    traced = {name: x for name, x in (weights or WEIGHTS).items() if name != "past"}  # 0 leaves the heads out
+    traced = _traced(weights or WEIGHTS, past_clip=past_clip)
     return jax.device_get(_jitted(**changes)(traced, PARAMS(), TARGET(), buffer.head_params, buffer, tiny.batch(SEEDS)))
 
 
@@ -61,23 +66,23 @@ def _numpy_head(head):
 
 
 @functools.cache
-def _past(seed, num_heads, past_latents):
+def _past(seed, num_heads, past_latents, past_clip):
     """Returns [(head, vs, v, π)] of the heads that the ring still holds, by the oracle."""
     settings, trajectory = tiny.LOSS_SETTINGS, tiny.trajectory(seed)
     net = tiny.numpy_net(PARAMS() if past_latents == "online" else PARAMS()._replace(representation=TARGET()))
     latents = [net.represent(stack) for stack in reference.stacked_trajectory(trajectory, tiny.NUM_ACTIONS)]
     heads = [_numpy_head(head) for head in tiny.heads(num_heads)[-BUFFER_SIZE:]]
-    factors = (settings["discount_factor"], settings["td_lambda"], settings["past_clip"])
+    factors = (settings["discount_factor"], settings["td_lambda"], past_clip)
     return [(h, *reference.past_targets(h, latents, trajectory, tiny.SUPPORT, *factors)) for h in heads]
 
 
-def _terms(seed, num_heads, past_latents="target", params=None, num_unroll_steps=tiny.NUM_UNROLL_STEPS):
+def _terms(seed, num_heads, past_latents="target", params=None, num_unroll_steps=tiny.NUM_UNROLL_STEPS, past_clip=1.0):
     """Returns the terms of one sequence by the oracle; `params` may differ from those behind the targets."""
     trajectory = tiny.trajectory(seed)
     return list(
         reference.sequence_terms(
             tiny.numpy_net(PARAMS() if params is None else params),
-            [(head, vs) for head, vs, _, _ in _past(seed, num_heads, past_latents)],
+            [(head, vs) for head, vs, _, _ in _past(seed, num_heads, past_latents, past_clip)],
             trajectory,
             reference.stacked_trajectory(trajectory, tiny.NUM_ACTIONS),
             tiny.SUPPORT,
@@ -117,12 +122,20 @@ def test_the_random_sequences_hold_every_case():
 
 
 @pytest.mark.parametrize(
-    "num_heads, past_latents", [(0, "target"), (1, "target"), (3, "target"), (5, "target"), (5, "online")]
+    "num_heads, past_latents, past_clip",
+    [
+        (0, "target", 1.0),
+        (1, "target", 1.0),
+        (3, "target", 1.0),
+        (5, "target", 1.0),
+        (5, "online", 1.0),
+        (5, "target", 2.5),
+    ],
 )
-def test_the_loss_equals_the_transcription(num_heads, past_latents):
-    _, rows = _evaluate(num_heads, past_latents=past_latents)
+def test_the_loss_equals_the_transcription(num_heads, past_latents, past_clip):
+    _, rows = _evaluate(num_heads, past_latents=past_latents, past_clip=past_clip)
     for i, seed in enumerate(SEEDS):
-        terms = _terms(seed, num_heads, past_latents)
+        terms = _terms(seed, num_heads, past_latents, past_clip=past_clip)
         loss, sums, counts = _summed(terms)
         assert rows.loss[i] == pytest.approx(loss, rel=2e-4)
         assert rows.num_starts[i] == sum(term.name == "value" and term.k == 0 for term in terms)
@@ -138,11 +151,11 @@ def test_target_and_online_latents_differ():
     assert np.abs(losses["target"] - losses["online"]).min() > 1e-3
 
 
-@pytest.mark.parametrize("num_heads", [1, 5])
-def test_diagnostics_of_the_heads_equal_the_transcription(num_heads):
-    _, rows = _evaluate(num_heads, past_latents="target")
+@pytest.mark.parametrize("num_heads, clip", [(1, 1.0), (5, 1.0), (5, 2.5)])
+def test_diagnostics_of_the_heads_equal_the_transcription(num_heads, clip):
+    _, rows = _evaluate(num_heads, past_latents="target", past_clip=clip)
     for i, seed in enumerate(SEEDS):
-        trajectory, past = tiny.trajectory(seed), _past(seed, num_heads, "target")
+        trajectory, past = tiny.trajectory(seed), _past(seed, num_heads, "target", clip)
         real = 1.0 - trajectory.is_first[1:]
         taken = np.arange(tiny.NUM_DECISIONS), trajectory.action
         overlaps = [real @ np.minimum(row[3][:-1], trajectory.search_policy[:-1]).sum(axis=1) for row in past]
@@ -150,8 +163,8 @@ def test_diagnostics_of_the_heads_equal_the_transcription(num_heads):
         expected["overlap"] = np.mean(overlaps)
         for _, vs, value, policy in past:
             ratio, share = policy[taken] / trajectory.behaviour_prob, real / len(past)
-            expected["rho_mean"] += share @ np.minimum(ratio, 1.0)
-            expected["rho_clipped_fraction"] += share @ (ratio > 1.0)
+            expected["rho_mean"] += share @ np.minimum(ratio, clip)
+            expected["rho_clipped_fraction"] += share @ (ratio > clip)
             expected["target_mean"] += share @ vs[:-1]
             expected["target_square"] += share @ vs[:-1] ** 2
             expected["error_square"] += share @ (vs - value)[:-1] ** 2
@@ -191,9 +204,9 @@ def test_targets_beyond_the_support_are_counted(search_value, fraction):
         search_value=np.full_like(quiet.search_value, search_value),
     )
     batch = jax.tree.map(lambda x: np.stack([x] * len(SEEDS)), quiet)
-    weights = {name: x for name, x in WEIGHTS.items() if name != "past"}
     buffer = tiny.buffer_of([], BUFFER_SIZE)
-    rows = _jitted(past_weight=0.0)(weights, PARAMS(), TARGET(), buffer.head_params, buffer, batch)[1]
+    traced = _traced(WEIGHTS, past_clip=1.0)
+    rows = _jitted(past_weight=0.0)(traced, PARAMS(), TARGET(), buffer.head_params, buffer, batch)[1]
     num_targets = tiny.NUM_STARTS * (tiny.NUM_UNROLL_STEPS + 1)
     assert rows.counts["loss/target_saturated"].tolist() == [num_targets] * len(SEEDS)
     assert rows.sums["loss/target_saturated"].tolist() == [fraction * num_targets] * len(SEEDS)

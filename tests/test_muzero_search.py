@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 from unittest import mock
 
 import jax
@@ -201,6 +202,29 @@ def test_the_dirichlet_fraction_may_be_an_integer(monkeypatch, changes):
     assert fraction == 0.0 and isinstance(fraction, float)
 
 
+class Reached(Exception):
+    """The policy of mctx was called with this root."""
+
+
+def test_the_root_is_the_stack_of_the_present_game(monkeypatch):
+    """A history of three frames, with every pattern of resets."""
+    rng, is_first = np.random.default_rng(0), np.array(list(itertools.product([False, True], repeat=3)))
+    frames = rng.normal(size=(8, 3, 2)).astype(np.float32)
+    actions = rng.integers(NUM_ACTIONS, size=(8, 2)).astype(np.int32)
+
+    def stop(params, rng_key, root, *args, **settings):
+        raise Reached(root)
+
+    monkeypatch.setattr(mctx, "muzero_policy", stop)
+    model = MODEL._replace(represent=lambda scale, stack: scale * stack, predict=lambda _, latent: (latent, latent))
+    search_fn = search.make_search(model, RawScalars, **DEFAULTS)
+    with pytest.raises(Reached) as reached:
+        search_fn(Params(2.0, None, None), jax.random.key(0), frames, actions, is_first)
+    (root,) = reached.value.args
+    expected = [reference.stacked_observation(*row, NUM_ACTIONS) for row in zip(frames, actions, is_first, strict=True)]
+    np.testing.assert_allclose(root.embedding, 2 * np.stack(expected), rtol=1e-6)
+
+
 # --- Literal values ---------------------------------------------------------------------------------------
 
 
@@ -284,23 +308,35 @@ def test_gumbel_acts_by_its_improved_policy():
     assert abs(_inverse_probability_score(out.behaviour_prob, NUM_ACTIONS)) < 4.0
 
 
+REWARD_IS_Q = dict(policy="gumbel", normalisation="none", value_scale=0.02, root_noise=False, discount_factor=0.0)
+
+
 def test_a_prior_exponent_below_one_ends_the_sharpening():
     """Fitted again and again, log π' = e log π + σ q settles where log π = σ q / (1 - e); with e = 1 it never does."""
     reward = np.array([0.3, 0.1, 0.0, -0.4], np.float32)
-    table = _one_way_table() | {"reward": np.tile(reward, (NUM_STATES, 1))}  # γ = 0: Q is the reward
-    settings = dict(policy="gumbel", normalisation="none", value_scale=0.02, root_noise=False, discount_factor=0.0)
+    table = _one_way_table() | {"reward": np.tile(reward, (NUM_STATES, 1))}
     slopes = {}
     for exponent in (0.5, 1.0):
         logits = np.zeros(NUM_ACTIONS)
         for _ in range(12):
             fitted = table | {"logits": np.tile(logits.astype(np.float32), (NUM_STATES, 1))}
             params, *inputs = _arguments(SAME_STATE[:1], fitted)
-            out = _jitted(prior_exponent=exponent, **settings)(1.0, params, jax.random.key(0), *inputs)
+            out = _jitted(prior_exponent=exponent, **REWARD_IS_Q)(1.0, params, jax.random.key(0), *inputs)
             logits = np.log(np.asarray(out.policy[0], np.float64))
         slopes[exponent] = np.diff(logits) / np.diff(reward)
     np.testing.assert_allclose(slopes[0.5], slopes[0.5][0], rtol=1e-3)
     assert 0.02 * 50 / 0.5 < slopes[0.5][0] < 0.02 * (50 + 16) / 0.5
     assert slopes[1.0][0] > 12 * 0.02 * 50
+
+
+def test_the_prior_exponent_holds_below_the_root():
+    """With exponent ½, the logits 4 log 1..4 are priors in proportion to the squares of 1..4, in every node."""
+    logits = np.tile(4 * np.log([1.0, 2.0, 3.0, 4.0]).astype(np.float32), (NUM_STATES, 1))
+    params, *inputs = _arguments(SAME_STATE[:1], _one_way_table() | {"logits": logits})
+    _, tree = _jitted(prior_exponent=0.5, **REWARD_IS_Q)(1.0, params, jax.random.key(0), *inputs).stats
+    priors = np.asarray(jax.nn.softmax(tree.children_prior_logits[0]))[np.asarray(tree.node_visits[0]) > 0]
+    assert len(priors) > 2
+    np.testing.assert_allclose(priors, [np.array([1, 4, 9, 16]) / 30] * len(priors), rtol=1e-5)
 
 
 def test_gumbels_own_choice_has_another_law():

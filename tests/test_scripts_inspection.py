@@ -1,20 +1,26 @@
 """The audit: its arithmetic, which state and step a number is of, and its control in exact MDPs."""
 
+import collections
 import dataclasses
 import functools
+import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 import scipy.special
 import tiny
 
 from actors.environments import EnvironmentSpec, Step
+from actors.forks import ForkableStream
 from configs.presets import PRESETS
 from muzero.observation import stack_history, stack_trajectory
-from muzero.past_policies import head_targets
 from muzero.tabular.mdp import MDP, policy_value
+from muzero.types import SearchOutput
+from scripts import assemble
 from scripts.inspection import arithmetic, audit, audit_table, heldout, rollouts
 from scripts.inspection.heldout import HeldOut
 from scripts.inspection.stored import Stored
@@ -166,6 +172,39 @@ def test_audited_states_have_all_steps_of_one_learning_episode_behind_them():
     assert heldout.candidates(is_first, discount, num_unroll_steps=2, num_starts=2).tolist() == [2, 3]
 
 
+def uniform_search(params, rng_key, frames, actions, is_first):
+    policy = jnp.full((len(frames), 2), 0.5)
+    action = jax.random.randint(rng_key, (len(frames),), 0, 2)
+    return SearchOutput(action, policy[:, 0], policy, policy[:, 0], {"depth": policy[:, 0]})
+
+
+def test_a_held_out_state_goes_on_as_its_sequence_does(monkeypatch):
+    smoke, seen, keep = PRESETS["smoke"], [], heldout._keep
+    config = dataclasses.replace(smoke, env=dataclasses.replace(smoke.env, name="CartPole-v1"))  # nothing random in it
+    monkeypatch.setattr(assemble, "build_search", lambda *args: uniform_search)
+    monkeypatch.setattr(heldout, "_keep", lambda *args: seen.append(args[3]) or keep(*args))
+    states = heldout.collect(Stored(config, *[None] * 6, num_updates=7), num_states=20, seed=0)
+    assert len(states) == 20
+    assert len(seen) > 20 and seen == list(range(len(seen)))
+    stream = ForkableStream(assemble.make_env(config.env, training=True), seed=0, reward_clip=None)
+    for state in states:
+        stream.thaw(state.frozen, seed=1)
+        step = stream.step(state.trajectory.action[state.index])
+        np.testing.assert_array_equal(step.observation, state.trajectory.observation[state.index + 1])
+        assert step.discount == state.trajectory.discount[state.index]
+
+
+def test_every_two_of_five_states_are_kept_as_often():
+    """Over all draws: the third state is drawn for 3 places, the fourth for 4, the fifth for 5; 2 of them are kept."""
+    kept = collections.Counter()
+    for draws in itertools.product(range(3), range(4), range(5)):
+        chosen, rng = [], SimpleNamespace(integers=dict(zip((3, 4, 5), draws, strict=True)).__getitem__)
+        for state in range(5):
+            heldout._keep(chosen, state, 2, state, rng)
+        kept[frozenset(chosen)] += 1
+    assert kept == {frozenset(pair): 6 for pair in itertools.combinations(range(5), 2)}
+
+
 @functools.cache
 def tiny_stored():
     """Returns a checkpoint of the tiny network with three heads, after 6, 2 and 4 updates."""
@@ -173,7 +212,7 @@ def tiny_stored():
     config = dataclasses.replace(
         smoke,
         network=dataclasses.replace(smoke.network, history_length=tiny.HISTORY),
-        loss=dataclasses.replace(smoke.loss, num_unroll_steps=2, discount_factor=GAMMA),
+        loss=dataclasses.replace(smoke.loss, num_unroll_steps=2, discount_factor=GAMMA, td_lambda=0.7, past_clip=2.5),
         actors=dataclasses.replace(smoke.actors, sequence_length=tiny.NUM_DECISIONS + 1),
     )
     spec = EnvironmentSpec((tiny.OBSERVATION_SIZE,), "float32", tiny.NUM_ACTIONS, 1)
@@ -202,22 +241,17 @@ def test_predictions_are_of_the_state_that_the_returns_are_of():
 
 
 def test_vtrace_targets_are_those_of_training():
+    """By the slow oracle, with the γ, λ and clip of the run."""
     stored = tiny_stored()
-    states = [HeldOut(None, tiny.trajectory(seed), j, 0) for seed, j in [(1, 3), (2, 7)]]
+    states = [HeldOut(None, tiny.trajectory(seed), j, 0) for seed in (1, 2) for j in range(tiny.NUM_DECISIONS)]
     head = stored.head(4)
+    net = tiny.numpy_net(stored.target_average._replace(prediction=head))
     found = audit.make_vtrace_targets(stored, states)(head)
-    target = stored.target_average.representation
     for value, state in zip(found, states, strict=True):
-        assert value == pytest.approx(float(vs_of(target, head, state.trajectory)[state.index]), rel=1e-4)
-
-
-@jax.jit
-def vs_of(target, head, trajectory):
-    """Returns the V-trace targets [T+1] as the past-policy loss makes them."""
-    stacks = stack_trajectory(trajectory, tiny.NUM_ACTIONS, jnp.arange(tiny.NUM_DECISIONS + 1))
-    latents = jax.vmap(tiny.MODEL.represent, (None, 0))(target, stacks)
-    settings = dict(discount_factor=GAMMA, td_lambda=0.8, clip_threshold=1.0)
-    return head_targets(tiny.MODEL, tiny.SUPPORT, head, latents, trajectory, **settings).vs
+        stacks = reference.stacked_trajectory(state.trajectory, tiny.NUM_ACTIONS)
+        latents, factors = map(net.represent, stacks), (GAMMA, 0.7, 2.5)
+        vs, _, _ = reference.past_targets(net.predict, latents, state.trajectory, tiny.SUPPORT, *factors)
+        assert value == pytest.approx(vs[state.index], rel=1e-4, abs=1e-4)
 
 
 def test_heads_are_found_by_their_updates_wherever_the_ring_keeps_them():
@@ -230,7 +264,7 @@ def test_heads_are_found_by_their_updates_wherever_the_ring_keeps_them():
 
 
 class Counted:
-    """A stream whose state s gives reward s + 1 and goes to s + 1; a life is lost in state 3 alone."""
+    """A stream whose state s is seen as s, gives reward s + 1 and goes to s + 1; a life is lost in state 3 alone."""
 
     bonus = 0.0  # for action 2
 
@@ -244,7 +278,8 @@ class Counted:
         self.actions.append(action)
         reward, discount = self.state + 1.0 + self.bonus * (action == 2), 0.0 if self.state == 3 else 1.0
         self.state += 1
-        return Step(np.zeros(tiny.OBSERVATION_SIZE, np.float32), reward, discount, is_first=False, episode=None)
+        observation = np.full(tiny.OBSERVATION_SIZE, self.state, np.float32)
+        return Step(observation, reward, discount, is_first=False, episode=None)
 
     def close(self):
         pass
@@ -291,6 +326,28 @@ def test_actions_are_drawn_from_the_stored_head_on_target_latents(counted):
     frequency = np.bincount(actions, minlength=3) / len(actions)
     assert len(actions) == 3000 and max(expected) < 0.95
     np.testing.assert_allclose(frequency, expected, atol=4 * 0.5 / np.sqrt(3000))  # four standard errors
+
+
+def test_the_policy_sees_where_every_action_has_led_to(counted, monkeypatch):
+    """Two rollouts of four decisions from state 5 of a sequence, which the stream calls state 10."""
+    asked = []
+
+    def policy(representation, head_params, frames, actions, is_first):
+        asked.append([x[0].copy() for x in (frames, actions, is_first)])
+        return np.eye(tiny.NUM_ACTIONS)[[len(asked) % 3]]  # takes actions 1, 2, 0, 1 and then 2, 0, 1, 2
+
+    monkeypatch.setattr(rollouts, "make_policy", lambda stored: policy)
+    trajectory = tiny.trajectory(0, event_prob=0.0)
+    players = rollouts.PolicyRollouts(tiny_stored(), num_parallel=1, tail=0.7)  # 0.9⁴ = 0.66
+    players.returns(None, [HeldOut(10, trajectory, 5, 0)], 2, (0,), lambda count: None)
+    assert len(asked) == 8
+    frames = [*trajectory.observation[3:6], *np.repeat([[11], [12], [13]], tiny.OBSERVATION_SIZE, axis=1)]
+    for first, taken in ((0, [1, 2, 0]), (4, [2, 0, 1])):
+        actions = [*trajectory.action[3:5], *taken]
+        for k, inputs in enumerate(asked[first : first + 4]):
+            np.testing.assert_array_equal(inputs[0], frames[k : k + 3])
+            np.testing.assert_array_equal(inputs[1], actions[k : k + 2])
+            assert not inputs[2].any()
 
 
 # --- Control: exact MDPs --------------------------------------------------------------------------------------

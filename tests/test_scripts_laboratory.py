@@ -19,6 +19,14 @@ from scripts.laboratory.registry import EXPERIMENTS
 from scripts.laboratory.training import PROPER
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Everything here runs a few times: compiling costs far more than it could save."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     seeds: int
@@ -174,6 +182,15 @@ def test_a_statement_holds_and_its_check_sees_a_broken_operator(check, tmp_path)
     assert row["cases"] == 8 and row["violations"] == 0
     assert row["violations_when_broken"] > 0
     assert row["worst_margin"] > -propositions.ROUNDING
+
+
+def test_the_theorems_hold_and_their_check_sees_a_broken_operator(tmp_path):
+    unit = {"check": "AVE theorem 1 and AVE theorem 2", "seed": 0}
+    rows = propositions.run(propositions.Scale(1, 32), unit, tmp_path)
+    assert [row["statement"] for row in rows] == ["AVE theorem 1", "AVE theorem 2"]
+    for row in rows:
+        assert row["cases"] == 32 and row["violations"] == 0
+        assert row["violations_when_broken"] > 0
 
 
 def test_nan_is_a_violation():

@@ -17,6 +17,7 @@ from pathlib import Path
 import imageio.v2 as imageio
 import jax
 import numpy as np
+import psutil
 import pytest
 import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -332,6 +333,17 @@ def end(process, number):
     return process.communicate(timeout=SECONDS)[0]
 
 
+@contextlib.contextmanager
+def held(process):
+    """Stops a process while the block looks at what it has written."""
+    assert process.poll() is None, process.communicate()[0]
+    process.send_signal(signal.SIGSTOP)
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        assert process.poll() is None, process.communicate()[0]
+    yield
+    process.send_signal(signal.SIGCONT)  # nothing if the block has ended it
+
+
 @pytest.fixture(scope="module")
 def killed(programs, tmp_path_factory):
     """Returns the run directory of a run that was killed with rows beyond its last checkpoint."""
@@ -340,12 +352,15 @@ def killed(programs, tmp_path_factory):
     limit = ("--stop.num-updates", "60")
     process = programs.start("train", "smoke", "--run-dir", path, *EVERY_ROW, *often, *limit)
 
-    def is_in_the_middle():
-        steps = complete_steps(path)
-        return steps and 0 < steps[-1] < len((path / "metrics.jsonl").read_text().splitlines()) - 1
+    def is_killed_in_the_middle():
+        with held(process):  # else it may save, or end, between the look and the kill
+            steps = complete_steps(path)
+            if not steps or not 0 < steps[-1] < len((path / "metrics.jsonl").read_text().splitlines()) - 1:
+                return False
+            end(process, signal.SIGKILL)
+            return True
 
-    wait_for(is_in_the_middle, process)
-    end(process, signal.SIGKILL)
+    wait_for(is_killed_in_the_middle, process)
     assert process.returncode == -signal.SIGKILL
     assert rows_of_a_torn_file(path)[-1]["num_updates"] < 60, "it was over before the kill"
     return path

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib.colors import to_hex
 
 from actors import scores
 from configs.schema import ConfigError
@@ -181,6 +182,14 @@ def test_a_game_that_an_arm_has_not_finished_is_left_out():
     assert report_tables._games(found).rows[1][1] == "no: an arm has no score"
 
 
+@pytest.mark.parametrize("mean, errors, beats", [(26.0, 5.2, True), (25.0, 5.0, False), (24.0, 4.8, False)])
+def test_a_game_counts_above_five_standard_errors_of_the_difference(mean, errors, beats):
+    """Of standard errors 3 and 4, that of the difference is 5."""
+    cell, random = comparison.Cell(mean + 1.0, 3.0, None), comparison.Cell(1.0, 4.0, None)
+    assert comparison.errors_above_random(cell, random) == pytest.approx(errors)
+    assert comparison.beats_random(cell, random) is beats
+
+
 def test_equal_arms_have_no_test():
     assert comparison.wilcoxon_test(np.ones(4), np.ones(4)) is None
 
@@ -278,6 +287,33 @@ def test_without_audits_the_tables_are_empty(compared):
     assert [table.rows for table in report_audits.tables(compared)] == [[], []]
 
 
+# --- aggregates ------------------------------------------------------------------------------------------------------
+
+
+# Games' means 1, 1, 3, 15; of all eight scores the middle four are 1, 2, 2, 4.
+ARM = np.array([[0.0, 1.0, 2.0, 9.0], [2.0, 1.0, 4.0, 21.0]])
+# Games' means 0, 1, 1, 8; the middle four are 0, 0, 2, 2.
+BASELINE = np.array([[0.0, 0.0, 0.0, 8.0], [0.0, 2.0, 2.0, 8.0]])
+
+
+def test_aggregates_over_seeds_and_games_are_literal():
+    found = comparison.aggregate(ARM, ARM.mean(axis=0, keepdims=True), 200)
+    assert {name: x.value for name, x in found.items()} == {"mean": 5.0, "median": 2.0, "interquartile mean": 2.25}
+    assert all(x.interval[0] < x.value < x.interval[1] for x in found.values())
+
+
+def test_differences_of_aggregates_are_those_of_the_arm_minus_the_baseline():
+    found = comparison.difference(ARM, BASELINE, (None, None), 200)
+    assert {name: x.value for name, x in found.items()} == {"mean": 2.5, "median": 1.0, "interquartile mean": 1.25}
+    assert all(x.interval[0] < x.value < x.interval[1] for x in found.values())
+
+
+def test_a_profile_is_the_fraction_of_scores_above_each_threshold():
+    fraction, (low, high) = comparison.profile(ARM, np.array([-1.0, 0.0, 1.5, 4.0, 21.0]), 200)
+    assert fraction.tolist() == [1.0, 0.875, 0.625, 0.25, 0.0]
+    assert np.all(low <= fraction) and np.all(fraction <= high) and low[2] < high[2]
+
+
 # --- intervals -------------------------------------------------------------------------------------------------------
 
 
@@ -291,9 +327,34 @@ def test_welchs_interval_of_one_game_is_scipys():
     assert comparison.welch([np.ones(3)], [np.ones(3)]) is comparison.welch([np.ones(1)], [np.ones(3)]) is None
 
 
+ONE_OF_THREE, NONE_OF_THREE = np.array([[1.0], [0.0], [0.0]]), np.zeros((3, 1))
+
+
+@pytest.mark.parametrize(
+    "runs, baseline, value, interval",
+    [
+        (ONE_OF_THREE, NONE_OF_THREE, 1 / 3, (0.0, 1.0)),
+        (NONE_OF_THREE, ONE_OF_THREE, -1 / 3, (-1.0, 0.0)),
+        (np.tile(ONE_OF_THREE, 2), np.tile(NONE_OF_THREE, 2), 1 / 3, (0.0, 2 / 3)),
+        (np.hstack([ONE_OF_THREE, np.ones((3, 1))]), np.tile(NONE_OF_THREE, 2), 2 / 3, (0.5, 1.0)),
+    ],
+)
+def test_the_interval_of_a_mean_difference_resamples_the_seeds_within_each_game(runs, baseline, value, interval):
+    """Of three draws from 1, 0, 0 all are 1 with probability 1/27, between 2.5 % and 5 %: the upper end at 95 % is 1.
+
+    In two such games, five or six of the six draws are 1 with 1.8 %, four with 8.2 %: it is 2/3. Were the games drawn
+    together, it would be 1 again. A game of equal seeds adds no width.
+    """
+    found = comparison.mean_difference(runs, baseline, 10_000)
+    assert found.value == pytest.approx(value) and found.interval == pytest.approx(interval)
+
+
 @pytest.mark.parametrize("num_games, resampled", [(1, 0.87), (4, 0.91)])
 def test_how_often_the_intervals_hold_the_truth(num_games, resampled):
-    """The report's note says so: five seeds, equal normal arms, 0 is the truth."""
+    """The report's note says so: five seeds, equal normal arms, 0 is the truth.
+
+    The resampling is written out, for speed; that `mean_difference` resamples so is shown above.
+    """
     rng, cases = np.random.default_rng(0), 2000
     scores = rng.normal(size=(cases, 2, num_games, 5))
     draws = rng.integers(5, size=(400, 2, num_games, 5))
@@ -327,6 +388,83 @@ def test_curves_and_profiles_are_drawn_where_the_scores_are_there(compared):
     assert [plot.title for plot in plots if plot.small] == compared.games
     ids = [set(re.findall(r'clip-path="url\(#(\w+)\)"', plot.svg)) for plot in plots]
     assert len(set.union(*ids)) == sum(map(len, ids))  # no plot of the page is clipped by another's path
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Returns what draws a plot of a comparison and returns its axes, before they become an image."""
+    from scripts import report_plots
+
+    kept = []
+    monkeypatch.setattr(report_plots, "_svg", lambda figure, axes: kept.append(axes) or "<svg")
+
+    def draw(name, *arguments):
+        getattr(report_plots, name)(*arguments)
+        return kept.pop()
+
+    yield draw
+    report_plots.pyplot.close("all")
+
+
+def normalised_trials(kind, values, frames=100):
+    """Returns rows of these normalised scores, {arm: {game: [seeds]}}."""
+    of = lambda game, x: scores.scale(game).zero + x * (scores.scale(game).one - scores.scale(game).zero)
+    return [
+        trial(game, arm, seed, kind, of(game, x), frames)
+        for arm, games in values.items()
+        for game, seeds in games.items()
+        for seed, x in enumerate(seeds)
+    ]
+
+
+def lines(axes):
+    """Returns the points of every line by its label."""
+    return {line.get_label(): np.transpose(line.get_data()).tolist() for line in axes.lines}
+
+
+def test_the_bars_are_arm_minus_baseline_in_order_with_welchs_intervals(drawn):
+    arms = {"muzero": {"qbert": [0.1, 0.3], "pong": [0.5, 0.7]}, "muzero+past": {"qbert": [0.4, 1], "pong": [0.1, 0.3]}}
+    found = report_tables.compare(tuple(normalised_trials(LAST_FRAMES, arms)), LAST_FRAMES, "muzero", 50)
+    axes = drawn("_game_differences", found)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["pong", "qbert"]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([-0.4, 0.5])
+    colours = [line.get_color() for line in drawn("_profiles", found).lines]
+    assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == colours  # those of the arms that are ahead
+    (segments,) = [bars.get_segments() for bars in axes.collections]
+    ends = [(low, high) for (low, _), (high, _) in segments]
+    pairs = [(arms["muzero+past"][game], arms["muzero"][game]) for game in ("pong", "qbert")]
+    expected = [scipy.stats.ttest_ind(*pair, equal_var=False).confidence_interval(0.95) for pair in pairs]
+    assert ends == [pytest.approx((interval.low, interval.high)) for interval in expected]
+
+
+def test_the_line_of_all_games_is_the_median_of_their_means_where_every_game_has_a_point(drawn):
+    early = {"pong": [0.1, 0.3], "qbert": [0.4, 0.4], "alien": [0.9, 1.1]}
+    late = {"pong": [0.2, 0.4], "qbert": [3.0, 5.0], "alien": [0.5, 0.9]}
+    rows = normalised_trials(LAST_FRAMES, {"muzero": late})
+    rows += normalised_trials(CURVE, {"muzero": early}, 10**6) + normalised_trials(CURVE, {"muzero": late}, 2 * 10**6)
+    rows += normalised_trials(CURVE, {"muzero": {"pong": [9.0]}}, 3 * 10**6)
+    axes = drawn("_median_curve", report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50))
+    assert lines(axes) == {"muzero": [pytest.approx([1.0, 0.4]), pytest.approx([2.0, 0.7])]}
+
+
+def test_a_profiles_line_falls_with_the_score(drawn):
+    arms = {"muzero": {"pong": [0.1, 0.1]}, "muzero+past": {"pong": [0.1, 0.3]}}
+    rows = tuple(normalised_trials(LAST_FRAMES, arms))
+    axes = drawn("_profiles", report_tables.compare(rows, LAST_FRAMES, "muzero", 50))
+    above = {arm: [fraction for tau, fraction in points if 0.1 < tau < 0.3] for arm, points in lines(axes).items()}
+    assert {arm: set(fractions) for arm, fractions in above.items()} == {"muzero": {0.0}, "muzero+past": {0.5}}
+    assert all(points[0] == [0.0, 1.0] and points[-1][1] == 0.0 for points in lines(axes).values())
+
+
+def test_a_learning_curve_is_the_mean_of_the_seeds_and_its_standard_error(drawn):
+    rows = [trial(seed=seed, kind=CURVE, score=score, frames=10**6) for seed, score in enumerate((1.0, 3.0, 5.0))]
+    rows += [trial(seed=0, kind=CURVE, score=7.0, frames=2 * 10**6), trial()]
+    axes = drawn("_curve", report_tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50), "pong")
+    assert lines(axes) == {"muzero": [[1.0, 3.0], [2.0, 7.0]]}
+    (band,) = axes.collections
+    edges = {frames: band.get_paths()[0].vertices[band.get_paths()[0].vertices[:, 0] == frames, 1] for frames in (1, 2)}
+    assert (edges[1].min(), edges[1].max()) == pytest.approx((3 - 2 / 3**0.5, 3 + 2 / 3**0.5))
+    assert set(edges[2]) == {7.0}
 
 
 def test_the_plots_are_files_that_the_markdown_shows(compared, tmp_path):

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -153,16 +154,24 @@ def test_a_trial_that_died_before_its_first_checkpoint_starts_again(found, progr
     assert [line[1] for line in history(out)] == ["train", "end"]
 
 
-def test_a_trial_waits_for_a_program_that_still_saves(found, programs, tmp_path):
+def test_a_trial_waits_for_a_program_that_still_saves(found, programs, tmp_path, monkeypatch):
     trial, out = found.trials()[0], tmp_path / "out"
-    path = trials.run_path(out, trial)
+    path, waited = trials.run_path(out, trial), []
     path.mkdir(parents=True)
-    holder = subprocess.Popen(["flock", path / "lock", "sleep", "1.5"])
-    while not is_locked(path / "lock"):
-        time.sleep(0.01)
-    started = time.monotonic()
-    assert trials.run(found, trial, out, None, programs) == 0
-    assert time.monotonic() - started > 0.5 and holder.wait() == 0
+
+    def flock(file, operation):
+        """Lets the holder go once the trial asks for the lock, before anything was started."""
+        assert is_locked(path / "lock") and history(out) == []
+        fcntl.flock(holder, fcntl.LOCK_UN)
+        fcntl.flock(file, operation)
+        waited.append((file.name, operation))
+
+    monkeypatch.setattr(trials, "fcntl", types.SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX))
+    with (path / "lock").open("a") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        assert trials.run(found, trial, out, None, programs) == 0
+    assert waited == [(str(path / "lock"), fcntl.LOCK_EX)]  # without LOCK_NB: until it is free
+    assert [line[1] for line in history(out)] == ["train", "end"]
 
 
 # As `look.py` does, but at once: three heads, of which one has no values that differ, K = 1.

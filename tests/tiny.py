@@ -161,13 +161,18 @@ def loss_of(evaluate) -> Loss:
     return Loss(lambda *_: Prepared(None, None), lambda params, buffer, trajectory, *_: evaluate(params, trajectory))
 
 
+def _read(params, target_representation, buffer, trajectory):
+    return Prepared(target_representation * trajectory.reward[0], params.representation * trajectory.reward[0])
+
+
 def _count(params, buffer, trajectory, prepared, starts):
     loss = -(params.representation + params.prediction) * trajectory.reward[0]
-    return LossOutput(loss, jnp.ones(()), {"loss/value": prepared.targets}, {"loss/value": jnp.ones(())})
+    sums = {"loss/value": prepared.targets, "loss/past": prepared.past}
+    return LossOutput(loss, jnp.ones(()), sums, dict.fromkeys(sums, jnp.ones(())))
 
 
-COUNTING_LOSS = Loss(lambda params, target, buffer, trajectory: Prepared(target * trajectory.reward[0], None), _count)
-"""Minus the parameters, whose gradient is −1; reports what is read of the target average."""
+COUNTING_LOSS = Loss(_read, _count)
+"""Minus the parameters, whose gradient is −1; reports what targets read: target average and online parameters."""
 
 
 def counting_params(rng_key) -> Params:

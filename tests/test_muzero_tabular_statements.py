@@ -1,0 +1,41 @@
+"""The statements of both papers, margin by margin: none is violated, and what a check says can be found wrong."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from muzero.tabular import margins
+from muzero.tabular.approximate_statements import APPROXIMATE
+from muzero.tabular.class_members import random_case
+from muzero.tabular.proper_statements import PROPER
+
+STATEMENTS = PROPER | APPROXIMATE
+NUM_CASES, ROUNDING = 1024, 1e-9
+# Margins that no fault breaks: both sides are wrong alike, or all that is asked is that they differ.
+NEVER_BROKEN = {"PVE 1 (i)": {3, 4, 5}, "PVE 4": {2, 3, 4}, "PVE 5": {1, 3}, "AVE 4": {0}, "AVE 5": {0, 1, 3, 4, 5, 7}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Everything here runs a few times: compiling costs far more than it could save."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@functools.cache
+def cases():
+    return jax.jit(jax.vmap(random_case))(jax.random.split(jax.random.key(0), NUM_CASES))
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_every_margin_holds_and_is_broken_by_some_fault(name):
+    with jax.enable_x64(True):
+        of = jax.jit(jax.vmap(lambda case, faults: STATEMENTS[name](case, margins.make_operators(faults)), (0, None)))
+        exact, *broken = (np.asarray(of(cases(), faults)) for faults in (margins.EXACT, *margins.BROKEN))
+    assert exact.shape[0] == NUM_CASES and exact.shape[1] > 0
+    assert np.all(exact >= -ROUNDING)
+    is_broken = ~np.all(np.stack(broken) >= -ROUNDING, axis=(0, 1))
+    assert set(np.flatnonzero(~is_broken)) == NEVER_BROKEN.get(name, set())
