@@ -4,7 +4,7 @@ import numpy as np
 
 from scripts import comparison
 from scripts.comparison import Cell
-from scripts.report_tables import ENDS, RESAMPLED, Comparison, Table, interval
+from scripts.report_tables import ENDS, RESAMPLED, Comparison, Table, counts, interval
 from scripts.results import (
     HEAD_ERROR,
     HEAD_SQUARED,
@@ -32,13 +32,13 @@ def _over_own_variance(compared: Comparison) -> Table:
         "explain all variance of a trial. An arm whose returns vary more has smaller errors here, by that alone: see "
         f"the next table. {RESAMPLED}"
     )
-    rows = _rows(compared, kinds, dict.fromkeys(compared.compared, 1.0))
+    rows = _rows(compared, kinds, dict.fromkeys(compared.games, 1.0))
     return Table("value_equivalence", "Value equivalence", _columns(compared), rows, note)
 
 
 def _over_shared_variance(compared: Comparison) -> Table:
     kinds = _kinds(compared, HEAD_SQUARED, MODEL_SQUARED, "audit-excess-squared", TARGET_SQUARED, VARIANCE)
-    units = {game: _mean_variance(kinds[VARIANCE], game) for game in compared.compared}
+    units = {game: _mean_variance(kinds[VARIANCE], game) for game in compared.games}
     note = (
         "The same squared errors over the mean variance of the returns in all trials of a game: one measure for all "
         "arms, and no trial is left out. Not available in a game where that mean is not two standard errors above 0. "
@@ -56,7 +56,7 @@ def _mean_variance(cells: _Cells, game: str) -> float:
 
 
 def _columns(compared: Comparison) -> tuple[str, ...]:
-    return ("error", "game", "arm", compared.arms[0], "of the arm", "difference", *ENDS)
+    return ("error", "game", "counts", "arm", compared.arms[0], "of the arm", "difference", *ENDS)
 
 
 def _kinds(compared: Comparison, head: str, model: str, excess: str, *others: str) -> dict[str, _Cells]:
@@ -71,19 +71,21 @@ def _kinds(compared: Comparison, head: str, model: str, excess: str, *others: st
 
 
 def _rows(compared: Comparison, kinds: dict[str, _Cells], units: dict[str, float]) -> list[tuple]:
-    """Returns a row a kind, arm and game, errors in `units` of the game, and one of all games where no error lacks."""
+    """Returns a row a kind, arm and game, errors in `units` of the game, and one of those that count and lack none."""
     rows, baseline = [], compared.arms[0]
     has_audit = {row.game for row in compared.rows if row.kind.startswith("audit")}
-    audited = [game for game in compared.compared if game in has_audit]
+    audited = [game for game in compared.games if game in has_audit]
     for kind, cells in kinds.items():
         for arm in compared.arms[1:]:
             pair = arm, baseline
             whole = [game for game in audited if _is_whole(compared, cells, game, pair) and np.isfinite(units[game])]
             for game in audited:
                 errors = _difference(compared, cells, pair, [game], units) if game in whole else (None,) * 5
-                rows.append((kind, game, arm, *errors))
-            if len(whole) > 1:
-                rows.append((kind, f"all {len(whole)}", arm, *_difference(compared, cells, pair, whole, units)))
+                rows.append((kind, game, counts(compared, game), arm, *errors))
+            counted = [game for game in whole if game in compared.compared]
+            if len(counted) > 1:
+                errors = _difference(compared, cells, pair, counted, units)
+                rows.append((kind, f"all {len(counted)} that count", "", arm, *errors))
     return rows
 
 

@@ -94,7 +94,7 @@ def _games(compared: Comparison) -> Table:
     nothing, rows = Cell(None, None, None), []
     for game in compared.games:
         random = compared.random[game] or nothing
-        row = [game, _counts(compared, game), random.mean, random.standard_error]
+        row = [game, counts(compared, game), random.mean, random.standard_error]
         for arm in compared.arms:
             cell = compared.cells.get((game, arm), nothing)
             seeds = None if cell.seeds is None else len(cell.seeds)
@@ -121,7 +121,8 @@ def _seeds(compared: Comparison) -> Table:
     return Table("seeds", "Every trial", columns, rows, note, by_game=True)
 
 
-def _counts(compared: Comparison, game: str) -> str:
+def counts(compared: Comparison, game: str) -> str:
+    """Returns whether a game counts in what is said of all games together, and if not, why."""
     if compared.learned[game] is False:
         return "no: not learned, no evidence"
     if game not in compared.compared:
@@ -189,7 +190,7 @@ def _game_differences(compared: Comparison) -> Table:
             exact = comparison.welch(*(compared.seeds(name, [game]) for name in (arm, baseline)))
             chance = comparison.probability_of_improvement(*pair, compared.resamples)
             row = (*interval(found), *interval(exact)[1:], *interval(chance))
-            rows.append((game, _counts(compared, game), arm, *row))
+            rows.append((game, counts(compared, game), arm, *row))
     score, chance = f"raw score, difference to {baseline}", "probability of improvement"
     columns = ("game", "counts", "arm", score, *ENDS, *_WELCH_ENDS, chance, *(f"{chance}, {end}" for end in ENDS))
     return Table("game_effects", "Effects, game by game", columns, rows, f"{RESAMPLED} {_WELCH}", by_game=True)
