@@ -54,8 +54,9 @@ class BatchFeed:
       num_starts: S, start states of a sequence.
       seed: seed of that order; a single piece keeps the order of time.
       first_update: updates done before the first batch.
-      max_lag: a rollout is dropped if the parameters of its newest search will be older, in updates, when its batch
-        is begun; None for no bound. Ends well: a learner that waits has published what the next rollout acts with.
+      max_lag: a rollout is dropped, with the games that ended in it, if the parameters of its newest search will be
+        older, in updates, when its batch is begun; None for no bound. Ends well: a learner that waits has published
+        what the next rollout acts with.
       num_batches: batches before the first of this feed. The order depends on the seed and the number of the batch
         alone: a resumed run goes on with the orders of an uninterrupted one.
     """
@@ -84,7 +85,7 @@ class BatchFeed:
         self._collect_ahead = collect_ahead
         self._wanted = threading.Semaphore(1 if collect_ahead else 0)
         self._num_wanted, self._num_prepared = int(collect_ahead), 0
-        self.num_received = 0  # sequences, those dropped and those of batches never taken included
+        self.num_collected = 0  # sequences for batches, those of batches never taken included
         self.num_skipped = (
             0  # updates that were not made on batches of this feed, as its owner knows: no version counts them
         )
@@ -149,7 +150,6 @@ class BatchFeed:
             with self._clock.spent("wait"):
                 rollout = self._next_rollout()
             size = rollout.trajectory.action.shape[0]
-            self.num_received += size
             if not self._is_new(rollout.origin):
                 continue
             if self._is_too_old(rollout):
@@ -157,6 +157,7 @@ class BatchFeed:
                 continue
             rollouts.append(rollout)
             num_sequences += size
+            self.num_collected += size
         return rollouts
 
     def _is_new(self, origin: Origin | None) -> bool:
@@ -208,20 +209,36 @@ def _concatenate(rollouts: list[RolloutResult]) -> Trajectory:
 
 
 class _Clock:
-    """Where the time of one thread goes, as fractions of the time between two looks."""
+    """Where the time of one thread goes, as fractions of the time between two looks of another thread."""
 
     def __init__(self):
+        self._lock = threading.Lock()
         self._spent = {"wait": 0.0, "copy": 0.0}
-        self._popped = time.monotonic()
+        self._doing: str | None = None
+        self._credited = self._popped = time.monotonic()
 
     @contextlib.contextmanager
     def spent(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
+        self._turn_to(name)
         yield
-        self._spent[name] += time.monotonic() - started
+        self._turn_to(None)
 
     def pop(self) -> dict[str, float]:
-        now = time.monotonic()
-        fractions = {f"perf/feed_{name}_fraction": spent / (now - self._popped) for name, spent in self._spent.items()}
-        self._spent, self._popped = dict.fromkeys(self._spent, 0.0), now
+        with self._lock:
+            now = self._credit()  # also what is under way: a wait of many rows is a part of each
+            between = now - self._popped
+            fractions = {f"perf/feed_{name}_fraction": spent / between for name, spent in self._spent.items()}
+            self._spent, self._popped = dict.fromkeys(self._spent, 0.0), now
         return fractions
+
+    def _turn_to(self, name: str | None) -> None:
+        with self._lock:
+            self._credit()
+            self._doing = name
+
+    def _credit(self) -> float:
+        now = time.monotonic()
+        if self._doing is not None:
+            self._spent[self._doing] += now - self._credited
+        self._credited = now
+        return now

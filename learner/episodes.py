@@ -20,7 +20,8 @@ class EpisodeLog:
     def __init__(self, run_dir: Path, *, resume_from_frames: int):
         self._path = run_dir / "episodes.jsonl"
         cut_rows(self._path, resume_from_frames)
-        self._file = self._path.open("a", encoding="utf-8")
+        with writing(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
 
     def write(self, num_frames: int, episodes: list[Episode]) -> None:
         """Appends `episodes`, taken in when the learner had consumed `num_frames` emulator frames.

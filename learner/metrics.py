@@ -84,6 +84,8 @@ class MetricWriter:
         run_dir: of the run.
         resume_from_frames: None for a new run, which must have no rows (FileExistsError); on a resume the
             emulator frames of the restored checkpoint: rows beyond it are cut from both records.
+
+    Raises NotWritten if the disk is full, say.
     """
 
     def __init__(self, run_dir: str | Path, *, resume_from_frames: int | None):
@@ -91,11 +93,12 @@ class MetricWriter:
         rows = [] if resume_from_frames is None else cut_rows(self._path, resume_from_frames)
         if resume_from_frames is None and self._path.exists() and self._path.stat().st_size > 0:
             raise FileExistsError(f"{self._path} has the rows of another run")
-        self._file = self._path.open("a", encoding="utf-8")
         replayed = rows[-_NUM_REPLAYED_ROWS:]
-        self._board = Board(board, None if resume_from_frames is None else _purge_step(replayed))
-        for row in replayed:
-            self._write_board(row)
+        with writing(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
+            self._board = Board(board, None if resume_from_frames is None else _purge_step(replayed))
+            for row in replayed:
+                self._write_board(row)
 
     def write(self, num_frames: int, scalars: dict[str, float], *, num_updates: int, wall_seconds: float) -> None:
         """Writes one row; it is with the operating system, safe from a kill, when this returns.
@@ -132,10 +135,11 @@ def _purge_step(replayed: list[dict]) -> int:
 def cut_rows(path: Path, max_frames: int) -> list[dict]:
     """Drops rows beyond `max_frames` and a half-written last line from the file; returns the rows that stay.
 
-    Raises RunDirectoryError for a whole line that is no row.
+    Raises RunDirectoryError for a whole line that is no row, NotWritten if the disk is full, say.
     """
     kept = [row for row in read_rows(path) if row["num_frames"] <= max_frames]
-    write_atomically(path, "".join(f"{json.dumps(row)}\n" for row in kept))
+    with writing(path):
+        write_atomically(path, "".join(f"{json.dumps(row)}\n" for row in kept))
     return kept
 
 

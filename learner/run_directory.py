@@ -162,14 +162,22 @@ class RunDirectory:
         )
 
     def record_resume(self, command: Sequence[str], seeds: Any) -> None:
-        """Appends the provenance of a resume; arguments as in `create`. Call it while holding the lock."""
-        self._append_provenance({"event": "resume", **provenance(command, seeds)})
+        """Appends the provenance of a resume; arguments as in `create`. Call it while holding the lock.
+
+        Raises NotWritten if the disk is full, say.
+        """
+        with writing(self.provenance_file):
+            self._append_provenance({"event": "resume", **provenance(command, seeds)})
 
     def record_devices(self, devices: Sequence[str]) -> None:
-        """Adds the devices of the learner to the last provenance record, which is made before JAX has any."""
+        """Adds the devices of the learner to the last provenance record, which is made before JAX has any.
+
+        Raises NotWritten if the disk is full, say.
+        """
         *earlier, last = _read_json(self.provenance_file)
         records = [*earlier, last | {"jax_devices": list(devices)}]
-        write_atomically(self.provenance_file, json.dumps(records, indent=2) + "\n")
+        with writing(self.provenance_file):
+            write_atomically(self.provenance_file, json.dumps(records, indent=2) + "\n")
 
     def withdraw(self) -> None:
         """Takes back what `create` has made, so that the directory can be used again. Call it while holding the lock.

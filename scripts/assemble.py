@@ -75,7 +75,8 @@ def build_rollout(config: Config, seed: int) -> Rollout:
         Stream(make_env(config.env, training=True), seed=(seed + 7919 * n) % 2**31, reward_clip=config.env.reward_clip)
         for n in range(num_environments)
     ]
-    return make_rollout(config, streams, seed, num_groups=1 if config.actors.device == "cpu" else 2)
+    num_groups = 1 if config.actors.device == "cpu" else min(2, num_environments)
+    return make_rollout(config, streams, seed, num_groups=num_groups)
 
 
 def make_rollout(config: Config, streams: Sequence[Stream], seed: int, *, num_groups: int = 1) -> Rollout:

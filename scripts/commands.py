@@ -70,10 +70,17 @@ def check_machine(config: Config) -> None:
 
 
 def _count_devices(cpu_devices: int) -> int:
-    """Returns the local devices as a child process sees them: Ray has to be started before JAX has threads here."""
+    """Returns the local devices as a child process sees them: Ray has to be started before JAX has threads here.
+
+    Raises `ConfigError` with JAX's own words if it finds none.
+    """
     command = [sys.executable, "-c", "import jax; print(jax.local_device_count())"]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(cpu_devices)}
-    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+    probe = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if probe.returncode != 0:
+        reason = (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[-1]
+        raise ConfigError(f"learner.num_devices = None: JAX finds no device here: {reason}")
+    return int(probe.stdout)
 
 
 def default_path(preset: str, config: Config) -> Path:

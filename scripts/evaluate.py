@@ -5,6 +5,7 @@ python scripts/evaluate.py RUN_DIR [--checkpoint latest|best|N] [--episodes 200]
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -54,9 +55,11 @@ def main(argv: list[str]) -> int:
     for name, file in (("--out", options.out), ("--video", options.video)):
         if file is not None:
             commands.make_folder_of(name, file)
+    # Once, for games and video: a run that trains has another latest checkpoint a moment later.
+    load = functools.cache(lambda: evaluation.load_params(directory, commands.checkpoint_name(options.checkpoint)))
     if options.protocol == "greedy":
         num_episodes = NUM_EPISODES if options.episodes is None else commands.positive("--episodes", options.episodes)
-        params, step = evaluation.load_params(directory, commands.checkpoint_name(options.checkpoint))
+        params, step = load()
         result = evaluation.evaluate_params(
             config,
             params,
@@ -74,8 +77,7 @@ def main(argv: list[str]) -> int:
     print(json.dumps(shown, indent=2))
     print(f"written to {path}")
     if options.video is not None:
-        params, _ = evaluation.load_params(directory, commands.checkpoint_name(options.checkpoint))
-        video.record(config, params, options.video, seed=evaluation.evaluation_seed(config.seed))
+        video.record(config, load()[0], options.video, seed=evaluation.evaluation_seed(config.seed))
     return ExitCode.DONE
 
 

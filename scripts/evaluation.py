@@ -1,5 +1,6 @@
 """Playing whole games with stored parameters: shared by training, `evaluate.py` and the README's five lines."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from actors.agent import Decision, GreedyAgent
-from actors.environments import Stream
+from actors.environments import EnvironmentSpec, Stream
 from actors.evaluator import play, play_randomly
 from actors.scores import human_normalised
 from configs.schema import Config, ConfigError
@@ -16,7 +17,8 @@ from configs.serialise import from_dict
 from learner.checkpoint import CheckpointError, restore_params
 from learner.checkpoint_files import complete_slots
 from learner.episodes import finished_episodes
-from learner.run_directory import RunDirectory, write_atomically
+from learner.run_directory import RunDirectory, write_atomically, writing
+from muzero.search import SearchFn
 from muzero.types import Params
 from scripts.assemble import build_search, env_spec, make_env
 
@@ -61,13 +63,18 @@ def make_agent(config: Config, params: Params, *, num_environments: int, seed: i
     """Returns a greedy agent for `num_environments` games of the run's environment."""
     spec = env_spec(config.env)
     return GreedyAgent(
-        build_search(config, spec, root_noise=False),
+        _greedy_search(config, spec),
         params,
         spec=spec,
         history_length=config.network.history_length,
         num_environments=num_environments,
         seed=seed,
     )
+
+
+@functools.cache  # JAX compiles a function anew that is made anew
+def _greedy_search(config: Config, spec: EnvironmentSpec) -> SearchFn:
+    return build_search(config, spec, root_noise=False)
 
 
 def evaluation_stream(config: Config, seed: int, *, render: bool = False) -> tuple[Stream, Any]:
@@ -150,8 +157,9 @@ def score_final_episodes(config: Config, directory: RunDirectory, count: int) ->
 
 
 def write_result(directory: RunDirectory, result: dict, *, name: str, out: Path | None = None) -> Path:
-    """Writes a result to `out`, or to `evaluations/<name>.json`, and returns the path."""
+    """Writes a result to `out`, or to `evaluations/<name>.json`, and returns the path. Raises NotWritten."""
     path = out or directory.evaluations / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(result, indent=2) + "\n")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(result, indent=2) + "\n")
     return path

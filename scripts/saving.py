@@ -59,10 +59,17 @@ class Saver:
             self._checkpointer.save_best(loop.counters.num_updates, loop.state, metadata)
 
     def save_evidence(self, batch: Trajectory, counters: Counters) -> None:
-        """Writes the batch on which no update could be made, or this process's share, to `nonfinite-<updates>.npz`."""
+        """Writes the batch on which no update could be made, or this process's share, to `nonfinite-<updates>.npz`.
+
+        Where it cannot be written that is said: why the run ends is worth more than the batch.
+        """
         path = self._directory.path / f"nonfinite-{counters.num_updates:09d}.npz"
-        write_arrays(path, {name: _rows_here(array) for name, array in batch._asdict().items()})
-        print(f"the batch is in {path}", flush=True)
+        try:
+            write_arrays(path, {name: _rows_here(array) for name, array in batch._asdict().items()})
+        except OSError as error:
+            print(f"the batch is lost: {path} cannot be written: {error}", flush=True)
+        else:
+            print(f"the batch is in {path}", flush=True)
 
     def has(self, num_updates: int) -> bool:
         """Returns whether the newest checkpoint is of that many updates."""

@@ -67,14 +67,15 @@ class Session:
         """Trains; returns the counters at the end."""
         self._save()  # a run that is killed before its first checkpoint can be resumed
         self._pool = pool = self._make_pool()
+        progress = Progress() if is_first_process() else Silent()
         with self._interrupts, contextlib.ExitStack() as parts:
-            for part in (self._saver, self._episodes, self._metrics, pool):
+            for part in (progress, self._saver, self._episodes, self._metrics, pool):
                 parts.callback(part.close)  # the last first, and all of them even if one raises
             if self._actor_states:
                 pool.load(self._actor_states)
                 self._actor_states = {}
             self._loop.publish()
-            self._train(pool)
+            self._train(pool, progress)
         return self._loop.counters
 
     @property
@@ -119,9 +120,8 @@ class Session:
             rollout_builder(self._config), max_in_flight=actors.max_in_flight, in_rounds=in_rounds, **shared
         )
 
-    def _train(self, pool: ActorPool | RoundPool) -> None:
+    def _train(self, pool: ActorPool | RoundPool, progress: Progress) -> None:
         self._feed = build_feed(self._config, pool.next_rollout, make_put(self._mesh), self._loop.counters)
-        progress = Progress() if is_first_process() else Silent()
         batches = make_batches(self._feed, self._batch_size * self._config.actors.sequence_length)
         print(self._share, flush=True)
         log, actors, num_taken = self._config.log, self._config.actors, 0
@@ -154,8 +154,7 @@ class Session:
         finally:
             self._interrupts.settle()
             self._feed.close()
-            progress.close()
-            self.num_lost = self._feed.num_received - num_taken + pool.num_in_flight * actors.environments_per_worker
+            self.num_lost = self._feed.num_collected - num_taken + pool.num_in_flight * actors.environments_per_worker
         self._save()
         if self._loop.counters.num_updates > self._row_updates:  # else it would repeat the last row
             self._report(progress)

@@ -261,6 +261,7 @@ def test_rollouts_beyond_the_lag_are_dropped_and_asked_for_again():
     assert taken == [[7, 8], [9, 11], [12, 13]]  # 7 is good for update 10, not for 12; 11 for 14, 8 and 9 are not
     metrics = feed.pop_metrics()
     assert metrics["lag/sequences_dropped"] == 5 * SEQUENCES  # 6; 5, 7; 8, 9
+    assert feed.num_collected == 6 * SEQUENCES  # what is dropped is told once, and is not in flight
     feed.close()
 
 
@@ -313,3 +314,27 @@ def test_the_feed_says_where_its_time_went_and_when_it_rests(monkeypatch):
     metrics = feed.pop_metrics()
     assert metrics["perf/feed_wait_fraction"] == metrics["perf/feed_copy_fraction"] == 0.0
     feed.close()
+
+
+def test_a_wait_that_is_longer_than_a_row_is_a_part_of_each(monkeypatch):
+    clock = types.SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(batcher, "time", clock)
+    asked, allowed = threading.Semaphore(0), threading.Semaphore(0)
+
+    def next_rollout():
+        asked.release()
+        assert allowed.acquire(timeout=PATIENCE)
+        return _rollout(1)
+
+    feed = BatchFeed(
+        next_rollout, lambda arrays: arrays, batch_size=SEQUENCES, collect_ahead=True, num_passes=1, num_minibatches=1,
+        num_starts=1, seed=0,
+    )  # fmt: skip
+    assert asked.acquire(timeout=PATIENCE)
+    waits = []
+    for seconds in (10.0, 10.0, 5.0):
+        clock.now += seconds
+        waits.append(feed.pop_metrics()["perf/feed_wait_fraction"])
+    assert waits == [1.0, 1.0, 1.0]
+    feed.close()
+    allowed.release()

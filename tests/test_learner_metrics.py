@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from learner.episodes import EpisodeLog
 from learner.metrics import (
     DOCUMENTED_TAGS,
     MeanAccumulator,
@@ -20,7 +21,7 @@ from learner.metrics import (
     documented_tag,
     format_progress,
 )
-from learner.run_directory import RunDirectoryError
+from learner.run_directory import NotWritten, RunDirectoryError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -115,6 +116,14 @@ def test_a_new_run_does_not_append_to_an_old_one(tmp_path):
     write_run(tmp_path, [100])
     with pytest.raises(FileExistsError):
         MetricWriter(tmp_path, resume_from_frames=None)
+
+
+@pytest.mark.parametrize("resume_from_frames", [None, 0])
+def test_records_that_cannot_be_opened_are_not_written(tmp_path, resume_from_frames):
+    with pytest.raises(NotWritten, match="metrics.jsonl cannot be written"):
+        MetricWriter(tmp_path / "gone", resume_from_frames=resume_from_frames)
+    with pytest.raises(NotWritten, match="episodes.jsonl cannot be written"):
+        EpisodeLog(tmp_path / "gone", resume_from_frames=0)
 
 
 def test_a_resume_cuts_what_lies_beyond_the_checkpoint(tmp_path):

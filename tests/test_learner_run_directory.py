@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from learner import run_directory
 from learner.provenance import git_provenance
 from learner.run_directory import (
+    NotWritten,
     RunDirectory,
     RunDirectoryError,
     RunDirectoryInUse,
@@ -167,6 +169,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_atomically(tmp_path / "x.json", "new \ud800")
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
     assert (tmp_path / "x.json").read_text() == "old"
+
+
+def test_a_record_that_cannot_be_written_is_told_as_such(tmp_path, monkeypatch):
+    run = create(tmp_path / "run")
+    monkeypatch.setattr(run_directory, "write_atomically", mock.Mock(side_effect=OSError(28, "No space left")))
+    for write in (lambda: run.record_devices(["cpu:0"]), lambda: run.record_resume(["resume"], {})):
+        with pytest.raises(NotWritten, match="provenance.json cannot be written: .*No space left"):
+            write()
 
 
 def test_the_default_path_names_the_run():

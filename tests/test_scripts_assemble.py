@@ -1,5 +1,6 @@
 """From settings to the parts of a run: mocks stand for the builders, and no two settings are equal."""
 
+import dataclasses
 from types import SimpleNamespace
 from unittest import mock
 
@@ -138,11 +139,24 @@ def test_a_worker_plays_as_training_plays_and_every_game_has_a_seed_of_its_own(s
     )
 
 
+@pytest.mark.parametrize("device, environments, groups", [("cpu", 2, 1), ("gpu", 2, 2), ("gpu", 1, 1)])
+def test_groups_take_turns_on_a_device_and_none_is_empty(spy, device, environments, groups):
+    for name in ("make_environment", "build_search"):
+        spy(name)
+    spy("Stream", SimpleNamespace(spec=SPEC))
+    rollout = spy("Rollout")
+    actors = dataclasses.replace(CONFIG.actors, device=device, environments_per_worker=environments)
+    assemble.build_rollout(dataclasses.replace(CONFIG, actors=actors), seed=0)
+    assert rollout.call_args.kwargs["num_groups"] == groups
+
+
 def test_the_search_is_noisy_in_training_and_quiet_in_scored_games(spy, monkeypatch):
     monkeypatch.setattr(evaluation, "env_spec", lambda env: SPEC)
+    evaluation._greedy_search.cache_clear()
     search, tree_search = spy("make_search", lambda: None), spy("make_tree_search")
     assemble.build_search(CONFIG, SPEC)
-    evaluation.make_agent(CONFIG, {}, num_environments=1, seed=0)
+    for _ in range(2):  # every evaluation of a run plays with one search, compiled once
+        evaluation.make_agent(CONFIG, {}, num_environments=1, seed=0)
     assemble.build_tree_search(CONFIG, SPEC)
     calls = [*search.call_args_list, tree_search.call_args]
     assert [call.kwargs["root_noise"] for call in calls] == [True, False, False]

@@ -1,16 +1,18 @@
 """What a session keeps of itself: the state with the highest greedy score, over all of its sessions."""
 
 import types
+from unittest import mock
 
 import numpy as np
 import pytest
+import tiny
 
 from configs.presets import PRESETS
 from configs.serialise import to_dict
 from learner.checkpoint import restore_params
 from learner.loop import Counters
 from learner.run_directory import RunDirectory
-from scripts import evaluation
+from scripts import evaluation, saving
 from scripts.saving import Saver
 from scripts.session import Session
 
@@ -66,3 +68,11 @@ def test_the_score_is_that_of_the_search_average(monkeypatch):
     )
     Session._evaluate(session)
     assert played == ["search"] and offered == [(loop, 2.5)]
+
+
+def test_a_batch_that_cannot_be_kept_does_not_hide_why_the_run_ends(directory, monkeypatch, capsys):
+    monkeypatch.setattr(saving, "write_arrays", mock.Mock(side_effect=OSError(28, "No space left")))
+    saver = Saver(PRESETS["smoke"], directory, None)
+    saver.save_evidence(tiny.trajectory(0), Counters(num_updates=7))
+    saver.close()
+    assert "the batch is lost: " in (told := capsys.readouterr().out) and "nonfinite-000000007.npz" in told

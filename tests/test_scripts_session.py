@@ -1,5 +1,6 @@
-"""A session: the seed that its workers get."""
+"""A session: the seed that its workers get, and what it shows at its end."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,3 +40,19 @@ def test_neither_another_run_nor_a_resumed_one_nor_another_process_plays_the_sam
     seeds = [seed_of_workers(monkeypatch, deterministic=deterministic, **settings) for settings in sessions]
     assert len(set(seeds)) == len(sessions)
     assert seeds[0] == seed_of_workers(monkeypatch, deterministic=deterministic, **sessions[0])
+
+
+def test_the_last_progress_line_is_drawn_before_the_line_is_closed(monkeypatch):
+    tape = []
+    line = SimpleNamespace(update=tape.append, close=lambda: tape.append("close"))
+    monkeypatch.setattr(session, "Progress", lambda: line)
+    monkeypatch.setattr(session, "is_first_process", lambda: True)
+    part = SimpleNamespace(close=lambda: None)
+    session.Session.run(
+        SimpleNamespace(
+            _interrupts=contextlib.nullcontext(), _loop=SimpleNamespace(counters=None, publish=lambda: None),
+            _make_pool=lambda: part, _save=lambda: None, _train=lambda pool, progress: progress.update("last row"),
+            _saver=part, _episodes=part, _metrics=part, _actor_states={},
+        )
+    )  # fmt: skip
+    assert tape == ["last row", "close"]
