@@ -13,15 +13,12 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray import exceptions
 
 from actors import states
 from actors.patience import Patience
 from actors.pool import ActorPoolError
-from actors.worker import BuildRollout, make_start_fn
+from actors.worker import WORKER_FAILURES, BuildRollout, make_start_fn
 from muzero.types import PublishedParams, RolloutResult
-
-_FAILURES = (exceptions.RayError, exceptions.GetTimeoutError)
 
 
 class RoundPool:
@@ -93,6 +90,6 @@ class RoundPool:
     def _get(self, requests: Any) -> Any:
         try:
             return ray.get(requests, timeout=self._patience.seconds)
-        except _FAILURES as cause:
+        except WORKER_FAILURES as cause:
             self.close()
             raise ActorPoolError(f"a worker failed in a deterministic run, where none is replaced: {cause}") from cause

@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-from learner.metrics import cut_rows
-from learner.run_directory import read_rows, writing
+from learner.run_directory import cut_rows, read_rows, writing
 from muzero.types import Episode
 
 

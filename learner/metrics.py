@@ -1,25 +1,20 @@
-"""What a run reports while it trains: metrics.jsonl, TensorBoard, and a line for whoever watches.
+"""What a run records while it trains: metrics.jsonl and TensorBoard.
 
 metrics.jsonl is the record: a row is on disk when `write` returns, and a resume cuts it exactly at the
 checkpoint.  TensorBoard shows the same tags over emulator frames.
+
+Of several learner processes the first one writes: losses are of the whole batch, `search/*`, `lag/*` and what `perf/*`
+says of feed and workers are of that process and its own actors.
 """
 
 import contextlib
 import json
 import math
 import re
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TextIO
-
-import rich.console
-import rich.live
-import rich.text
 
 from learner.board import Board
-from learner.run_directory import read_rows, write_atomically, writing
+from learner.run_directory import cut_rows, writing
 
 # Events may be torn or lost where a whole machine died; on a resume the last rows of metrics.jsonl are written to
 # TensorBoard once more, which closes such a gap.
@@ -132,17 +127,6 @@ def _purge_step(replayed: list[dict]) -> int:
     return replayed[0]["num_frames"] if replayed else 0
 
 
-def cut_rows(path: Path, max_frames: int) -> list[dict]:
-    """Drops rows beyond `max_frames` and a half-written last line from the file; returns the rows that stay.
-
-    Raises RunDirectoryError for a whole line that is no row, NotWritten if the disk is full, say.
-    """
-    kept = [row for row in read_rows(path) if row["num_frames"] <= max_frames]
-    with writing(path):
-        write_atomically(path, "".join(f"{json.dumps(row)}\n" for row in kept))
-    return kept
-
-
 class MeanAccumulator:
     """Means of scalars that come in at different rates."""
 
@@ -161,79 +145,3 @@ class MeanAccumulator:
         means = {tag: total / self._counts[tag] for tag, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means
-
-
-class ProgressState(NamedTuple):
-    """What the progress line shows."""
-
-    mean_return: float | None  # of the last 100 episodes; None before the first
-    num_frames: int  # emulator frames consumed
-    total_frames: int | None  # limit of the run, if it has one
-    frames_per_second: float
-    updates_per_second: float
-    lag: float  # updates between acting and learning, mean
-    fractions_done: tuple[float, ...]  # one for each stop limit, 0 to 1, always in the same order
-
-
-class Progress:
-    """A line that is rewritten in place on a terminal, a new line each time otherwise.
-
-    Args:
-        interactive: None asks `stream` whether it is a terminal.
-        stream: standard output if None.
-        clock: seconds.
-    """
-
-    def __init__(
-        self,
-        interactive: bool | None = None,
-        *,
-        stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self._stream = stream or sys.stdout
-        self._clock = clock
-        self._origin: tuple[float, tuple[float, ...]] | None = None
-        interactive = self._stream.isatty() if interactive is None else interactive
-        console = rich.console.Console(file=self._stream, force_terminal=True) if interactive else None
-        self._live = rich.live.Live(console=console, auto_refresh=False) if interactive else None
-        if self._live is not None:
-            self._live.start()
-
-    def update(self, state: ProgressState) -> None:
-        """Shows `state`; the time left is extrapolated from the first update of this process."""
-        line = format_progress(state, self._seconds_left(state.fractions_done))
-        if self._live is None:
-            print(line, file=self._stream, flush=True)
-        else:
-            self._live.update(rich.text.Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
-
-    def close(self) -> None:
-        """Leaves the last line standing."""
-        if self._live is not None:
-            self._live.stop()
-
-    def _seconds_left(self, fractions: tuple[float, ...]) -> float | None:
-        self._origin = self._origin or (self._clock(), fractions)
-        elapsed, pairs = self._clock() - self._origin[0], zip(self._origin[1], fractions, strict=True)
-        return min((elapsed * (1.0 - now) / (now - first) for first, now in pairs if now > first), default=None)
-
-
-def format_progress(state: ProgressState, seconds_left: float | None) -> str:
-    """Returns the progress line; a `?` stands for what is not known yet."""
-    total = "" if state.total_frames is None else f"/{state.total_frames:,}"
-    parts = [
-        "return ?" if state.mean_return is None else f"return {state.mean_return:.2f}",
-        f"frames {state.num_frames:,}{total}",
-        f"{state.frames_per_second:,.0f} frames/s",
-        f"{state.updates_per_second:.2f} updates/s",
-        f"lag {state.lag:.1f}",
-        "time left ?" if seconds_left is None else f"time left {_hours(seconds_left)}",
-    ]
-    return " | ".join(parts)
-
-
-def _hours(seconds: float) -> str:
-    minutes, seconds = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

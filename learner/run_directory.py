@@ -78,6 +78,17 @@ def read_rows(path: Path) -> list[dict]:
         raise RunDirectoryError(f"{path} is damaged: {error}; take the bad line out to go on") from error
 
 
+def cut_rows(path: Path, max_frames: int) -> list[dict]:
+    """Drops rows beyond `max_frames` and a half-written last line from the file; returns the rows that stay.
+
+    Raises RunDirectoryError for a whole line that is no row, NotWritten if the disk is full, say.
+    """
+    kept = [row for row in read_rows(path) if row["num_frames"] <= max_frames]
+    with writing(path):
+        write_atomically(path, "".join(f"{json.dumps(row)}\n" for row in kept))
+    return kept
+
+
 def _write_temporary(path: Path, text: str) -> Path:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

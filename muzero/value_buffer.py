@@ -26,7 +26,7 @@ def init(head_params: Tree, size: int) -> ValueBuffer:
     )
 
 
-def push(buffer: ValueBuffer, head_params: Tree, num_updates: Array | int = 0) -> ValueBuffer:
+def push(buffer: ValueBuffer, head_params: Tree, num_updates: Array | int) -> ValueBuffer:
     """Returns the buffer with `head_params` in place of its oldest entry.
 
     Args:

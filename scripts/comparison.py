@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import t, wilcoxon
 
 from actors.scores import scale
-from scripts.results import Row
+from scripts.results import Row, standard_error
 
 NUM_STANDARD_ERRORS = 5.0  # by which the baseline has to beat the random policy for a game to count
 _SEED = 0  # of the bootstrap
@@ -56,8 +56,7 @@ def _cell(rows: list[Row]) -> Cell:
     if rows[0].seed is None:
         return Cell(rows[0].score, rows[0].standard_error, None)
     scores = np.array([row.score for row in rows])
-    error = float(np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else None
-    return Cell(float(np.mean(scores)), error, {row.seed: row.score for row in rows})
+    return Cell(float(np.mean(scores)), standard_error(scores), {row.seed: row.score for row in rows})
 
 
 def errors_above_random(cell: Cell | None, random: Cell | None) -> float | None:

@@ -21,6 +21,7 @@ from learner.run_directory import RunDirectory, write_atomically, writing
 from muzero.search import SearchFn
 from muzero.types import Params
 from scripts.assemble import build_search, env_spec, make_env
+from scripts.results import standard_error
 
 # Seeds of fresh games: training draws below 2**31, evaluation in 2**30 above, selection of the best above those.
 _EVALUATION_SEEDS, _SELECTION_SEEDS = 2**31, 3 * 2**30
@@ -122,13 +123,12 @@ def evaluate_randomly(config: Config, *, num_episodes: int) -> dict:
 def summarise(config: Config, returns: list[float], *, protocol: str, checkpoint: int | None) -> dict:
     """Returns the JSON record of some games: returns, mean, standard error, human-normalised mean."""
     mean = float(np.mean(returns))
-    error = float(np.std(returns, ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
     return {
         "environment": config.env.name,
         "protocol": protocol,
         "checkpoint": checkpoint,
         "mean": mean,
-        "standard_error": error,
+        "standard_error": standard_error(returns),
         "human_normalised": human_normalised(config.env.name, mean),
         "returns": [float(x) for x in returns],
     }

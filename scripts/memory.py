@@ -8,7 +8,7 @@ after minute 5.
 
 import csv
 import dataclasses
-import json
+import statistics
 import subprocess
 import sys
 import time
@@ -21,6 +21,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import psutil
 import tyro
+
+from learner.run_directory import read_rows
 
 SAMPLE_SECONDS = 5.0
 WARM_UP_MINUTES, MAX_GROWTH = 5.0, 0.02
@@ -96,21 +98,14 @@ def growth(samples: list[Sample]) -> dict[str, float]:
         for row in rows:
             parts[min(9, int((row.minutes - WARM_UP_MINUTES) / tenth))].append(row.bytes)
         if all(parts):
-            medians = [median(part) for part in parts]
+            medians = [float(statistics.median_high(part)) for part in parts]
             grown[f"{rows[-1].name} ({pid})"] = medians[-1] / min(medians) - 1.0
     return grown
 
 
-def median(values: list[int]) -> float:
-    """Returns the middle value."""
-    ordered = sorted(values)
-    return float(ordered[len(ordered) // 2])
-
-
 def late_compilations(metrics: Path) -> int:
     """Returns how many programs the learner compiled after the warm-up, from its metrics.jsonl."""
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    counts = [row["perf/compilations"] for row in rows if row["wall_seconds"] >= 60 * WARM_UP_MINUTES]
+    counts = [row["perf/compilations"] for row in read_rows(metrics) if row["wall_seconds"] >= 60 * WARM_UP_MINUTES]
     return int(counts[-1] - counts[0]) if counts else 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from scripts import comparison
 from scripts.report_tables import Comparison
-from scripts.results import CURVE
+from scripts.results import CURVE, standard_error
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (after the choice of a backend without windows)
@@ -131,16 +131,12 @@ def _curve(compared: Comparison, game: str) -> Plot:
     for (arm, points), colour in zip(lines.items(), itertools.cycle(_COLOURS)):
         frames = np.array(list(points)) / 1e6
         mean = np.array([scores.mean() for scores in points.values()])
-        error = np.array([_standard_error(scores) for scores in points.values()])
+        error = np.array([standard_error(scores) or 0.0 for scores in points.values()])
         axes.plot(frames, mean, label=arm, color=colour)
         axes.fill_between(frames, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="frames (millions)", ylabel="return, as played")
     axes.legend(frameon=False, fontsize=_LABELS)
     return Plot(game, _svg(figure, axes), small=True)
-
-
-def _standard_error(scores: np.ndarray) -> float:
-    return float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else 0.0
 
 
 def _svg(figure, axes) -> str:

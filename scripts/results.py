@@ -21,8 +21,11 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from scipy import stats
 
 from configs.schema import ConfigError
 from learner.run_directory import write_atomically
@@ -68,6 +71,11 @@ class Results(NamedTuple):
 
     comments: tuple[str, ...]
     rows: tuple[Row, ...]
+
+
+def standard_error(scores: Sequence[float]) -> float | None:
+    """Returns the standard error of the mean of `scores`, None for fewer than two."""
+    return float(stats.sem(scores)) if len(scores) > 1 else None
 
 
 def write(path: Path, results: Results) -> None:

@@ -16,7 +16,8 @@ from learner.agreement import Silent, is_first_process, make_batches
 from learner.batcher import Batch
 from learner.episodes import EpisodeLog
 from learner.loop import Counters, LearnerLoop, NonFiniteError
-from learner.metrics import MetricWriter, Progress, ProgressState
+from learner.metrics import MetricWriter
+from learner.progress import Progress, ProgressState
 from learner.run_directory import RunDirectory
 from learner.state import LearnerState
 from learner.update import make_put, place

@@ -226,5 +226,4 @@ def _evaluation(path: Path, name: str) -> dict:
 def _mean(returns: np.ndarray) -> tuple[float | None, float | None, int]:
     """Returns mean, standard error and number of games."""
     count = len(returns)
-    error = float(np.std(returns, ddof=1) / np.sqrt(count)) if count > 1 else None
-    return (float(np.mean(returns)) if count else None), error, count
+    return (float(np.mean(returns)) if count else None), results.standard_error(returns), count

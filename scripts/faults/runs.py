@@ -1,6 +1,5 @@
 """The real programs as a fault meets them: started, waited for, read from their files."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
+
+from learner.run_directory import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 1800
@@ -58,9 +59,7 @@ def steps(run: Path) -> list[int]:
 
 def rows(run: Path) -> list[dict]:
     """Returns the rows of a run's metrics that are whole."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    return read_rows(run / "metrics.jsonl")
 
 
 def orphans(run: Path) -> list[str]:
