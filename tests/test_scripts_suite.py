@@ -118,6 +118,25 @@ def make_programs(folder, pause):
     return folder
 
 
+@pytest.mark.parametrize(
+    "gpus, node, seen",
+    [
+        (0, {}, ["cpu", None]),
+        (0.5, {}, ["cuda,cpu", "0.45"]),
+        (0.5, {"JAX_PLATFORMS": "tpu"}, ["tpu", "0.45"]),  # what the node says stands
+    ],
+)
+def test_a_trial_keeps_to_the_share_of_a_gpu_that_was_reserved(tmp_path, monkeypatch, gpus, node, seen):
+    names = ["JAX_PLATFORMS", "XLA_PYTHON_CLIENT_MEM_FRACTION"]
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in node.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "train.py").write_text(f"import json, os; print(json.dumps([os.environ.get(n) for n in {names}]))")
+    assert trials._program(tmp_path / "log", tmp_path, trials._device_env_vars(gpus), ["train.py"]) == 0
+    assert json.loads((tmp_path / "log").read_text().splitlines()[-1]) == seen
+
+
 def history(out):
     path = out / "history"
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
