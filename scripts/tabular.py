@@ -6,6 +6,7 @@ leaves a CSV, a summary and a figure (PNG and SVG) in DIR; `scripts/laboratory/s
 """
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -43,6 +44,9 @@ def main(argv: list[str]) -> int:
     process.keep_heap()
     num_workers = options.workers or len(workers.cores())
     if not options.benchmark:
+        # A batched solve splits its batch over the pool it runs in, and waits: two of them at once in a pool of two
+        # threads (jaxlib 0.10.2, its LAPACK kernels) wait for each other for ever. It is read when JAX starts.
+        os.environ["PJRT_NPROC"] = "1"
         session.run(options.experiment, experiment, options.scale, options.out, num_workers)
     elif experiment.benchmark is None:
         raise ConfigError(f"--benchmark: {options.experiment} has none")

@@ -5,8 +5,13 @@ the groups start Ray in their process and come before JAX has threads there: Ray
 another thread holds can hang for ever. The longest files come next: no process ends with one of them alone.
 """
 
+import os
+
 import hypothesis
 
+# One thread a process for XLA's products: there are two processes for two cores, and of two batched solves of a program
+# that run at once in a pool of two threads each may wait for the other's for ever (scripts/tabular.py).
+os.environ.setdefault("PJRT_NPROC", "1")
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
 _FIRST = (

@@ -218,3 +218,12 @@ def test_the_faults_are_named_and_the_exact_operators_have_none():
     assert set(margins.EXACT) == {0}
     with jax.enable_x64(True):
         assert margins.distance(np.array([[0.0]]), np.array([[1.0], [3.0]])) == 3.0
+
+
+def test_an_experiment_runs_in_a_pool_of_one_thread(monkeypatch, tmp_path):
+    """Two batched solves at once never end in a pool of two."""
+    seen = []
+    monkeypatch.setattr(session, "run", lambda *arguments: seen.append(os.environ["PJRT_NPROC"]))
+    monkeypatch.setenv("PJRT_NPROC", "2")
+    assert tabular.main(["propositions", "--out", str(tmp_path), "--workers", "1"]) == 0
+    assert seen == ["1"]
