@@ -79,7 +79,7 @@ def _count_devices(cpu_devices: int) -> int:
     probe = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if probe.returncode != 0:
         reason = (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[-1]
-        raise ConfigError(f"learner.num_devices = None: JAX finds no device here: {reason}")
+        raise ConfigError(f"learner.num_devices: JAX finds no device here: {reason}")
     return int(probe.stdout)
 
 

@@ -279,7 +279,8 @@ def _push_every_policy(problems):
     for i in range(NUM_HEADS):
         task, data = _act(problems, i, 0)
         model = _train(model, buffer, task, data, 0.0)
-        buffer = jax.vmap(value_buffer.push)(buffer, {"value": model.value, "policy": task.policy})
+        head = {"value": model.value, "policy": task.policy}
+        buffer = jax.vmap(value_buffer.push, (0, 0, None))(buffer, head, 0)
     return model, buffer
 
 

@@ -30,6 +30,7 @@ from configs.suite import Suite, Trial
 from learner.checkpoint import Checkpointer
 from learner.loop import Counters
 from learner.metrics import DOCUMENTED_TAGS, documented_tag
+from learner.progress import Progress
 from learner.run_directory import RunDirectory
 from scripts import cluster, commands, curves, evaluate, resume, train, training, trials
 from scripts.evaluation import evaluation_seed, evaluation_stream, load_agent, selection_seed
@@ -526,7 +527,7 @@ def test_a_session_whose_actors_are_gone_saves_what_it_has(smoke, tmp_path, is_i
     with session(path, Start()) as begun:
         begun._loop.run_batch = wait_for_a_batch
         with contextlib.nullcontext() if is_interrupted else pytest.raises(ActorPoolError, match="all gone"):
-            begun._train(Pool())
+            begun._train(Pool(), Progress())
     assert complete_steps(path) == [0]
 
 
