@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 _held: list[TextIO] = []  # open for as long as the process lives
-_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")  # of the container, in its own namespace; a machine's root has none
+_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")  # cgroup v2, of the container itself; a machine has none
 
 
 def usable_cores() -> int:

@@ -44,8 +44,7 @@ def main(argv: list[str]) -> int:
     process.keep_heap()
     num_workers = options.workers or len(workers.cores())
     if not options.benchmark:
-        # A batched solve splits its batch over the pool it runs in, and waits: two of them at once in a pool of two
-        # threads (jaxlib 0.10.2, its LAPACK kernels) wait for each other for ever. It is read when JAX starts.
+        # Read when JAX starts: batched solves must not wait for each other's threads (`mdp.policy_value`).
         os.environ["PJRT_NPROC"] = "1"
         session.run(options.experiment, experiment, options.scale, options.out, num_workers)
     elif experiment.benchmark is None:

@@ -9,8 +9,8 @@ import os
 
 import hypothesis
 
-# One thread a process for XLA's products: there are two processes for two cores, and of two batched solves of a program
-# that run at once in a pool of two threads each may wait for the other's for ever (scripts/tabular.py).
+# One thread a process for XLA's products: there are two processes for two cores, and batched solves in a pool of two
+# can wait for each other's thread for ever (`muzero.tabular.mdp.policy_value`).
 os.environ.setdefault("PJRT_NPROC", "1")
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")

@@ -51,7 +51,12 @@ def bellman(mdp: MDP, policy: jax.Array, value: jax.Array, order: int = 1) -> ja
 
 
 def policy_value(mdp: MDP, policy: jax.Array) -> jax.Array:
-    """Returns [S], v_π of `policy` [A, S]: the fixed point of its Bellman operator, by one linear solve."""
+    """Returns [S], v_π of `policy` [A, S]: the fixed point of its Bellman operator, by one linear solve.
+
+    Under `vmap` on a CPU start JAX with PJRT_NPROC=1, as `scripts/tabular.py` does. A batched solve splits its batch
+    over the thread pool that it runs in, and waits (jaxlib 0.10.2, its LAPACK kernels): of several solves of a program
+    that run at once, one in every thread, none ever ends.
+    """
     num_states = mdp.reward.shape[-1]
     system = jnp.eye(num_states, dtype=mdp.reward.dtype) - mdp.discount * policy_transition(mdp, policy)
     return jnp.linalg.solve(system, policy_reward(mdp, policy))
