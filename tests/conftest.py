@@ -8,6 +8,8 @@ another thread holds can hang for ever. The longest files come next: no process 
 import os
 
 import hypothesis
+import jax
+import pytest
 
 # One thread a process for XLA's products: there are two processes for two cores, and batched solves in a pool of two
 # can wait for each other's thread for ever (`muzero.tabular.mdp.policy_value`).
@@ -29,3 +31,11 @@ _ORDER = {f"test_{name}.py": place for place, name in enumerate(_FIRST)}
 def pytest_collection_modifyitems(items):
     """Moves the tests of `_ORDER` to the front; the sort is stable."""
     items.sort(key=lambda item: _ORDER.get(item.path.name, len(_ORDER)))
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Has XLA compile quickly: for tests that run a program a few times, whose compilation costs far more."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

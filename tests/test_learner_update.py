@@ -15,13 +15,7 @@ from learner.update import SKIPPED, Minibatch, make_mesh, make_put, make_update,
 from muzero import value_buffer
 from muzero.losses import LossOutput, make_loss
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Everything here runs a few times: compiling costs far more than it could save."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 # --- Averages, pushes, steps ------------------------------------------------------------------------------

@@ -15,18 +15,12 @@ from muzero.losses import make_loss
 from muzero.model import Model
 from muzero.types import Params
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SEEDS, BUFFER_SIZE = range(6), 3
 WEIGHTS = {name: tiny.LOSS_SETTINGS[f"{name}_weight"] for name in ("reward", "value", "policy", "past")}
 PARAMS = functools.cache(lambda: jax.device_get(tiny.init_params(jax.random.key(0))))
 TARGET = functools.cache(lambda: jax.device_get(tiny.init_params(jax.random.key(1)).representation))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Everything here runs a few times: compiling costs far more than it could save."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache

@@ -14,6 +14,8 @@ from muzero import networks
 from muzero.model import Model, halve_gradient, make_model, unroll
 from muzero.types import Params
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PAPER = dict(
     stack_shape=(96, 96, 63),  # 32 grey frames and 31 actions
     history_length=32,
@@ -37,14 +39,6 @@ SMALL = PAPER | dict(
     latent_size=6,
     hidden_size=5,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Everything here runs once or twice: compiling costs far more than it could save."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _count(tree):

@@ -18,6 +18,8 @@ from muzero import search
 from muzero.model import Model
 from muzero.types import Params
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NUM_STATES, NUM_ACTIONS, GAMMA = 7, 4, 0.9
 
 
@@ -74,14 +76,6 @@ _search_stats = search._search_stats
 N = 301 * NUM_STATES  # searches in a batch, one number everywhere: every shape is a compilation of seconds
 STATES = np.tile(np.arange(NUM_STATES, dtype=np.float32), N // NUM_STATES)
 SAME_STATE = np.zeros(N, np.float32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """A search runs in milliseconds and compiles in seconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _arguments(states, table):

@@ -11,18 +11,12 @@ from muzero.tabular.approximate_statements import APPROXIMATE
 from muzero.tabular.class_members import random_case
 from muzero.tabular.proper_statements import PROPER
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 STATEMENTS = PROPER | APPROXIMATE
 NUM_CASES, ROUNDING = 1024, 1e-9
 # Margins that no fault breaks: both sides are wrong alike, or all that is asked is that they differ.
 NEVER_BROKEN = {"PVE 1 (i)": {3, 4, 5}, "PVE 4": {2, 3, 4}, "PVE 5": {1, 3}, "AVE 4": {0}, "AVE 5": {0, 1, 3, 4, 5, 7}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Everything here runs a few times: compiling costs far more than it could save."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache

@@ -18,13 +18,7 @@ from scripts.laboratory.principal_plane import diameter, principal_components
 from scripts.laboratory.registry import EXPERIMENTS
 from scripts.laboratory.training import PROPER
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Everything here runs a few times: compiling costs far more than it could save."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @dataclasses.dataclass(frozen=True)

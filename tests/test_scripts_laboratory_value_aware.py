@@ -1,19 +1,12 @@
 """The experiments of value-aware and approximate value equivalence at their smoke scales: rows, tables and figures."""
 
-import jax
 import pytest
 
 from scripts.laboratory import ave, calibration, cliffwalk, garnet
 from scripts.laboratory.registry import EXPERIMENTS
 from scripts.laboratory.table import parse_cell
 
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """A smoke scale runs for milliseconds: nearly all its time is XLA's."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def conclude(experiment, units, tmp_path):

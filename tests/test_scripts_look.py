@@ -22,6 +22,8 @@ from scripts.assemble import build_model, env_spec
 from scripts.inspection import imagine, stored, tree
 from scripts.inspection.game import Game
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -42,14 +44,6 @@ def write_run(path, config, params, num_heads):
     checkpointer.save(7, state, {"counters": {}})
     checkpointer.close()
     return directory.path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Most of what these tests cost is compiling what runs for a moment."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
