@@ -56,7 +56,7 @@ class ActorPool:
     one reference, replaced by one assignment; the lock orders `next_rollout` and `close`, nobody waits holding it.
 
     Args:
-      build_rollout: seed -> `Rollout`; pickled here, unpickled in the workers.
+      build_rollout: seed -> `RolloutProtocol`; pickled here, unpickled in the workers.
       num_workers: workers, one process each.
       max_in_flight: rollouts a worker may have requested and not delivered.
       in_rounds: nobody is asked again before all have delivered: lockstep, if that divides a batch.

@@ -27,7 +27,7 @@ class RoundPool:
     `next_rollout` belongs to one thread; `close` may be called from another, the rest between two rounds.
 
     Args:
-      build_rollout: seed -> `Rollout`; pickled here, unpickled in the workers.
+      build_rollout: seed -> `RolloutProtocol`; pickled here, unpickled in the workers.
       num_workers: workers, one process each.
       patience: longest wait for an answer.
       worker: seed, log_dir and so on, see `make_start_fn`.

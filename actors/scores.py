@@ -12,8 +12,11 @@ games a common unit and is no baseline of ours.  The table lists no Seaquest, wh
 
 import csv
 import functools
+from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
+
+from scipy import stats
 
 from actors import atari
 
@@ -71,3 +74,8 @@ def human_normalised(name: str, score: float) -> float | None:
     """
     axis = None if name in _minatar_scales() else scale(name)
     return None if axis is None else axis.normalise(score)
+
+
+def standard_error(scores: Sequence[float]) -> float | None:
+    """Returns the standard error of the mean of `scores`, None for fewer than two."""
+    return float(stats.sem(scores)) if len(scores) > 1 else None

@@ -49,7 +49,7 @@ def device_options(device: str, amount: float) -> tuple[dict, dict[str, str]]:
     return {"num_gpus": amount}, {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{memory:g}"}
 
 
-class Rollout(Protocol):
+class RolloutProtocol(Protocol):
     """What a worker runs: see `actors/rollout.py`."""
 
     def run(self, published: PublishedParams) -> RolloutResult:
@@ -62,7 +62,7 @@ class Rollout(Protocol):
         """Goes on where the saved rollout was."""
 
 
-BuildRollout = Callable[[int], Rollout]  # seed -> rollout
+BuildRollout = Callable[[int], RolloutProtocol]  # seed -> rollout
 
 
 class PickledBuilder:
@@ -73,7 +73,7 @@ class PickledBuilder:
         self._identity = code_identity()
         self._payload = ray.cloudpickle.dumps(build_rollout)
 
-    def __call__(self, seed: int) -> Rollout:
+    def __call__(self, seed: int) -> RolloutProtocol:
         """Returns `build_rollout(seed)`; importing what it needs happens here. Raises CodeMismatch."""
         require_same_code(self._identity)
         return pickle.loads(self._payload)(seed)
@@ -108,7 +108,7 @@ class RolloutWorker:
         """Pins the calling thread, opens the log and builds the rollout.
 
         Args:
-          build_rollout: seed -> `Rollout`; called once, after the pinning (see the module's docstring).
+          build_rollout: seed -> `RolloutProtocol`; called once, after the pinning (see the module's docstring).
           worker_id: index of the worker in its pool.
           incarnation: how many times this worker has been replaced.
           seed: of the whole run; the rollout gets `worker_seed(seed, worker_id, incarnation)`.

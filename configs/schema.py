@@ -1,7 +1,7 @@
 """Every setting of a run on one page: frozen dataclasses, no behaviour (`checks.py` checks them).
 
-A section holds the keyword arguments of one builder; `scripts/assemble.py` hands them over, and no module of `muzero`,
-`actors` or `learner` ever sees a config object. The defaults are the paper's (appendix A.4), ours where it is silent.
+A section holds the keyword arguments of one builder; `scripts/program/assemble.py` hands them over; `muzero`, `actors`
+and `learner` never see a config object. The defaults are the paper's (appendix A.4), ours where it is silent.
 """
 
 import dataclasses

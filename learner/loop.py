@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from learner.batcher import Batch
-from learner.metrics import MeanAccumulator
+from learner.feed import Batch
+from learner.records.metrics import MeanAccumulator
 from learner.state import LearnerState
 from learner.update import SKIPPED, Metrics, Minibatch, UpdateFns, num_compilations
 from muzero.types import Params, Trajectory

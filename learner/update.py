@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from learner.state import LearnerState
 from muzero import value_buffer
 from muzero.losses import Loss, LossOutput, Prepared
-from muzero.types import Array, Params, Trajectory, Tree
+from muzero.types import Array, Params, PyTree, Trajectory
 from muzero.value_buffer import ValueBuffer
 
 Metrics = dict[str, Array]
@@ -86,7 +86,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def make_put(mesh: Mesh) -> Callable[[Tree], Tree]:
+def make_put(mesh: Mesh) -> Callable[[PyTree], PyTree]:
     """Returns what moves arrays [B, ...] of this process to its devices, as its share of the batch of all processes."""
     sharding = batch_sharding(mesh)
     if not mesh.is_multi_process:
@@ -95,7 +95,7 @@ def make_put(mesh: Mesh) -> Callable[[Tree], Tree]:
     return lambda batch: jax.tree.map(share, batch)
 
 
-def place(tree: Tree, mesh: Mesh) -> Tree:
+def place(tree: PyTree, mesh: Mesh) -> PyTree:
     """Returns `tree`, the same in every process, as arrays on all devices of the mesh.
 
     The state goes through here before the first update: one that lies elsewhere would be compiled for twice.
@@ -204,7 +204,7 @@ def _on_every_device(mesh: Mesh, program: Callable, out: PartitionSpec, **settin
     return jax.jit(mapped, in_shardings=shardings, compiler_options=options, **settings)
 
 
-def all_finite(tree: Tree) -> Array:
+def all_finite(tree: PyTree) -> Array:
     """Returns [] bool, whether no floating-point leaf of `tree` holds a NaN or an infinity."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

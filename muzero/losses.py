@@ -19,7 +19,7 @@ from muzero.past_policies import PastTargets, past_losses, past_targets
 from muzero.step_losses import step_losses, step_weights, tagged
 from muzero.support import Support
 from muzero.targets import Targets, make_targets
-from muzero.types import Array, ModelOutput, Params, Trajectory, Tree
+from muzero.types import Array, ModelOutput, Params, PyTree, Trajectory
 from muzero.value_buffer import ValueBuffer
 
 
@@ -42,7 +42,7 @@ class Prepared(NamedTuple):
 class Loss(NamedTuple):
     """The loss of one sequence in two steps; vmap for more sequences."""
 
-    prepare: Callable[[Params, Tree, ValueBuffer, Trajectory], Prepared]
+    prepare: Callable[[Params, PyTree, ValueBuffer, Trajectory], Prepared]
     """(parameters, target average's representation, stored heads, sequence) → its targets, no gradient."""
     evaluate: Callable[[Params, ValueBuffer, Trajectory, Prepared, Array], LossOutput]
     """(parameters, stored heads, sequence, its targets, start states [S']) → the loss summed over those."""
@@ -79,7 +79,7 @@ def prepare(
     support: Support,
     settings: LossSettings,
     params: Params,
-    target_representation: Tree,
+    target_representation: PyTree,
     buffer: ValueBuffer,
     trajectory: Trajectory,
 ) -> Prepared:

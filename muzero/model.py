@@ -8,16 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from muzero import networks
-from muzero.types import Array, ModelOutput, Params, Tree
+from muzero.types import Array, ModelOutput, Params, PyTree
 
 
 class Model(NamedTuple):
     """MuZero's three networks as pure functions of *one* sample; batch with `jax.vmap`."""
 
     init: Callable[[Array], Params]  # rng_key → parameters
-    represent: Callable[[Tree, Array], Array]  # (representation parameters, stack [..., c]) → latent
-    step: Callable[[Tree, Array, Array], tuple[Array, Array]]  # (dynamics, latent, action) → latent, reward logits [Z]
-    predict: Callable[[Tree, Array], tuple[Array, Array]]  # (prediction, latent) → policy logits [A], value logits [Z]
+    represent: Callable[[PyTree, Array], Array]  # (representation parameters, stack [..., c]) → latent
+    # (dynamics, latent, action) → latent, reward logits [Z]
+    step: Callable[[PyTree, Array, Array], tuple[Array, Array]]
+    # (prediction, latent) → policy logits [A], value logits [Z]
+    predict: Callable[[PyTree, Array], tuple[Array, Array]]
 
 
 def make_model(

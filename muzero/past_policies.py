@@ -14,7 +14,7 @@ from muzero.model import Model
 from muzero.step_losses import StepLosses, step_losses, step_weights
 from muzero.support import Support
 from muzero.targets import Targets, importance_ratio, real_mask, vtrace_targets
-from muzero.types import Array, Trajectory, Tree
+from muzero.types import Array, PyTree, Trajectory
 from muzero.value_buffer import ValueBuffer
 
 
@@ -39,7 +39,7 @@ class HeadTargets(NamedTuple):
 def head_targets(
     model: Model,
     support: Support,
-    head_params: Tree,
+    head_params: PyTree,
     state_latents: Array,
     trajectory: Trajectory,
     *,

@@ -12,7 +12,7 @@ Z bins of a categorical scalar, M past heads.  `t` counts real time, `k` imagine
 from typing import Any, NamedTuple
 
 Array = Any
-Tree = Any
+PyTree = Any
 
 
 class Trajectory(NamedTuple):
@@ -58,9 +58,9 @@ class ModelOutput(NamedTuple):
 class Params(NamedTuple):
     """Parameters of the three networks; `prediction` is what the value buffer stores as a head."""
 
-    representation: Tree
-    dynamics: Tree
-    prediction: Tree
+    representation: PyTree
+    dynamics: PyTree
+    prediction: PyTree
 
 
 class PublishedParams(NamedTuple):

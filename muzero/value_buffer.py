@@ -6,18 +6,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from muzero.types import Array, Tree
+from muzero.types import Array, PyTree
 
 
 class ValueBuffer(NamedTuple):
     """M slots of prediction-head parameters; slot contents are meaningless where `push_update` is −1."""
 
-    head_params: Tree  # every leaf [M, ...]
+    head_params: PyTree  # every leaf [M, ...]
     push_update: Array  # [M] int32, number of updates behind the head, −1 where empty
     num_pushed: Array  # [] int32, heads pushed so far
 
 
-def init(head_params: Tree, size: int) -> ValueBuffer:
+def init(head_params: PyTree, size: int) -> ValueBuffer:
     """Returns an empty buffer of `size` slots shaped like `head_params`."""
     return ValueBuffer(
         head_params=jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), head_params),
@@ -26,7 +26,7 @@ def init(head_params: Tree, size: int) -> ValueBuffer:
     )
 
 
-def push(buffer: ValueBuffer, head_params: Tree, num_updates: Array | int) -> ValueBuffer:
+def push(buffer: ValueBuffer, head_params: PyTree, num_updates: Array | int) -> ValueBuffer:
     """Returns the buffer with `head_params` in place of its oldest entry.
 
     Args:
@@ -58,7 +58,7 @@ def unchanged_mask(buffer: ValueBuffer, push_update: Array) -> Array:
     return filled_mask(buffer) * (buffer.push_update == push_update)
 
 
-def over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int) -> Tree:
+def over_heads(fn: Callable[[PyTree], PyTree], buffer: ValueBuffer, chunk_size: int) -> PyTree:
     """Returns `fn(head_params)` of every slot, each leaf [M, ...], exactly 0 where a slot is empty; without gradient.
 
     All M slots are always evaluated, `chunk_size` at a time as one batched product, so that nothing is recompiled while
@@ -69,14 +69,19 @@ def over_heads(fn: Callable[[Tree], Tree], buffer: ValueBuffer, chunk_size: int)
     return jax.lax.stop_gradient(jax.lax.map(one_head, slots, batch_size=chunk_size))
 
 
-def mean_over_filled(rows: Tree, buffer: ValueBuffer) -> Tree:
+def mean_over_filled(rows: PyTree, buffer: ValueBuffer) -> PyTree:
     """Returns the means over the filled slots of what `over_heads` returned, exactly 0 with none."""
     return jax.tree.map(lambda x: jnp.sum(x, axis=0) / _count(filled_mask(buffer)), rows)
 
 
 def mean_loss_over_heads(
-    loss_fn: Callable[..., tuple[Array, Tree]], buffer: ValueBuffer, mask: Array, chunk_size: int, x: Array, *rows: Tree
-) -> tuple[Array, Tree]:
+    loss_fn: Callable[..., tuple[Array, PyTree]],
+    buffer: ValueBuffer,
+    mask: Array,
+    chunk_size: int,
+    x: Array,
+    *rows: PyTree,
+) -> tuple[Array, PyTree]:
     """Returns the means over some slots of a loss and of its auxiliary output, exactly 0 with none.
 
     The gradient with respect to `x` is summed up chunk by chunk in the forward pass: the backward pass computes no head
@@ -123,6 +128,6 @@ def _count(mask: Array) -> Array:
     return jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def _zero_unless(keep: Array, tree: Tree) -> Tree:
+def _zero_unless(keep: Array, tree: PyTree) -> PyTree:
     """Returns `tree` if `keep` [] is not 0, else zeros: what an empty slot holds is not looked at."""
     return jax.tree.map(lambda x: jnp.where(keep > 0, x, jnp.zeros_like(x)), tree)

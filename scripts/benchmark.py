@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scripts import process
+from scripts.program import reexecution
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     if options.preset and options.name != "system":
         print(f"error: preset = {options.preset}: only `system` takes one, not `{options.name}`", file=sys.stderr)
         return BAD_INPUT
-    process.keep_heap()  # as in a session
+    reexecution.reexecute_with_jemalloc()  # as in a session
     # Imported late: a child that is pinned to a core imports this file before it knows its core.
     benchmark = importlib.import_module(f"scripts.benchmarks.{options.name.replace('-', '_')}")
     more = {"preset": options.preset} if options.name == "system" else {}

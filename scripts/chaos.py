@@ -3,26 +3,15 @@
 python scripts/chaos.py [--only NAME ...] [--quick] [--out results/chaos]
 """
 
-import csv
 import dataclasses
-import importlib
-import platform
 import sys
-import tempfile
-import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import tyro
 
-from configs.schema import ConfigError
-from scripts import commands
-from scripts.exit_codes import ExitCode
-from scripts.faults.registry import FAULTS, Fault, Outcome
-
-_MODULES = ("data", "checkpoints", "storage", "workers", "nodes", "suites", "programs", "scores")
-_COLUMNS = ("fault", "injected", "promised", "happened", "frames lost", "updates lost", "held")
+from scripts.faults import injection
+from scripts.program import commands
+from scripts.program.exit_codes import ExitCode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,79 +26,11 @@ class Options:
     """The table goes to OUT.md and OUT.csv; rows of faults that are not injected now stay as they are."""
 
 
-class Row(NamedTuple):
-    """One row of the table."""
-
-    fault: Fault
-    outcome: Outcome
-
-    def cells(self) -> tuple[str, ...]:
-        """Returns the row as text, in the order of the columns."""
-        number = lambda x: "" if x is None else str(x)
-        outcome = self.outcome
-        return (
-            self.fault.name, self.fault.injected, self.fault.promised, outcome.happened.replace("|", "/"),
-            number(outcome.frames_lost), number(outcome.updates_lost), "yes" if outcome.held else "NO",
-        )  # fmt: skip
-
-
-def load_faults() -> dict[str, Fault]:
-    """Returns all faults by name, in the order of the table."""
-    for name in _MODULES:
-        importlib.import_module(f"scripts.faults.{name}")
-    return FAULTS
-
-
-def inject(fault: Fault) -> Row:
-    """Returns what a fault did, in a directory of its own; an exception of the harness is a promise not held."""
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        try:
-            return Row(fault, fault.inject(Path(folder)))
-        except Exception as error:
-            return Row(fault, Outcome(False, f"{type(error).__name__}: {error}"))
-
-
-def write_table(out: Path, cells: Iterable[tuple[str, ...]]) -> None:
-    """Writes the rows to OUT.csv and OUT.md, in place of earlier rows of the same faults."""
-    table = {row[0]: row for row in [*_read(out.with_suffix(".csv")), *cells]}
-    order = [name for name in load_faults() if name in table]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([_COLUMNS, *(table[name] for name in order)])
-    lines = [_COLUMNS, ("---",) * len(_COLUMNS), *(table[name] for name in order)]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    out.with_suffix(".md").write_text(text, encoding="utf-8")
-
-
-def _read(path: Path) -> list[tuple[str, ...]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [tuple(row) for row in csv.reader(file)][1:]
-
-
 def main(argv: list[str]) -> int:
     """Runs the program; returns 1 if a promise was not held."""
     options = tyro.cli(Options, prog="chaos.py", args=argv, description=__doc__)
-    faults = load_faults()
-    if unknown := set(options.only) - faults.keys():
-        raise ConfigError(f"--only {' '.join(sorted(unknown))}: no such fault; there are {', '.join(faults)}")
-    chosen = [fault for name, fault in faults.items() if name in (options.only or faults)]
-    chosen = [fault for fault in chosen if fault.is_quick or not options.quick]
-    if not chosen:
-        raise ConfigError(f"--only {' '.join(options.only)}: none of them is quick; leave out --quick")
-    if options.out is not None:
-        commands.make_folder("--out", options.out.parent)
-    rows = []
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}", flush=True)
-    for fault in chosen:
-        started = time.monotonic()
-        rows.append(inject(fault))
-        held = "held" if rows[-1].outcome.held else "NOT HELD"
-        print(f"{held:8} {fault.name} ({time.monotonic() - started:.0f} s): {rows[-1].outcome.happened}", flush=True)
-    if options.out is not None:
-        write_table(options.out, [row.cells() for row in rows])
-    return ExitCode.DONE if all(row.outcome.held for row in rows) else ExitCode.CRASH
+    is_held = injection.inject_all(options.only, quick=options.quick, out=options.out)
+    return ExitCode.DONE if is_held else ExitCode.CRASH
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import tyro
 
-from scripts import commands, exported
-from scripts.exit_codes import ExitCode
+from scripts.playing import exported
+from scripts.program import commands
+from scripts.program.exit_codes import ExitCode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Options:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Directory of the run; it may be training."""
     out: Path
-    """Ends in .safetensors; the .json goes beside it. `scripts.exported.load_exported_agent(out)` plays it."""
+    """Ends in .safetensors; the .json goes beside it. `scripts.playing.exported.load_exported_agent(out)` plays it."""
     checkpoint: str = "latest"
     """`latest`, `best` (by the evaluations made while training) or a number of updates."""
 

@@ -12,7 +12,8 @@ from typing import Annotated
 import tyro
 
 from configs.schema import StopConfig
-from scripts import commands, process, supervise, training
+from scripts.program import commands, reexecution
+from scripts.training import supervision, whole_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Options:
     ray_address: str | None = None
     """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
     max_restarts: int = 0
-    """Times the learner is restarted from its last checkpoint after it died; see scripts/exit_codes.py."""
+    """Times the learner is restarted from its last checkpoint after it died; see scripts/program/exit_codes.py."""
 
 
 def main(argv: list[str]) -> int:
@@ -35,13 +36,15 @@ def main(argv: list[str]) -> int:
     options = parse()
     _, stored = commands.open_run(options.run_dir)
     options = parse(default=dataclasses.replace(options, stop=stored.stop))
-    supervise.check(options.max_restarts)
-    process.keep_heap()
+    supervision.check(options.max_restarts)
+    reexecution.reexecute_with_jemalloc()
     if options.max_restarts:
-        again = supervise.without(argv, supervise.OPTION)
+        again = supervision.without(argv, supervision.OPTION)
         options_only = [argument for argument in again if Path(argument) != options.run_dir]
-        return supervise.supervise(["resume.py", *again], options.run_dir, options_only, options.max_restarts)
-    return training.resume(options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address)
+        return supervision.supervise(["resume.py", *again], options.run_dir, options_only, options.max_restarts)
+    return whole_run.resume(
+        options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python scripts/tabular.py EXPERIMENT --scale {smoke,small,paper} --out DIR
 
-leaves a CSV, a summary and a figure (PNG and SVG) in DIR; `scripts/laboratory/session.py` says which file is what.
+leaves a CSV, a summary and a figure (PNG and SVG) in DIR; `scripts/laboratory/conduct.py` says which file is what.
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 import tyro
 
 from configs.schema import ConfigError
-from scripts import process
-from scripts.laboratory import session, workers
+from scripts.laboratory import conduct, workers
 from scripts.laboratory.registry import EXPERIMENTS
+from scripts.program import reexecution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +41,20 @@ def main(argv: list[str]) -> int:
     experiment = EXPERIMENTS[options.experiment]
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"--workers {options.workers}: must be above 0")
-    process.keep_heap()
+    reexecution.reexecute_with_jemalloc()
     num_workers = options.workers or len(workers.cores())
     if not options.benchmark:
         # Read when JAX starts: batched solves must not wait for each other's threads (`mdp.policy_value`).
         os.environ["PJRT_NPROC"] = "1"
-        session.run(options.experiment, experiment, options.scale, options.out, num_workers)
+        conduct.run(options.experiment, experiment, options.scale, options.out, num_workers)
     elif experiment.benchmark is None:
         raise ConfigError(f"--benchmark: {options.experiment} has none")
     else:
-        session.print_rows(experiment.benchmark())
+        conduct.print_rows(experiment.benchmark())
     return 0
 
 
 if __name__ == "__main__":
-    from scripts import commands  # here: the workers import this file too, and need nothing of Ray
+    from scripts.program import commands  # here: the workers import this file too, and need nothing of Ray
 
     sys.exit(commands.run(main))

@@ -4,18 +4,16 @@ python scripts/train.py PRESET [--run-dir DIR] [--env.name NAME] [any field]
 """
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from configs import presets, serialise
-from configs.checks import check
+from configs import presets
 from configs.schema import Config
-from scripts import commands, process, supervise, training, workload
-from scripts.exit_codes import ExitCode
+from scripts.program import commands, reexecution
+from scripts.training import whole_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Options:
     init_from: str | None = None
     """RUN_DIR or RUN_DIR@N: start from the weights of that run (after N updates), with fresh counters."""
     max_restarts: int = 0
-    """Times the learner is restarted from its last checkpoint after it died; see scripts/exit_codes.py."""
+    """Times the learner is restarted from its last checkpoint after it died; see scripts/program/exit_codes.py."""
     dry_run: bool = False
     """Resolve and check every setting, print them as JSON, start nothing."""
 
@@ -45,23 +43,16 @@ def parse(argv: list[str]) -> tuple[str, Options]:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     preset, options = parse(argv)
-    process.keep_heap()
-    config = workload.resolve(options.config, options.ray_address)
-    check(config)
-    supervise.check(options.max_restarts)
-    spec = commands.check_environment(config)
-    commands.check_machine(config)
-    load_params = training.initial_params(config, spec, options.init_from)
-    if options.dry_run:
-        print(json.dumps(serialise.to_dict(config), indent=2))
-        return ExitCode.DONE
-    path = options.run_dir or commands.default_path(preset, config)
-    if options.max_restarts:
-        first = ["train.py", *supervise.without(supervise.without(argv, supervise.OPTION), "--run-dir")]
-        address = ["--ray-address", options.ray_address] if options.ray_address else []
-        return supervise.supervise([*first, "--run-dir", str(path)], path, address, options.max_restarts)
-    command = ["scripts/train.py", *argv]
-    return training.train_new(config, path, command, load_params=load_params, ray_address=options.ray_address)
+    reexecution.reexecute_with_jemalloc()
+    return whole_run.start(
+        options.config,
+        options.run_dir or commands.default_path(preset, options.config),
+        argv,
+        ray_address=options.ray_address,
+        init_from=options.init_from,
+        max_restarts=options.max_restarts,
+        dry_run=options.dry_run,
+    )
 
 
 if __name__ == "__main__":

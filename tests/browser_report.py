@@ -16,8 +16,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from scripts import results
-from scripts.results import CURVE, LAST_FRAMES, RANDOM, Results, Row
+from scripts.experiments import results
+from scripts.experiments.results import CURVE, LAST_FRAMES, RANDOM, Results, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
@@ -116,7 +116,7 @@ def made_up(path):
 def visited(request, tmp_path_factory):
     """Returns (tab, measures) of a report in the browser: the paper's table, single seeds, the ablations' trials."""
     folder = tmp_path_factory.mktemp(request.param)
-    sources = {"paper": ROOT / "scripts" / "paper_table3.csv", "seeds": folder / "results.csv"}
+    sources = {"paper": ROOT / "results" / "paper_table3.csv", "seeds": folder / "results.csv"}
     source = sources.get(request.param, ROOT / "results" / "suites" / request.param / "results.csv")
     if request.param == "seeds":
         made_up(source)

@@ -6,6 +6,7 @@ another thread holds can hang for ever. The longest files come next: no process 
 """
 
 import os
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -17,20 +18,21 @@ os.environ.setdefault("PJRT_NPROC", "1")
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
 _FIRST = (
-    "actors_pool",
-    "scripts_programs",
-    "scripts_group",
-    "configs_paper",
-    "docker",
-    "scripts_suite",
-    "learner_devices",
+    "actors/test_pool.py",
+    "scripts/test_programs.py",
+    "scripts/training/test_group.py",
+    "configs/test_paper.py",
+    "test_docker.py",
+    "scripts/experiments/test_suite.py",
+    "learner/test_devices.py",
 )
-_ORDER = {f"test_{name}.py": place for place, name in enumerate(_FIRST)}
+_HERE = Path(__file__).parent
+_ORDER = {_HERE / name: place for place, name in enumerate(_FIRST)}
 
 
 def pytest_collection_modifyitems(items):
     """Moves the tests of `_ORDER` to the front; the sort is stable."""
-    items.sort(key=lambda item: _ORDER.get(item.path.name, len(_ORDER)))
+    items.sort(key=lambda item: _ORDER.get(item.path, len(_ORDER)))
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def parse_ours(program, arguments, monkeypatch, tmp_path):
     seen = []
     module = {"scripts/resume.py": resume, "scripts/evaluate.py": evaluate}[program]
     monkeypatch.setattr(module.commands, "open_run", lambda path: (None, Config()))
-    monkeypatch.setattr("scripts.training.resume", lambda *given, **more: seen.append(given) or 0)
+    monkeypatch.setattr("scripts.training.whole_run.resume", lambda *given, **more: seen.append(given) or 0)
     assert module.main(arguments) == 0 and seen
     return seen
 

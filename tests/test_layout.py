@@ -14,6 +14,10 @@ from configs import presets
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("muzero", "actors", "learner", "configs", "scripts")
+INNER_ROOMS = (  # of scripts, in the order in which they may import each other: only what stands further left
+    "program", "playing", "training", "inspection", "experiments", "laboratory", "benchmarks", "faults",
+)  # fmt: skip
+MAX_ENTRY_LINES = 60
 FORBIDDEN = {  # scripts → {configs, actors, learner} → muzero, and what each room must live without
     "muzero": {
         "actors", "learner", "configs", "scripts", "ray", "gymnasium", "ale_py", "tensorboard", "tensorboardX", "time",
@@ -55,6 +59,93 @@ def offences(room, source):
     ]
 
 
+def module(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+MODULES = {module(path): path for path in SOURCES}
+ENTRY_POINTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.name != "__init__.py")
+
+
+def imported_modules(path, source=None):
+    """Returns our own modules that a file imports, wherever the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if source is None else source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & MODULES.keys()
+
+
+def backward_arrows(path, source=None):
+    """Returns the modules that a file of an inner room of `scripts` may not import: rooms further right, programs."""
+    place = lambda name: INNER_ROOMS.index(name.split(".")[1]) if name.count(".") > 1 else len(INNER_ROOMS)
+    ours = {name for name in imported_modules(path, source) if name.startswith("scripts.")}
+    return sorted(name for name in ours if place(name) > place(module(path)) or MODULES[name] in ENTRY_POINTS)
+
+
+def test_the_inner_rooms_of_scripts_are_there_and_hold_all_that_is_no_program():
+    folders = {path.parent.name for path in (ROOT / "scripts").glob("*/__init__.py")}
+    assert folders == set(INNER_ROOMS)
+    assert len(ENTRY_POINTS) >= 12
+    assert all("main" in {name for name, _ in public_definitions(parse(path))} for path in ENTRY_POINTS)
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[len(ROOT.parts)] == "scripts"], ids=relative)
+def test_no_arrow_between_rooms_runs_backwards_and_nothing_imports_a_program(path):
+    assert backward_arrows(path) == []
+
+
+@pytest.mark.parametrize(
+    "file, source",
+    [
+        ("scripts/playing/video.py", "from scripts.training import session"),
+        ("scripts/training/session.py", "def f():\n    from scripts.inspection import views"),
+        ("scripts/resume.py", "from scripts import train"),
+        ("scripts/faults/runs.py", "import scripts.train"),
+    ],
+)
+def test_a_backward_arrow_would_be_seen(file, source):
+    assert len(backward_arrows(ROOT / file, source)) == 1
+
+
+def test_the_records_know_nothing_of_the_learner_they_are_of():
+    records = [path for path in SOURCES if path.parent == ROOT / "learner" / "records"]
+    assert len(records) > 7
+    assert {name for path in records for name in imported_modules(path) if name.startswith("learner.")} <= {
+        module(path) for path in records
+    }
+
+
+def cycle(arrows):
+    """Returns the modules of one circle of imports, in order; [] if there is none."""
+    finished, way = set(), []
+
+    def visit(name):
+        if name in way:
+            return way[way.index(name) :]
+        if name in finished:
+            return []
+        way.append(name)
+        found = next((found for other in sorted(arrows[name]) if (found := visit(other))), [])
+        way.pop()
+        finished.add(name)
+        return found
+
+    return next((found for name in sorted(arrows) if (found := visit(name))), [])
+
+
+def test_no_files_import_each_other_on_any_way_around():
+    assert cycle({name: imported_modules(path) for name, path in MODULES.items()}) == []
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"d", "b"}, "d": set()}) == ["b", "c"]
+
+
+@pytest.mark.parametrize("path", ENTRY_POINTS, ids=relative)
+def test_a_program_is_options_and_a_call(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_ENTRY_LINES
+
+
 def system_sources():
     return [path for path in SOURCES if BENCHMARKS not in path.parents]
 
@@ -74,7 +165,7 @@ def test_a_module_imports_only_what_its_room_may(path):
     [
         ("muzero", "import time"),
         ("muzero", "def f():\n    from ray.util import x"),
-        ("actors", "from learner.metrics import Progress"),
+        ("actors", "from learner.records.metrics import Progress"),
         ("learner", "import actors.pool as p"),
         ("configs", "import jax.numpy as jnp"),
         ("learner", "from . import state"),
@@ -84,7 +175,9 @@ def test_the_rule_would_see_an_offence(room, source):
     assert len(offences(room, source)) == 1
 
 
-@pytest.mark.parametrize("package, user", [("mctx", "muzero/search.py"), ("orbax", "learner/checkpoint_files.py")])
+@pytest.mark.parametrize(
+    "package, user", [("mctx", "muzero/search.py"), ("orbax", "learner/records/checkpoint_files.py")]
+)
 def test_one_module_knows_a_package(package, user):
     found = {path: {name.split(".")[0] for _, name in imports(parse(path))} for path in system_sources()}
     assert [relative(path) for path, packages in found.items() if package in packages] == [user]

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import reference
 
 from learner.state import init_state
 from learner.update import Minibatch, UpdateFns, make_mesh, make_put, make_update, place
@@ -15,6 +14,7 @@ from muzero.losses import Loss, LossOutput, Prepared
 from muzero.model import Model
 from muzero.support import Support
 from muzero.types import Params, Trajectory
+from tests import reference
 
 NUM_ACTIONS, HISTORY, OBSERVATION_SIZE, LATENT_SIZE = 3, 3, 2, 3
 STACK_SIZE = HISTORY * OBSERVATION_SIZE + HISTORY - 1

@@ -8,7 +8,7 @@ The text lost its formulas. Derived from the definitions around them, and confir
 * c-vspan(V) = {Σ_i α_i v_i : Σ_i α_i = 1, Σ_i |α_i| ≤ c}: T_π^k is affine, so errors combine with Σ |α_i| (prop. 4);
 * β(V‖V') = max_{v' ∈ V'} min_{v ∈ V} ‖v − v'‖_∞: with the roles changed, proposition 5 is false (6: not seen to be);
 * corollary 3 needs the denominator 1 − γ^k of theorem 2, which our text does not print: without it, it is false
-  (tests/test_muzero_tabular.py has one state for which it fails);
+  (tests/muzero/tabular/test_tabular.py has one state for which it fails);
 * proposition 1 says that ε' is finite for bounded sets; (r_max + r̃_max)(1 − γ^K) / (1 − γ) + 2 γ^K v_max will do.
 """
 

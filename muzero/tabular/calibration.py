@@ -1,7 +1,7 @@
 """What minimises the sampled losses: in closed form, and found from samples (CVAML, propositions 2 to 5).
 
 The paper proves that minimisers differ; it does not say by how much. The closed forms here are ours, from the expected
-losses of `vaml`, and `tests/test_muzero_tabular_calibration.py` compares them with a search.
+losses of `vaml`, and `tests/muzero/tabular/test_calibration.py` compares them with a search.
 Shape letters: S states, B windows, n sampled predictions.
 """
 

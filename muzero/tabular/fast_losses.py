@@ -12,10 +12,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from muzero.tabular.value_equivalence import Batch, ModelParams
+from muzero.tabular.value_equivalence import Equations, ModelParams
 
 
-def fast_loss(params: ModelParams, discount: float, batch: Batch, order: int) -> jax.Array:
+def fast_loss(params: ModelParams, discount: float, batch: Equations, order: int) -> jax.Array:
     """Returns `value_equivalence_loss` of the model with `params`, a scalar.
 
     Args:
@@ -42,7 +42,7 @@ def update_flops(num_actions: int, num_states: int, rank: int | None, batch_size
     return factors + 3 * order * product(batch_size, num_states)
 
 
-def _backup(factors: list[jax.Array], reward: jax.Array, discount: float, batch: Batch) -> jax.Array:
+def _backup(factors: list[jax.Array], reward: jax.Array, discount: float, batch: Equations) -> jax.Array:
     """Returns [B, S], T̃_π v of every pair."""
     first, *rest = reversed(factors)
     num_actions, width, num_states = first.shape
@@ -54,7 +54,7 @@ def _backup(factors: list[jax.Array], reward: jax.Array, discount: float, batch:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 4))
-def _power(transition: jax.Array, reward: jax.Array, discount: float, batch: Batch, order: int) -> jax.Array:
+def _power(transition: jax.Array, reward: jax.Array, discount: float, batch: Equations, order: int) -> jax.Array:
     """Returns [B, S], T̃_π^k v of every pair; differentiable in transition and reward."""
     return _power_forward(transition, reward, discount, batch, order)[0]
 

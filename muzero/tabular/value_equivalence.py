@@ -15,7 +15,7 @@ from muzero.tabular.mdp import MDP, action_value, bellman, policy_value
 _LOGIT_RANGE = 5.0  # of the initial transition parameters (A.3.4)
 
 
-class Batch(NamedTuple):
+class Equations(NamedTuple):
     """What a model is asked for: T̃_π^k v = target.
 
     Attributes:
@@ -29,19 +29,19 @@ class Batch(NamedTuple):
     target: jax.Array
 
 
-def order_k_batch(environment: MDP, policy: jax.Array, value: jax.Array, order: int) -> Batch:
+def order_k_batch(environment: MDP, policy: jax.Array, value: jax.Array, order: int) -> Equations:
     """Returns the batch of order-k value equivalence for pairs of `policy` [B, A, S] and `value` [B, S] (eq. 8)."""
     target = jax.vmap(lambda pi, v: bellman(environment, pi, v, order))(policy, value)
-    return Batch(policy, value, target)
+    return Equations(policy, value, target)
 
 
-def proper_batch(environment: MDP, policy: jax.Array) -> Batch:
+def proper_batch(environment: MDP, policy: jax.Array) -> Equations:
     """Returns the batch of proper value equivalence for `policy` [B, A, S]: value = target = v_π (eq. 9)."""
     value = jax.vmap(lambda pi: policy_value(environment, pi))(policy)
-    return Batch(policy, value, value)
+    return Equations(policy, value, value)
 
 
-def value_equivalence_loss(model: MDP, batch: Batch, order: int) -> jax.Array:
+def value_equivalence_loss(model: MDP, batch: Equations, order: int) -> jax.Array:
     """Returns the mean over the batch of Σ_s (T̃_π^k v − target)², a scalar (eq. 45; `order` = k)."""
     predicted = jax.vmap(lambda pi, v: bellman(model, pi, v, order))(batch.policy, batch.value)
     return jnp.mean(jnp.sum(jnp.square(predicted - batch.target), axis=-1))

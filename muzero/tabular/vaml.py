@@ -7,7 +7,7 @@
 
 IterVAML is (1, 0), MuZero (m, b) with b ≥ 1, model-free TD (0, 1).  Both rollouts start in x and are independent given
 x, so the loss has the expectation (proof of proposition 2, eq. 3; its formulas are lost in our text and derived here,
-and `tests/test_muzero_tabular_vaml.py` checks them against the sum over every rollout)
+and `tests/muzero/tabular/test_vaml.py` checks them against the sum over every rollout)
 
     [ E V̂(x̂^(m)) − E (T^b V_target)(x^(m)) ]²  +  Var V̂(x̂^(m)) / n  +  Var(target).
 

@@ -13,11 +13,12 @@ import numpy as np
 from actors.pool import ActorPool
 from configs.schema import Config
 from muzero.types import PublishedParams
-from scripts import cluster, process
-from scripts.assemble import build_model, env_spec, rollout_builder
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.measure import alternate, ratios, report, slow_bare_loop, summary
 from scripts.benchmarks.pinned import PinnedProcess, run_together
+from scripts.program.assemble import build_model, env_spec, rollout_builder
+from scripts.program.reexecution import jemalloc_env_vars
+from scripts.training import cluster
 
 STEPS_PER_SECOND_AND_CORE = 275.0  # of the bare loop with the reference network, on cores of 80 GFLOP/s
 
@@ -65,7 +66,7 @@ def running_pool(config: Config, *, cores_per_worker: int | None) -> Iterator[Ac
                 seed=0,
                 log_dir=folder,
                 cores_per_worker=cores_per_worker,
-                env_vars=process.heap_env_vars(),
+                env_vars=jemalloc_env_vars(),
             )
             params = build_model(config, env_spec(config.env))[0].init(jax.random.key(0))
             pool.publish(PublishedParams(0, jax.tree.map(np.asarray, params)))

@@ -19,9 +19,9 @@ from configs.schema import Config, SearchConfig
 from learner.update import Minibatch, make_put
 from muzero.search import qtransform_by_whole_tree
 from muzero.types import Array, Params
-from scripts.assemble import build_learner, build_model, env_spec, num_starts
 from scripts.benchmarks.measure import Loop, timed_loop
 from scripts.benchmarks.settings import synthetic_rollout
+from scripts.program.assemble import build_learner, build_model, env_spec, num_starts
 
 
 def make_search(config: Config) -> tuple[Callable, Params]:

@@ -21,14 +21,15 @@ import ray
 from actors.pool import ActorPool
 from configs.presets import PRESETS
 from configs.schema import Config, EnvConfig
-from learner.batcher import BatchFeed
+from learner.feed import BatchFeed
 from learner.loop import Counters
 from muzero.types import PublishedParams, RolloutResult
-from scripts import cluster, process
-from scripts.assemble import build_feed, env_spec, num_starts
 from scripts.benchmarks import settings
 from scripts.benchmarks.measure import alternate, report, summary
 from scripts.benchmarks.operations import decision_flops
+from scripts.program.assemble import build_feed, env_spec, num_starts
+from scripts.program.reexecution import jemalloc_env_vars
+from scripts.training import cluster
 
 REQUIRED_BYTES_PER_SECOND = 1e9
 PARAMETER_MEGABYTES = (40, 190)  # the reference of a small network, and MuZero's
@@ -116,7 +117,7 @@ def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
     with tempfile.TemporaryDirectory() as folder:
         pool = ActorPool(
             build, num_workers=num_senders, max_in_flight=2, cpus_per_worker=1.0, seed=0, log_dir=folder,
-            env_vars=process.heap_env_vars(),
+            env_vars=jemalloc_env_vars(),
         )  # fmt: skip
         pool.publish(PublishedParams(0, np.zeros(1)))
         feed = build_feed(config, pool.next_rollout, jax.device_put, Counters())

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from configs.schema import Config
-from learner.batcher import BatchFeed
+from learner.feed import BatchFeed
 from learner.loop import Counters, LearnerLoop
 from learner.update import make_put
 from muzero.types import RolloutResult
-from scripts.assemble import build_feed, build_learner, build_loop, env_spec, num_starts
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.measure import alternate, report
+from scripts.program.assemble import build_feed, build_learner, build_loop, env_spec, num_starts
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:

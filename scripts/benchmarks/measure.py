@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import scipy.stats
 
-from learner.provenance import provenance
+from learner.records.provenance import provenance
 from scripts.benchmarks.pinned import PinnedProcess
 
 Loop = Callable[[float], float]  # runs for so many seconds, returns its rate

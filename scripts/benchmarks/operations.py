@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from configs.schema import Config
 from muzero.observation import stack_shape
-from scripts.assemble import build_model, env_spec
+from scripts.program.assemble import build_model, env_spec
 
 
 def decision_flops(config: Config) -> float:

@@ -5,10 +5,10 @@ import os
 import jax
 import numpy as np
 
-from scripts.assemble import build_model, build_search, env_spec
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.measure import alternate, report, summary, timed_loop
 from scripts.benchmarks.operations import decision_flops
+from scripts.program.assemble import build_model, build_search, env_spec
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:

@@ -12,12 +12,12 @@ from configs.schema import Config
 from learner.loop import Counters
 from learner.update import make_put
 from muzero.types import PublishedParams
-from scripts.assemble import build_feed, build_learner, build_loop, env_spec, split_cpu
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.actors import running_pool
 from scripts.benchmarks.measure import alternate, report, summary
 from scripts.benchmarks.pinned import PinnedProcess, run_together
-from scripts.workload import share_cores
+from scripts.program.assemble import build_feed, build_learner, build_loop, env_spec, split_cpu
+from scripts.training.core_shares import share_cores
 
 _SETTLED_SECONDS = 0.02
 
@@ -28,7 +28,7 @@ class Round(NamedTuple):
     num_steps: int
     num_updates: int
     seconds: float
-    timings: dict[str, float]  # fractions of the round: see `learner/metrics.py`
+    timings: dict[str, float]  # fractions of the round: see `learner/records/metrics.py`
 
 
 def run(rounds: int, seconds: float, tiny: bool, preset: str | None = None) -> dict:

@@ -14,9 +14,9 @@ import numpy as np
 from configs.presets import PRESETS
 from configs.schema import Config, EnvConfig
 from learner.update import Minibatch, UpdateFns, make_put
-from scripts.assemble import build_learner, env_spec, num_starts
 from scripts.benchmarks import settings
 from scripts.benchmarks.measure import Loop, alternate, ratios, report, summary
+from scripts.program.assemble import build_learner, env_spec, num_starts
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:

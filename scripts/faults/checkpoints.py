@@ -14,18 +14,18 @@ import numpy as np
 from configs.presets import PRESETS
 from configs.schema import Config
 from configs.serialise import from_dict, to_dict
-from learner import checkpoint_files
-from learner.checkpoint import (
+from learner.loop import Counters
+from learner.records import checkpoint_files
+from learner.records.checkpoint import (
     Checkpointer,
     CheckpointError,
     CheckpointMismatch,
     CheckpointWriteError,
     CorruptCheckpoint,
 )
-from learner.loop import Counters
-from learner.run_directory import RunDirectory, RunDirectoryInUse
+from learner.records.run_directory import RunDirectory, RunDirectoryInUse
 from scripts.faults.registry import Outcome, fault
-from scripts.saving import Saver
+from scripts.training.saver import Saver
 
 _FALLS_BACK = "noticed by its SHA-256; the checkpoint before it is loaded, with a warning"
 _TOLD = "told in the same step, exit code 5; the older checkpoint loads"

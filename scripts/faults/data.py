@@ -13,9 +13,9 @@ import optax
 from configs.checks import check
 from configs.schema import Config, ConfigError
 from configs.serialise import from_dict, to_dict
-from learner.batcher import Batch, BatchFeed
+from learner.feed import Batch, BatchFeed
 from learner.loop import Counters, LearnerLoop, NonFiniteError
-from learner.metrics import MetricWriter
+from learner.records.metrics import MetricWriter
 from learner.state import init_state
 from learner.update import make_mesh, make_update, replicated
 from muzero.losses import Loss, LossOutput, Prepared

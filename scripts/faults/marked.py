@@ -12,8 +12,8 @@ import ray
 
 from actors.pool import ActorPool
 from muzero.types import PublishedParams, RolloutResult, Trajectory
-from scripts import cluster
 from scripts.faults.registry import Outcome
+from scripts.training import cluster
 
 NUM_WORKERS = 2
 _PATIENCE = 2000  # rollouts of 50 ms to wait for a replacement

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from scripts.digests import run_digests
-from scripts.exit_codes import ExitCode
 from scripts.faults import runs
 from scripts.faults.registry import Outcome, fault
+from scripts.inspection.digests import run_digests
+from scripts.program.exit_codes import ExitCode
 
 _IN_ROUNDS = (
     "--deterministic", "--learner.no-collect-ahead", "--actors.num-workers", "2", "--learner.batch-size", "4",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from learner.run_directory import read_rows
+from learner.records.run_directory import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 1800

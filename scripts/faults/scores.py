@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from scripts.exit_codes import ExitCode
 from scripts.faults import runs
 from scripts.faults.registry import Outcome, fault
+from scripts.program.exit_codes import ExitCode
 
 _SEEDS = (200, 201, 202)  # of no other run
 _UNFAULTED = runs.ROOT / "results" / "cartpole-scores.csv"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from learner.checkpoint import Checkpointer
+from learner.records.checkpoint import Checkpointer
 from scripts.faults.registry import Outcome, fault
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ _TOLD = "told in the same step, exit code 5; the older checkpoint loads"
 
 _SAVE_UNTIL_KILLED = """
 import sys, numpy as np
-from learner.checkpoint import Checkpointer
+from learner.records.checkpoint import Checkpointer
 checkpointer = Checkpointer(sys.argv[1], max_to_keep=2, abstract_state=None)
 step = checkpointer.restore().step if checkpointer.steps() else 0
 while True:
@@ -29,7 +29,7 @@ while True:
 """
 _SAVE_TWICE = """
 import os, subprocess, sys, numpy as np
-from learner.checkpoint import Checkpointer, CheckpointWriteError
+from learner.records.checkpoint import Checkpointer, CheckpointWriteError
 checkpointer = Checkpointer(sys.argv[1], max_to_keep=2, abstract_state=None)
 checkpointer.save(1, {"a": np.zeros(9)}, {}, wait=True)
 if sys.argv[2] == "read-only":

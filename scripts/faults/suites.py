@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs import suite as suites
-from scripts import results, trials
+from scripts.experiments import results, trials
 from scripts.faults import nodes, runs
 from scripts.faults.registry import Outcome, fault
 

@@ -12,9 +12,9 @@ import ray
 
 from actors.patience import Patience
 from actors.pool import ActorPoolError
-from scripts import cluster
 from scripts.faults import marked
 from scripts.faults.registry import Outcome, fault
+from scripts.training import cluster
 
 _REPLACED = "replaced with back-off by a new process with a new seed; what it had in flight is dropped and counted"
 

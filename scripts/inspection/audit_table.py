@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from learner.run_directory import write_atomically
+from learner.records.run_directory import write_atomically
 from scripts.inspection.arithmetic import Estimate, HeadAudit, over_heads
 
 FIELDS = (

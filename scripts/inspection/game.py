@@ -6,10 +6,10 @@ import numpy as np
 
 from actors.agent import GreedyAgent
 from actors.environments import Stream
-from scripts.assemble import make_env
-from scripts.evaluation import evaluation_seed, make_agent
 from scripts.inspection.stored import Stored
-from scripts.video import action_names
+from scripts.playing.evaluation import evaluation_seed, make_agent
+from scripts.playing.video import action_names
+from scripts.program.assemble import make_env
 
 
 class Game(NamedTuple):

@@ -16,9 +16,9 @@ import numpy as np
 from actors.forks import ForkableStream, why_not_forked
 from configs.schema import Config, ConfigError
 from muzero.types import PublishedParams, Trajectory
-from scripts.assemble import make_env, make_rollout, num_starts
-from scripts.evaluation import evaluation_seed
 from scripts.inspection.stored import Stored
+from scripts.playing.evaluation import evaluation_seed
+from scripts.program.assemble import make_env, make_rollout, num_starts
 
 _NUM_GAMES = 16  # at a time: the groups of the bootstrap
 _MAX_DECISIONS = 5000  # of each

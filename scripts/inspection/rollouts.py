@@ -14,11 +14,11 @@ import numpy as np
 from actors.forks import ForkableStream
 from actors.history import History
 from muzero.observation import stack_history
-from muzero.types import Array, Tree
-from scripts.assemble import make_env
+from muzero.types import Array, PyTree
 from scripts.inspection.heldout import HeldOut
 from scripts.inspection.stored import Stored
 from scripts.inspection.windows import window
+from scripts.program.assemble import make_env
 
 _MAX_PARALLEL = 128
 _NO_LIMIT = 0  # of emulator frames: where time runs out is no end of what a value stands for
@@ -56,7 +56,7 @@ class PolicyRollouts:
         self._policy = functools.partial(make_policy(stored), stored.target_average.representation)
 
     def returns(
-        self, head_params: Tree, states: list[HeldOut], num_rollouts: int, seed: tuple[int, ...], on_done: Callable
+        self, head_params: PyTree, states: list[HeldOut], num_rollouts: int, seed: tuple[int, ...], on_done: Callable
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the discounted rewards [N, R] of `num_rollouts` from every state, and γⁿ [N, R] where cut, else 0.
 
@@ -98,7 +98,7 @@ class PolicyRollouts:
             self._history.put(slot, *window(state.trajectory, state.index, 0)[:3])
         return job
 
-    def _draw(self, head_params: Tree, running: list[_Rollout | None]) -> np.ndarray:
+    def _draw(self, head_params: PyTree, running: list[_Rollout | None]) -> np.ndarray:
         """Returns an action [slots] of the policy in every slot, by inverting its distribution function."""
         probs = np.asarray(self._policy(head_params, *self._history.inputs()), np.float64)
         chance = np.array([job.rng.random() if job else 0.0 for job in running])

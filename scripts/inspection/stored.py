@@ -8,13 +8,14 @@ import numpy as np
 
 from actors.environments import EnvironmentSpec
 from configs.schema import Config, ConfigError
-from learner.checkpoint import restore_params
+from learner.records.checkpoint import restore_params
 from muzero.model import Model
 from muzero.support import Support
-from muzero.types import Params, Tree
+from muzero.types import Params, PyTree
 from muzero.value_buffer import ValueBuffer
-from scripts import commands, evaluation
-from scripts.assemble import build_model
+from scripts.playing import evaluation
+from scripts.program import commands
+from scripts.program.assemble import build_model
 
 _FIELDS = ("search_average", "target_average", "value_buffer")
 
@@ -31,7 +32,7 @@ class Stored(NamedTuple):
     buffer: ValueBuffer
     num_updates: int
 
-    def head(self, push_update: int) -> Tree:
+    def head(self, push_update: int) -> PyTree:
         """Returns the parameters of the head that was stored after so many updates."""
         slot = int(np.flatnonzero(self.buffer.push_update == push_update)[0])
         return jax.tree.map(lambda x: x[slot], self.buffer.head_params)

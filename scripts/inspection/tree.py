@@ -14,9 +14,9 @@ import numpy as np
 
 from configs.schema import ConfigError
 from muzero.search import SearchTree
-from scripts.assemble import build_tree_search
 from scripts.inspection.game import play
 from scripts.inspection.stored import Stored
+from scripts.program.assemble import build_tree_search
 
 _BOX, _GAP = (142, 38), (96, 12)  # width and height in pixels
 _MARGIN, _TOP = 16, 56

@@ -16,11 +16,11 @@ import jax
 
 from muzero.tabular import policies, worlds
 from muzero.tabular.mdp import MDP
-from muzero.tabular.value_equivalence import Batch, init_params, proper_batch
-from scripts.laboratory import speed, training
+from muzero.tabular.value_equivalence import Equations, init_params, proper_batch
+from scripts.laboratory import model_fitting, speed
 from scripts.laboratory.experiment import Experiment, Row, Unit
 from scripts.laboratory.intervals import grouped, mean_and_interval
-from scripts.laboratory.training import DISCOUNT
+from scripts.laboratory.model_fitting import DISCOUNT
 
 KINDS = ("all", "deterministic")
 
@@ -63,17 +63,17 @@ def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
     data = _data(unit["seed"], unit["policies"], scale.num_policies, scale.num_variants)
     start_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(unit["seed"]), unit["rank"]))
     params = init_params(start_key, *world.reward.shape, unit["rank"])
-    learner = training.make_learner(params, scale.learning_rate)
+    learner = model_fitting.make_learner(params, scale.learning_rate)
     settings = dict(order=1, learning_rate=scale.learning_rate, batch_size=scale.batch_size)
     last = scale.num_updates // 10  # whose mean loss is reported
     for num_updates in (scale.num_updates - last, last):
         key = jax.random.fold_in(train_key, num_updates)
-        learner, loss = training.train(learner, data, key, **settings, num_updates=num_updates)
-    return [{"loss": float(loss), "planning": training.planning_score(learner.params)}]
+        learner, loss = model_fitting.train(learner, data, key, **settings, num_updates=num_updates)
+    return [{"loss": float(loss), "planning": model_fitting.planning_score(learner.params)}]
 
 
 @functools.lru_cache(maxsize=1)
-def _data(seed: int, kind: str, num_policies: int, num_variants: int) -> Batch:
+def _data(seed: int, kind: str, num_policies: int, num_variants: int) -> Equations:
     key = jax.random.fold_in(jax.random.key(seed), len(kind))
     world = worlds.four_rooms(discount=DISCOUNT)
     base_key, noise_key = jax.random.split(key)
@@ -86,7 +86,7 @@ _improvement_policies = jax.jit(policies.improvement_policies, static_argnums=2)
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def _variants(rng_key: jax.Array, world: MDP, base: jax.Array, deterministic: bool) -> Batch:
+def _variants(rng_key: jax.Array, world: MDP, base: jax.Array, deterministic: bool) -> Equations:
     """Returns one noisy variant of each policy of `base` [N, A, S], with its value."""
     vary = lambda key, policy: policies.perturbed_policy(key, policy, deterministic=deterministic)
     return proper_batch(world, jax.vmap(vary)(jax.random.split(rng_key, len(base)), base))

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from muzero.tabular import policies, worlds
-from muzero.tabular.value_equivalence import Batch, init_params, order_k_batch, proper_batch
-from scripts.laboratory import speed, training
+from muzero.tabular.value_equivalence import Equations, init_params, order_k_batch, proper_batch
+from scripts.laboratory import model_fitting, speed
 from scripts.laboratory.experiment import Experiment, Row, Unit
 from scripts.laboratory.intervals import grouped, mean_and_interval
+from scripts.laboratory.model_fitting import DISCOUNT, PROPER
 from scripts.laboratory.principal_plane import diameter, principal_components
-from scripts.laboratory.training import DISCOUNT, PROPER
 
 _CHUNK = 1000  # pairs whose targets are computed at once
 
@@ -61,30 +61,30 @@ def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
     start_key, data_key, train_key = jax.random.split(jax.random.key(unit["seed"]), 3)
     world = worlds.four_rooms(discount=DISCOUNT)
     data = make_data(data_key, world, unit["order"], scale.num_pairs)
-    learner = training.make_learner(init_params(start_key, *world.reward.shape), scale.learning_rate)
-    settings = dict(order=training.operator_order(unit["order"]), learning_rate=scale.learning_rate)
+    learner = model_fitting.make_learner(init_params(start_key, *world.reward.shape), scale.learning_rate)
+    settings = dict(order=model_fitting.operator_order(unit["order"]), learning_rate=scale.learning_rate)
     interval = scale.num_updates // scale.num_snapshots
     snapshots, scores = [], []
     for number in range(scale.num_snapshots):
         key = jax.random.fold_in(train_key, number)
-        learner, loss = training.train(
+        learner, loss = model_fitting.train(
             learner, data, key, **settings, batch_size=scale.batch_size, num_updates=interval
         )
         snapshots.append(to_vector(learner.params))
-        scores.append(training.planning_score(learner.params))
+        scores.append(model_fitting.planning_score(learner.params))
     np.savez(_file(scratch, unit["order"], unit["seed"]), vectors=np.array(snapshots, np.float16), scores=scores)
     gap = jnp.linalg.norm(to_vector(learner.params)[world.reward.size :] - world.transition.reshape(-1))
     return [{"loss": float(loss), "planning": scores[-1], "transition_distance": float(gap)}]
 
 
-def make_data(rng_key: jax.Array, world, order: float, num_pairs: int) -> Batch:
+def make_data(rng_key: jax.Array, world, order: float, num_pairs: int) -> Equations:
     """Returns `num_pairs` random policies, each with a function U(-1, 1) or, for `PROPER`, its value."""
     chunk = min(_CHUNK, num_pairs)
     parts = [_make_chunk(key, world, order, chunk) for key in jax.random.split(rng_key, num_pairs // chunk)]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
-def _pairs(rng_key: jax.Array, world, order: float, num_pairs: int) -> Batch:
+def _pairs(rng_key: jax.Array, world, order: float, num_pairs: int) -> Equations:
     policy_key, value_key = jax.random.split(rng_key)
     num_actions, num_states = world.reward.shape
     draw = lambda key: policies.mixed_policy(key, num_actions, num_states)
@@ -186,7 +186,9 @@ def _name(order: float) -> str:
 def benchmark() -> list[Row]:
     """Returns the speed at paper size, a row per order and one for them all."""
     paper = SCALES["paper"]
-    tasks = [speed.Task(f"k = {_name(k)}", training.operator_order(k), None, paper.batch_size) for k in paper.orders]
+    tasks = [
+        speed.Task(f"k = {_name(k)}", model_fitting.operator_order(k), None, paper.batch_size) for k in paper.orders
+    ]
     return speed.measure(tasks, num_updates=paper.num_models * paper.num_updates)
 
 

@@ -1,9 +1,9 @@
 """Speed of the laboratory's update on all cores: against the matrix product, and against a plain update.
 
 Every core has a process of its own, which measures all tasks in the same order: the product of two 2048² matrices, the
-compiled loop of `training.train`, the same loop without its products, and the baseline: one jitted, donated update of
-one model a call, on the reference loss, in a Python loop. All float32; rates are of the operations in matrix products
-alone, the best of some repetitions, summed over cores. Busy cores show in all of them.
+compiled loop of `model_fitting.train`, the same loop without its products, and the baseline: one jitted, donated update
+of one model a call, on the reference loss, in a Python loop. All float32; rates are of the operations in matrix
+products alone, the best of some repetitions, summed over cores. Busy cores show in all of them.
 
 What an update does beside its products (minibatch, softmax and its gradient, Adam) takes time that no product can make
 up for: `limit` is about the share of the large product's rate that would be reached if the update's products ran at it
@@ -22,8 +22,8 @@ import optax
 
 from muzero.tabular import policies, worlds
 from muzero.tabular.fast_losses import fast_loss, update_flops
-from muzero.tabular.value_equivalence import Batch, ModelParams, init_params, to_mdp, value_equivalence_loss
-from scripts.laboratory import training, workers
+from muzero.tabular.value_equivalence import Equations, ModelParams, init_params, to_mdp, value_equivalence_loss
+from scripts.laboratory import model_fitting, workers
 from scripts.laboratory.experiment import Experiment, Row, Unit
 
 _NUM_PAIRS = 1000
@@ -103,17 +103,17 @@ def _seconds(repeat: Callable[[int], object]) -> float:
     return min(found)
 
 
-def _start(task: Task) -> tuple[training.Learner, Batch]:
-    world = worlds.four_rooms(discount=training.DISCOUNT)
+def _start(task: Task) -> tuple[model_fitting.Learner, Equations]:
+    world = worlds.four_rooms(discount=model_fitting.DISCOUNT)
     shape = world.reward.shape
     keys = jax.random.split(jax.random.key(0), _NUM_PAIRS)
     policy = jax.jit(jax.vmap(lambda key: policies.mixed_policy(key, *shape)))(keys)
     value = jax.random.uniform(keys[0], (_NUM_PAIRS, shape[1]), minval=-1, maxval=1)
     params = init_params(keys[1], *shape, task.rank)
-    return training.make_learner(params, 1e-3), Batch(policy, value, value)
+    return model_fitting.make_learner(params, 1e-3), Equations(policy, value, value)
 
 
-def _loss_without_products(params: ModelParams, discount: float, batch: Batch, order: int) -> jax.Array:
+def _loss_without_products(params: ModelParams, discount: float, batch: Equations, order: int) -> jax.Array:
     """Returns what has the softmax, its gradient and the arithmetic on a minibatch of `fast_loss`, and no product."""
     seen = [params.reward[a] + discount * batch.value for a in range(len(params.reward))]
     predicted = sum(batch.policy[:, a] * x for a, x in enumerate(seen))
@@ -127,7 +127,7 @@ def _loop(task: Task, loss: Callable[..., jax.Array] = fast_loss) -> Callable[[i
 
     def repeat(count: int):
         nonlocal learner
-        learner, value = training.train(
+        learner, value = model_fitting.train(
             learner, data, jax.random.key(count), order=task.order, learning_rate=1e-3, batch_size=task.batch_size,
             num_updates=count, loss=loss,
         )  # fmt: skip
@@ -139,17 +139,17 @@ def _loop(task: Task, loss: Callable[..., jax.Array] = fast_loss) -> Callable[[i
 def _baseline(task: Task) -> Callable[[int], object]:
     """Returns n → n calls of a jitted update on the plain loss."""
     learner, data = _start(task)
-    optimiser = training.make_optimiser(1e-3)
+    optimiser = model_fitting.make_optimiser(1e-3)
 
-    def plain_loss(params: ModelParams, batch: Batch):
-        return value_equivalence_loss(to_mdp(params, training.DISCOUNT), batch, task.order)
+    def plain_loss(params: ModelParams, batch: Equations):
+        return value_equivalence_loss(to_mdp(params, model_fitting.DISCOUNT), batch, task.order)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def update(learner, data, key):
         index = jax.random.randint(key, (task.batch_size,), 0, _NUM_PAIRS)
         gradient = jax.grad(plain_loss)(learner.params, jax.tree.map(lambda leaf: leaf[index], data))
         change, opt_state = optimiser.update(gradient, learner.opt_state)
-        return training.Learner(optax.apply_updates(learner.params, change), opt_state)
+        return model_fitting.Learner(optax.apply_updates(learner.params, change), opt_state)
 
     keys = jax.random.split(jax.random.key(1), 16)
 

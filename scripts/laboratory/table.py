@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 from configs.schema import ConfigError
-from learner.run_directory import write_atomically
+from learner.records.run_directory import write_atomically
 from scripts.laboratory.experiment import Cell, Row, Unit
 
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from muzero.tabular import mdp, worlds
 from muzero.tabular.value_equivalence import init_params
-from scripts.laboratory import order_k, training
+from scripts.laboratory import model_fitting, order_k
 from scripts.laboratory.experiment import Experiment, Row, Unit
 from scripts.laboratory.intervals import grouped, mean_and_interval
-from scripts.laboratory.training import DISCOUNT, PROPER
+from scripts.laboratory.model_fitting import DISCOUNT, PROPER
 
 WHERE = ("environment", "model")
 _START = (11, 11)  # row, column
@@ -54,8 +54,8 @@ def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
     """Trains a model, follows the policy in it and in the environment, and keeps the trajectories in `scratch`."""
     start_key, data_key, train_key, walk_key = jax.random.split(jax.random.key(unit["seed"]), 4)
     world = worlds.four_rooms(discount=DISCOUNT)
-    learner, _ = training.train(
-        training.make_learner(init_params(start_key, *world.reward.shape), scale.learning_rate),
+    learner, _ = model_fitting.train(
+        model_fitting.make_learner(init_params(start_key, *world.reward.shape), scale.learning_rate),
         order_k.make_data(data_key, world, PROPER, scale.num_pairs),
         train_key,
         order=1,
@@ -68,13 +68,13 @@ def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
         world = worlds.four_rooms(discount=DISCOUNT)
         policy = _optimal_policy(world)
         value = _policy_value(world, policy)
-        for name, where in zip(WHERE, (world, training.exact_model(learner.params)), strict=True):
+        for name, where in zip(WHERE, (world, model_fitting.exact_model(learner.params)), strict=True):
             chain = mdp.policy_transition(where, policy)
             walks[name] = np.asarray(_walk(walk_key, chain, scale.num_trajectories, scale.length))
             error = jnp.max(jnp.abs(_policy_value(where, policy) - value)) / jnp.max(value)
             rows.append({"where": name, **_count_moves(walks[name]), "value_error": float(error)})
     np.savez(scratch / f"seed-{unit['seed']}.npz", **walks)
-    score = training.planning_score(learner.params)
+    score = model_fitting.planning_score(learner.params)
     return [row | {"planning": score if row["where"] == "model" else 1.0} for row in rows]
 
 

@@ -1,0 +1,1 @@
+"""What a run leaves on disk: settings, provenance, checkpoints, metrics, episodes; and its line of progress."""

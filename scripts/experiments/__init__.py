@@ -1,0 +1,1 @@
+"""Many runs: suites and their trials, results, curves and comparisons."""

@@ -1,0 +1,1 @@
+"""The report on a file of results: tables, plots and pages."""

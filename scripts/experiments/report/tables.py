@@ -1,0 +1,225 @@
+"""The tables of a report: what was compared, and what the statistics say."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from actors.scores import scale
+from scripts.experiments import comparison
+from scripts.experiments.comparison import Cell, Estimate
+from scripts.experiments.results import GREEDY, RANDOM, Row
+
+MISSING = "not available"
+ENDS = ("95 %: low", "95 %: high")
+_WELCH_ENDS = ("95 % by Welch: low", "95 % by Welch: high")
+RESAMPLED = (
+    "Intervals: the seeds of both arms are resampled within every game (rliable). With few seeds they are too narrow: "
+    "with five a game they hold the truth in 87 of 100 cases for one game, and in 91 for the mean over four."
+)
+_WELCH = "Those by Welch are t intervals of the same difference, which hold it in 95."
+
+
+class Table(NamedTuple):
+    """A table of a report; cells are text, numbers, or None for what is not available."""
+
+    name: str  # of its CSV file
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple]
+    note: str = ""
+    by_game: bool = False  # long: stands at the end of a page, and not on a terminal
+
+
+class Comparison(NamedTuple):
+    """Everything the tables and plots are made of."""
+
+    rows: tuple[Row, ...]
+    kind: str
+    arms: list[str]  # the baseline first
+    cells: dict[tuple[str, str], Cell]
+    games: list[str]  # all of them
+    random: dict[str, Cell | None]  # by game: scores of the random policy, which plays the same games for every arm
+    learned: dict[str, bool | None]  # by game: does the baseline beat the random policy
+    compared: list[str]  # games with a score in every arm that are not known to be unlearned
+    normalised: list[str]  # those of them that have a normalised axis
+    resamples: int
+
+    def runs(self, arm: str) -> np.ndarray | None:
+        """Returns the normalised scores of an arm [seeds, games], None without scores of single seeds."""
+        return comparison.matrix(self.cells, arm, self.normalised) if self.normalised else None
+
+    def is_uneven(self) -> bool:
+        """Returns whether some arm has not as many single seeds in every game."""
+        return any(len({len(x) for x in self.seeds(arm, self.normalised)}) > 1 for arm in self.arms)
+
+    def seeds(self, arm: str, games: list[str]) -> list[np.ndarray]:
+        """Returns the raw scores of an arm, [seeds] a game; [0] where there are none of single seeds."""
+        return [np.array(list((self.cells[game, arm].seeds or {}).values())) for game in games]
+
+    def normalised_seeds(self, arms: Iterable[str], games: list[str]) -> list[list[np.ndarray]]:
+        """Returns the normalised scores of each arm, [seeds] a game."""
+        axes = list(map(scale, games))
+        return [[axis.normalise(x) for axis, x in zip(axes, self.seeds(arm, games), strict=True)] for arm in arms]
+
+    def raw(self, arm: str, games: list[str]) -> np.ndarray:
+        """Returns the mean scores of an arm [games]."""
+        return np.array([self.cells[game, arm].mean for game in games])
+
+
+def compare(rows: tuple[Row, ...], kind: str, baseline: str, resamples: int) -> Comparison:
+    """Returns the comparison of all arms with `baseline` by the scores of `kind`."""
+    arms = [baseline, *(arm for arm in dict.fromkeys(row.arm for row in rows) if arm != baseline)]
+    games = list(dict.fromkeys(row.game for row in rows))
+    cells = comparison.cells(rows, kind)
+    by_random = comparison.cells((row for row in rows if row.arm == baseline), RANDOM)
+    random = {game: by_random.get((game, baseline)) for game in games}
+    learned = {game: comparison.beats_random(cells.get((game, baseline)), random[game]) for game in games}
+    compared = [game for game in games if all((game, arm) in cells for arm in arms) and learned[game] is not False]
+    normalised = [game for game in compared if scale(game) is not None]
+    return Comparison(rows, kind, arms, cells, games, random, learned, compared, normalised, resamples)
+
+
+def tables(compared: Comparison) -> list[Table]:
+    """Returns the tables of a report, in order; those of the audits are in `report_audits`."""
+    made = (_differences, _tests, _aggregates, _wall_time, _game_differences, _games, _seeds)
+    return [make(compared) for make in made]
+
+
+def _games(compared: Comparison) -> Table:
+    columns = ["game", "counts", "random", "random: standard error"]
+    above = "standard errors above random"
+    for arm in compared.arms:
+        columns += [arm, f"{arm}: standard error", f"{arm}: seeds", f"{arm}: {above}", f"{arm}: normalised"]
+    nothing, rows = Cell(None, None, None), []
+    for game in compared.games:
+        random = compared.random[game] or nothing
+        row = [game, counts(compared, game), random.mean, random.standard_error]
+        for arm in compared.arms:
+            cell = compared.cells.get((game, arm), nothing)
+            seeds = None if cell.seeds is None else len(cell.seeds)
+            beyond = comparison.errors_above_random(cell, compared.random[game])
+            row += [cell.mean, cell.standard_error, seeds, beyond, comparison.normalised(game, cell.mean)]
+        rows.append(tuple(row))
+    sources = sorted({axis.source for axis in map(scale, compared.games) if axis is not None})
+    note = (
+        f"A game counts if {compared.arms[0]} is more than {comparison.NUM_STANDARD_ERRORS:g} standard errors of the "
+        f"difference above random, both over seeds. Normalised scores: {'; '.join(sources) or MISSING}."
+    )
+    return Table("games", "Every game: mean over seeds", tuple(columns), rows, note, by_game=True)
+
+
+def _seeds(compared: Comparison) -> Table:
+    kinds = list(dict.fromkeys((compared.kind, GREEDY)))
+    by_kind, rows = [comparison.cells(compared.rows, kind) for kind in kinds], []
+    for game in compared.games:
+        cells = [found.get((game, arm)) for found in by_kind for arm in compared.arms]
+        scores = [{} if cell is None or cell.seeds is None else cell.seeds for cell in cells]
+        rows += [(game, str(seed), *(each.get(seed) for each in scores)) for seed in sorted(set().union(*scores))]
+    columns = ("game", "seed", *(f"{arm}: {kind}" for kind in kinds for arm in compared.arms))
+    note = "The arms of a seed begin with the same parameters and environments; the intervals do not use that."
+    return Table("seeds", "Every trial", columns, rows, note, by_game=True)
+
+
+def counts(compared: Comparison, game: str) -> str:
+    """Returns whether a game counts in what is said of all games together, and if not, why."""
+    if compared.learned[game] is False:
+        return "no: not learned, no evidence"
+    if game not in compared.compared:
+        return "no: an arm has no score"
+    checked = "" if compared.learned[game] else ", not checked against random play"
+    return f"yes{checked}" if game in compared.normalised else f"yes, raw scores only{checked}"
+
+
+def interval(estimate: Estimate | None) -> tuple:
+    """Returns value, low and high of an estimate, None for what is not available."""
+    if estimate is None:
+        return None, None, None
+    return estimate.value, *(estimate.interval or (None, None))
+
+
+def _known(compared: Comparison, name: str, estimate: Estimate) -> Estimate | None:
+    """Returns the estimate; None for an interquartile mean over runs in one arm and over games in another."""
+    return None if name == "interquartile mean" and compared.is_uneven() else estimate
+
+
+def _aggregates(compared: Comparison) -> Table:
+    rows = []
+    for arm in compared.arms if compared.normalised else []:
+        mean = comparison.means(compared.cells, arm, compared.normalised)
+        for name, estimate in comparison.aggregate(compared.runs(arm), mean, compared.resamples).items():
+            rows.append((arm, name, *interval(_known(compared, name, estimate))))
+    columns = ("arm", "over games", "normalised score", *ENDS)
+    note = f"Stratified bootstrap over the seeds of every game (rliable), {compared.resamples:,} resamples."
+    return Table("aggregates", f"All {len(compared.normalised)} games together", columns, rows, note)
+
+
+def _differences(compared: Comparison) -> Table:
+    rows, baseline, games = [], compared.arms[0], compared.normalised
+    for arm in compared.arms[1:]:
+        if games:
+            both = tuple(comparison.means(compared.cells, name, games) for name in (arm, baseline))
+            found = comparison.difference(compared.runs(arm), compared.runs(baseline), both, compared.resamples)
+            exact = comparison.welch(*compared.normalised_seeds((arm, baseline), games))
+            for name, estimate in found.items():
+                resampled = interval(_known(compared, name, estimate))
+                by_welch = interval(exact)[1:] if name == "mean" else (None, None)
+                rows.append((arm, f"normalised score, {name}", len(games), *resampled, *by_welch))
+        pair = [comparison.raw_matrix(compared.cells, name, compared.compared) for name in (arm, baseline)]
+        chance = comparison.probability_of_improvement(*pair, compared.resamples)
+        rows.append((arm, "probability of improvement", len(compared.compared), *interval(chance), None, None))
+    columns = ("arm", f"difference to {baseline}", "games", "value", *ENDS, *_WELCH_ENDS)
+    note = (
+        f"{RESAMPLED} {_WELCH} An interval of a probability that ends at 0 or 1 is narrower than so few seeds can say. "
+        "What is resampled needs the same number of seeds in every game."
+    )
+    return Table("effects", "Effects over games", columns, rows, note)
+
+
+def _game_differences(compared: Comparison) -> Table:
+    rows, baseline = [], compared.arms[0]
+    for game in compared.games:
+        for arm in compared.arms[1:]:
+            if not all((game, name) in compared.cells for name in (arm, baseline)):
+                continue
+            pair = [comparison.raw_matrix(compared.cells, name, [game]) for name in (arm, baseline)]
+            means = [compared.cells[game, name].mean for name in (arm, baseline)]
+            found = Estimate(means[0] - means[1], None)
+            if all(scores is not None for scores in pair):
+                found = comparison.mean_difference(*pair, compared.resamples)
+            exact = comparison.welch(*(compared.seeds(name, [game]) for name in (arm, baseline)))
+            chance = comparison.probability_of_improvement(*pair, compared.resamples)
+            row = (*interval(found), *interval(exact)[1:], *interval(chance))
+            rows.append((game, counts(compared, game), arm, *row))
+    score, chance = f"raw score, difference to {baseline}", "probability of improvement"
+    columns = ("game", "counts", "arm", score, *ENDS, *_WELCH_ENDS, chance, *(f"{chance}, {end}" for end in ENDS))
+    return Table("game_effects", "Effects, game by game", columns, rows, f"{RESAMPLED} {_WELCH}", by_game=True)
+
+
+def _tests(compared: Comparison) -> Table:
+    rows, baseline = [], compared.arms[0]
+    for arm in compared.arms[1:]:
+        raw = [compared.raw(name, compared.compared) for name in (arm, baseline)]
+        rows.append((arm, "raw", *_test(*raw)))
+        if compared.normalised:
+            scores = [comparison.means(compared.cells, name, compared.normalised)[0] for name in (arm, baseline)]
+            rows.append((arm, "normalised", *_test(*scores)))
+        else:
+            rows.append((arm, "normalised", 0, None, None, None))
+    columns = ("arm", f"scores, against {baseline}", "games", "W", "p", "smallest p possible")
+    note = "Two-sided Wilcoxon signed-rank test over the games' mean scores (scipy); equal scores are dropped."
+    return Table("tests", "Tests over games", columns, rows, note)
+
+
+def _test(scores: np.ndarray, baseline: np.ndarray) -> tuple:
+    found = comparison.wilcoxon_test(scores, baseline)
+    return (len(scores), None, None, None) if found is None else tuple(found)
+
+
+def _wall_time(compared: Comparison) -> Table:
+    rows = []
+    for arm in compared.arms:
+        trials = [row for row in compared.rows if row.arm == arm and row.kind == compared.kind]
+        hours = [row.wall_seconds / 3600 for row in trials if row.wall_seconds is not None]
+        rows.append((arm, len(hours), sum(hours) / len(hours) if hours else None, sum(hours) if hours else None))
+    return Table("wall_time", "Wall time", ("arm", "trials timed", "hours, mean", "hours, all"), rows)

@@ -1,0 +1,1 @@
+"""Playing with stored parameters: scores, videos, exported agents."""

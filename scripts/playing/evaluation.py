@@ -1,0 +1,169 @@
+"""Playing whole games with stored parameters: shared by training, `evaluate.py` and the README's five lines."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.agent import Decision, GreedyAgent
+from actors.environments import EnvironmentSpec, Stream
+from actors.evaluator import play, play_randomly
+from actors.scores import human_normalised, standard_error
+from configs.schema import Config, ConfigError
+from configs.serialise import from_dict
+from learner.records.checkpoint import CheckpointError, restore_params
+from learner.records.checkpoint_files import complete_slots
+from learner.records.episodes import finished_episodes
+from learner.records.run_directory import RunDirectory, write_atomically, writing
+from muzero.search import SearchFn
+from muzero.types import Params
+from scripts.program.assemble import build_search, env_spec, make_env
+
+# Seeds of fresh games: training draws below 2**31, evaluation in 2**30 above, selection of the best above those.
+_EVALUATION_SEEDS, _SELECTION_SEEDS = 2**31, 3 * 2**30
+_MAX_PARALLEL_GAMES = 25
+
+
+def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> GreedyAgent:
+    """Returns the agent of a run: `load_agent(run_dir).act(observation)`, `.reset()` between games.
+
+    Args:
+      run_dir: of the run.
+      checkpoint: "latest", "best" or a number of updates.
+    """
+    directory = RunDirectory.open(run_dir)
+    config = from_dict(directory.read_config())
+    params, _ = load_params(directory, checkpoint)
+    return make_agent(config, params, num_environments=1, seed=0)
+
+
+def load_env(run_dir: str | Path):
+    """Returns the environment of a run with the run's own settings, as evaluated: lives are ignored."""
+    return make_env(from_dict(RunDirectory.open(run_dir).read_config()).env, training=False)
+
+
+def require_checkpoint(directory: RunDirectory, checkpoint: int | str) -> None:
+    """Raises `ConfigError` if there is no best, `CheckpointError` if there is no such number; reads no weights."""
+    if checkpoint == "best" and not complete_slots(directory.checkpoints / "best"):
+        raise ConfigError(
+            f"checkpoint = best: {directory.path} has none, since nothing was evaluated while it trained "
+            "(log.evaluation_interval_minutes); use latest or a number of updates"
+        )
+    stored_steps = complete_slots(directory.checkpoints)
+    if isinstance(checkpoint, int) and checkpoint not in stored_steps:
+        raise CheckpointError(f"no checkpoint {checkpoint} in {directory.checkpoints}; there are {stored_steps}")
+
+
+def load_params(directory: RunDirectory, checkpoint: int | str) -> tuple[Params, int]:
+    """Returns the search average of a checkpoint and its number of updates; raises like `require_checkpoint`."""
+    require_checkpoint(directory, checkpoint)
+    stored = restore_params(directory.checkpoints, checkpoint, fields=["search_average"])
+    return Params(**stored.state["search_average"]), stored.step
+
+
+def make_agent(config: Config, params: Params, *, num_environments: int, seed: int) -> GreedyAgent:
+    """Returns a greedy agent for `num_environments` games of the run's environment."""
+    spec = env_spec(config.env)
+    return GreedyAgent(
+        _greedy_search(config, spec),
+        params,
+        spec=spec,
+        history_length=config.network.history_length,
+        num_environments=num_environments,
+        seed=seed,
+    )
+
+
+@functools.cache  # JAX compiles a function anew that is made anew
+def _greedy_search(config: Config, spec: EnvironmentSpec) -> SearchFn:
+    return build_search(config, spec, root_noise=False)
+
+
+def evaluation_stream(config: Config, seed: int, *, render: bool = False) -> tuple[Stream, Any]:
+    """Returns a fresh stream of the run's environment as evaluated (lives ignored), and the environment itself."""
+    env = make_env(config.env, training=False, render=render)
+    return Stream(env, seed=seed, reward_clip=None), env
+
+
+def evaluate_params(
+    config: Config,
+    params: Params,
+    *,
+    num_episodes: int,
+    seed: int,
+    checkpoint: int,
+    on_decision: Callable[[Decision], None] = lambda decision: None,
+) -> dict:
+    """Returns the result of `num_episodes` greedy games: search without noise, most probable action.
+
+    Args:
+      config: of the run.
+      params: the search average.
+      num_episodes: games.
+      seed: first seed of the games.
+      checkpoint: number of updates behind `params`, for the record.
+      on_decision: called after every decision; what it raises ends the games.
+    """
+    num_games = min(num_episodes, _MAX_PARALLEL_GAMES)
+    streams = [evaluation_stream(config, seed + n)[0] for n in range(num_games)]
+    agent = make_agent(config, params, num_environments=num_games, seed=seed)
+    episodes = play(agent, streams, num_episodes=num_episodes, on_decision=on_decision)
+    for stream in streams:
+        stream.close()
+    return summarise(config, [e.episode_return for e in episodes], protocol="greedy", checkpoint=checkpoint)
+
+
+def evaluate_randomly(config: Config, *, num_episodes: int) -> dict:
+    """Returns the result of the uniformly random policy on the same kind of games."""
+    stream, _ = evaluation_stream(config, evaluation_seed(config.seed))
+    episodes = play_randomly(stream, num_episodes=num_episodes, seed=config.seed)
+    stream.close()
+    return summarise(config, [e.episode_return for e in episodes], protocol="random", checkpoint=None)
+
+
+def summarise(config: Config, returns: list[float], *, protocol: str, checkpoint: int | None) -> dict:
+    """Returns the JSON record of some games: returns, mean, standard error, human-normalised mean."""
+    mean = float(np.mean(returns))
+    return {
+        "environment": config.env.name,
+        "protocol": protocol,
+        "checkpoint": checkpoint,
+        "mean": mean,
+        "standard_error": standard_error(returns),
+        "human_normalised": human_normalised(config.env.name, mean),
+        "returns": [float(x) for x in returns],
+    }
+
+
+def evaluation_seed(seed: int) -> int:
+    """Returns the first seed of the games that a run is scored on."""
+    return _EVALUATION_SEEDS + (seed * 1000) % (_SELECTION_SEEDS - _EVALUATION_SEEDS - _MAX_PARALLEL_GAMES)
+
+
+def selection_seed(seed: int, num_updates: int) -> int:
+    """Returns the first seed of the games that select the best checkpoint: never those of its score."""
+    return _SELECTION_SEEDS + (seed * 1000 + num_updates * 101) % 2**29
+
+
+def score_final_episodes(config: Config, directory: RunDirectory, count: int) -> dict:
+    """Returns the paper's score: the last `count` whole games of the actors, as played while training.
+
+    Raises `ConfigError` if the run has finished no game yet.
+    """
+    episodes = [episode for _, episode in finished_episodes(directory.path)[-count:]]
+    if not episodes:
+        raise ConfigError(f"{directory.path}: no finished game to score yet; train longer or use --protocol greedy")
+    returns = [episode.episode_return for episode in episodes]
+    return summarise(config, returns, protocol=f"training-final-{count}", checkpoint=None)
+
+
+def write_result(directory: RunDirectory, result: dict, *, name: str, out: Path | None = None) -> Path:
+    """Writes a result to `out`, or to `evaluations/<name>.json`, and returns the path. Raises NotWritten."""
+    path = out or directory.evaluations / f"{name}.json"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(result, indent=2) + "\n")
+    return path

@@ -1,0 +1,34 @@
+"""Processes that end with their parents."""
+
+import ctypes
+import os
+import signal
+import sys
+
+from scripts.program.reexecution import jemalloc_env_vars
+
+PARENT = "MUZERO_SUPERVISOR"  # process id, in the environment of what `scripts/training/supervision.py` starts
+_PR_SET_PDEATHSIG = 1
+
+
+def tied_command(*arguments: str) -> list[str]:
+    """Returns the command of a Python program that gets SIGTERM when the calling process dies, however it dies.
+
+    It would go on for hours otherwise, unseen. To be called in the thread that starts it: Linux watches the thread.
+    """
+    code = "from scripts.program.process import run_tied; run_tied()"
+    return [sys.executable, "-c", code, str(os.getpid()), *arguments]
+
+
+def run_tied() -> None:
+    """Becomes the Python program `sys.argv[2:]`, tied to its parent, process `sys.argv[1]`, with jemalloc's heap."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[1]):  # it died before
+        sys.exit(1)
+    os.execve(sys.executable, [sys.executable, *sys.argv[2:]], os.environ | jemalloc_env_vars())
+
+
+def follow_parent() -> None:
+    """Has the kernel (Linux) tell a supervised process to end when its supervisor is killed: nothing is left behind."""
+    if sys.platform.startswith("linux") and os.environ.get(PARENT) == str(os.getppid()):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

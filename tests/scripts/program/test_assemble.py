@@ -1,0 +1,167 @@
+"""From settings to the parts of a run: mocks stand for the builders, and no two settings are equal."""
+
+import dataclasses
+from types import SimpleNamespace
+from unittest import mock
+
+import jax
+import pytest
+
+from actors.environments import EnvironmentSpec
+from configs.schema import (
+    ActorsConfig,
+    Config,
+    EnvConfig,
+    LearnerConfig,
+    LossConfig,
+    NetworkConfig,
+    SearchConfig,
+    ValueBufferConfig,
+)
+from learner.loop import Counters
+from scripts.playing import evaluation
+from scripts.program import assemble
+
+SPEC = EnvironmentSpec((48, 48, 1), "uint8", num_actions=6, frames_per_step=4)
+CONFIG = Config(
+    env=EnvConfig(name="pong", frame_size=48, sticky_action_prob=0.25, reward_clip=1.5),
+    network=NetworkConfig(history_length=5),
+    search=SearchConfig(num_simulations=14, floor=0.3),
+    loss=LossConfig(discount_factor=0.98, past_weight=0.7),
+    value_buffer=ValueBufferConfig(size=7, push_interval=11, chunk_size=3),
+    actors=ActorsConfig(environments_per_worker=2, sequence_length=9, sequence_overlap=2),
+    learner=LearnerConfig(
+        batch_size=12,
+        num_processes=2,
+        collect_ahead=False,
+        max_lag=13,
+        num_passes=4,
+        num_minibatches=5,
+        num_devices=1,
+        search_average_rate=0.25,
+        target_average_rate=0.5,
+        publish_interval=10,
+        max_skipped_in_row=8,
+    ),
+    seed=17,
+)
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """Returns `spy(name, returned) -> mock`, which takes the place of a builder that assemble.py calls."""
+
+    def replace(name, returned=None):
+        build = mock.Mock(return_value=returned)
+        monkeypatch.setattr(assemble, name, build)
+        return build
+
+    return replace
+
+
+def chosen(call, *names):
+    return {name: call.kwargs[name] for name in names}
+
+
+def test_settings_of_the_learner(spy):
+    loss, optimiser, mesh, update, state = (
+        spy(name, returned)
+        for name, returned in [
+            ("make_loss", "loss"),
+            ("make_optimiser", ("optimiser", "schedule")),
+            ("make_mesh", "mesh"),
+            ("make_update", "programs"),
+            ("init_state", "state"),
+        ]
+    )
+    place = spy("place", "placed")
+    assert assemble.build_learner(CONFIG, SPEC) == ("placed", "programs", "mesh")
+    assert chosen(loss.call_args, "num_actions", "num_starts", "chunk_size", "discount_factor", "past_weight") == dict(
+        num_actions=6, num_starts=7, chunk_size=3, discount_factor=0.98, past_weight=0.7
+    )
+    assert optimiser.call_args.kwargs["schedule_num_updates"] == 65_104
+    assert update.call_args == mock.call(
+        "loss", "optimiser", "schedule", "mesh", search_average_rate=0.25, target_average_rate=0.5, push_interval=11
+    )
+    assert state.call_args.kwargs == dict(value_buffer_size=7, rng_key=jax.random.key(17))
+    assert (mesh.call_args, place.call_args) == (mock.call(1), mock.call("state", "mesh"))
+
+
+def test_settings_of_the_feed(spy):
+    feed = spy("BatchFeed")
+    assemble.build_feed(CONFIG, "next rollout", "put", Counters(num_updates=19, num_batches=3, num_skipped=1))
+    assert feed.call_args == mock.call(
+        "next rollout",
+        "put",
+        batch_size=6,  # of one of two processes
+        collect_ahead=False,
+        num_passes=4,
+        num_minibatches=5,
+        num_starts=7,
+        seed=17,
+        num_batches=3,
+        first_update=19,
+        max_lag=13,
+    )
+
+
+def test_settings_of_the_loop(spy):
+    loop = spy("LearnerLoop")
+    assemble.build_loop(CONFIG, "state", "counters", "programs", "publish")
+    assert loop.call_args == mock.call(
+        "state", "counters", update_fns="programs", publish="publish", publish_interval=10, max_skipped_in_row=8
+    )
+
+
+def test_a_worker_plays_as_training_plays_and_every_game_has_a_seed_of_its_own(spy):
+    environment = spy("make_environment", "environment")
+    stream = spy("Stream", SimpleNamespace(spec=SPEC))
+    search, rollout = spy("build_search", "search"), spy("Rollout", "rollout")
+    assert assemble.rollout_builder(CONFIG)(2**31 - 19) == "rollout"
+    assert [call.args for call in environment.call_args_list] == [("pong",)] * 2
+    for call in environment.call_args_list:
+        assert chosen(call, "training", "render", "frame_size", "sticky_action_prob") == dict(
+            training=True, render=False, frame_size=48, sticky_action_prob=0.25
+        )
+    assert stream.call_args_list == [
+        mock.call("environment", seed=2_147_483_629, reward_clip=1.5),
+        mock.call("environment", seed=7900, reward_clip=1.5),  # 7919 more, below 2**31
+    ]
+    assert search.call_args == mock.call(CONFIG, SPEC)
+    assert rollout.call_args == mock.call(
+        [stream.return_value] * 2,
+        "search",
+        num_actions=6,
+        sequence_length=9,
+        sequence_overlap=2,
+        history_length=5,
+        seed=2_147_483_629,
+        num_groups=1,
+    )
+
+
+@pytest.mark.parametrize("device, environments, groups", [("cpu", 2, 1), ("gpu", 2, 2), ("gpu", 1, 1)])
+def test_groups_take_turns_on_a_device_and_none_is_empty(spy, device, environments, groups):
+    for name in ("make_environment", "build_search"):
+        spy(name)
+    spy("Stream", SimpleNamespace(spec=SPEC))
+    rollout = spy("Rollout")
+    actors = dataclasses.replace(CONFIG.actors, device=device, environments_per_worker=environments)
+    assemble.build_rollout(dataclasses.replace(CONFIG, actors=actors), seed=0)
+    assert rollout.call_args.kwargs["num_groups"] == groups
+
+
+def test_the_search_is_noisy_in_training_and_quiet_in_scored_games(spy, monkeypatch):
+    monkeypatch.setattr(evaluation, "env_spec", lambda env: SPEC)
+    evaluation._greedy_search.cache_clear()
+    search, tree_search = spy("make_search", lambda: None), spy("make_tree_search")
+    assemble.build_search(CONFIG, SPEC)
+    for _ in range(2):  # every evaluation of a run plays with one search, compiled once
+        evaluation.make_agent(CONFIG, {}, num_environments=1, seed=0)
+    assemble.build_tree_search(CONFIG, SPEC)
+    calls = [*search.call_args_list, tree_search.call_args]
+    assert [call.kwargs["root_noise"] for call in calls] == [True, False, False]
+    for call in calls:
+        assert chosen(call, "num_actions", "discount_factor", "num_simulations", "floor") == dict(
+            num_actions=6, discount_factor=0.98, num_simulations=14, floor=0.3
+        )

@@ -1,0 +1,64 @@
+"""What a session listens to: signals, once and twice, and timers."""
+
+import os
+import signal
+
+import pytest
+
+from scripts.training import interrupts, timer
+from scripts.training.interrupts import Interrupted, Interrupts
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Returns a list whose first entry is the time."""
+    now = [100.0]
+    for module in (interrupts, timer):
+        monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+def test_one_sigterm_that_comes_as_two_is_one(clock):
+    """As under SLURM with a supervisor: both get it, and the supervisor hands its own on."""
+    with Interrupts(after_grace=lambda: None) as found:
+        found.check()
+        send(signal.SIGTERM)
+        clock[0] += 1.0
+        send(signal.SIGTERM)
+        assert found.name == "SIGTERM"
+        with pytest.raises(Interrupted):
+            found.check()
+        clock[0] += 2.0
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGTERM)
+
+
+def test_ctrl_c_twice_leaves_at_once(clock):
+    with Interrupts(after_grace=lambda: None) as found:
+        send(signal.SIGINT)
+        assert found.name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+
+
+def test_the_handlers_before_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Interrupts(after_grace=lambda: None):
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_timer_rings_and_what_takes_longer_than_its_interval_leaves_it_time_to_train(clock):
+    due = timer.Timer(10.0)
+    assert not due.rings()
+    clock[0] += 10.0
+    assert due.rings() and not due.rings()
+    clock[0] += 15.0  # of what it rang for
+    due.restart()
+    assert not due.rings()
+    clock[0] += 10.0
+    assert due.rings()
