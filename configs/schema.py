@@ -1,11 +1,45 @@
-"""Every setting of a run on one page: frozen dataclasses, no behaviour (`checks.py` checks them).
+"""Every setting of a run on one page: frozen dataclasses that every room may import.
 
-A section holds the keyword arguments of one builder; `scripts/program/assemble.py` hands them over; `muzero`, `actors`
-and `learner` never see a config object. The defaults are the paper's (appendix A.4), ours where it is silent.
+A field says its type, its bounds, its default and what it is for. The defaults are the paper's
+(appendix A.4), ours where it is silent. A builder takes its section whole, so that what a setting
+is stands here alone. This file imports the standard library only.
+
+To add a setting, add a field here and use it where its section arrives. The command line and its
+help, suites, stored configurations and the refusal of bad values follow from the field.
+* Its default must be what the program did before: a run stored without the field goes on with it.
+* What depends on more than one field is refused in `checks.py`.
+* A new section is a class here and a field of `Config`.
 """
 
 import dataclasses
-from typing import Literal
+import math
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """What a number may be, beside its type; a NaN is never admitted."""
+
+    words: str
+    """Of the refusal: "must ..."."""
+    admits: Callable[[float], bool]
+    """Whether a value is within; must be False for a NaN."""
+    allows_infinity: bool = False
+
+
+FINITE = Bounds("must be finite", lambda x: -math.inf < x < math.inf)
+POSITIVE = Bounds("must be above 0", lambda x: x > 0)
+NOT_NEGATIVE = Bounds("must not be negative", lambda x: x >= 0)
+FRACTION = Bounds("must lie in [0, 1]", lambda x: 0 <= x <= 1)
+RATE = Bounds("must lie in (0, 1]", lambda x: 0 < x <= 1)
+AT_LEAST_TWO = Bounds("must be at least 2", lambda x: x >= 2)
+CLIP = Bounds(
+    "must be at least 1, or inf: the trace is clipped at 1 in any case",
+    lambda x: x >= 1,
+    allows_infinity=True,
+)
+SEED = Bounds("must lie in [0, 2**32)", lambda x: 0 <= x < 2**32)  # JAX forgets the bits beyond
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,22 +47,23 @@ class EnvConfig:
     """The environment (table 1). The Atari fields are ignored by other environments."""
 
     name: str = "ms_pacman"
-    """An Atari game (`MsPacman`, `ms_pacman`, `ALE/MsPacman-v5`) or any discrete-action Gymnasium id."""
-    frame_size: int = 96
+    """An Atari game (`MsPacman`, `ms_pacman`, `ALE/MsPacman-v5`) or any Gymnasium id with
+    discrete actions."""
+    frame_size: Annotated[int, POSITIVE] = 96
     """Atari: height and width of the grey frames in pixels."""
-    action_repeat: int = 4
+    action_repeat: Annotated[int, POSITIVE] = 4
     """Atari: emulator frames per decision."""
-    max_pool_frames: int = 4
+    max_pool_frames: Annotated[int, POSITIVE] = 4
     """Atari: the observation is the maximum over this many last frames of the repeat."""
-    max_noops: int = 30
+    max_noops: Annotated[int, NOT_NEGATIVE] = 30
     """Atari: a game starts with 0 to this many no-op frames, drawn uniformly."""
-    max_episode_frames: int = 108_000
+    max_episode_frames: Annotated[int, POSITIVE] = 108_000
     """Atari: a game is truncated after this many emulator frames."""
     terminate_on_life_loss: bool = True
     """Atari, training only: losing a life ends the learning episode; the game goes on."""
-    sticky_action_prob: float = 0.0
+    sticky_action_prob: Annotated[float, FRACTION] = 0.0
     """Atari: probability that the emulator repeats the previous action."""
-    reward_clip: float | None = None
+    reward_clip: Annotated[float | None, POSITIVE] = None
     """Training only: rewards are clipped to ± this; None keeps the raw score."""
 
 
@@ -37,23 +72,25 @@ class NetworkConfig:
     """Representation, dynamics and prediction. The encoder follows the shape of the observation."""
 
     latent: Literal["planes", "vector"] = "planes"
-    """`planes`: convolutional latents (vector observations fall back to `vector`); `vector`: MLP dynamics."""
-    history_length: int = 32
+    """`planes`: convolutional latents (vector observations fall back to `vector`); `vector`: MLP
+    dynamics."""
+    history_length: Annotated[int, POSITIVE] = 32
     """Frames in a stacked observation (H)."""
-    num_channels: int = 256
+    num_channels: Annotated[int, POSITIVE] = 256
     """Channels of the image encoder, and planes of a convolutional latent."""
-    num_blocks: int = 16
+    num_blocks: Annotated[int, NOT_NEGATIVE] = 16
     """Residual blocks in the representation after the encoder, and in the dynamics."""
     encoder: Literal["muzero", "light"] = "muzero"
     """Image encoder: MuZero's residual downsampling by 16, or DQN's three convolutions by 8."""
-    head_channels: int = 16
+    head_channels: Annotated[int, POSITIVE] = 16
     """Planes of the 1×1 convolution in front of every head."""
-    latent_size: int = 128
+    latent_size: Annotated[int, POSITIVE] = 128
     """`vector` latents: their length."""
-    hidden_size: int = 128
+    hidden_size: Annotated[int, POSITIVE] = 128
     """`vector` latents: width of the hidden layers of encoder, dynamics and heads."""
     remat: bool = False
-    """Blocks are computed again in the backward pass: a third more work, less memory (XLA undoes it on a CPU)."""
+    """Blocks are computed again in the backward pass: a third more work, less memory (XLA undoes it
+    on a CPU)."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of encoder and towers; parameters, latents, heads and optimiser are float32 always."""
 
@@ -62,13 +99,13 @@ class NetworkConfig:
 class SupportConfig:
     """Categorical support of values and rewards (table 2; ± 300 is MuZero's)."""
 
-    min_value: float = -300.0
+    min_value: Annotated[float, FINITE] = -300.0
     """Lowest bin, on the transformed axis h(x)."""
-    max_value: float = 300.0
+    max_value: Annotated[float, FINITE] = 300.0
     """Highest bin, on the transformed axis h(x)."""
-    num_bins: int = 601
+    num_bins: Annotated[int, AT_LEAST_TWO] = 601
     """Number of bins (Z)."""
-    epsilon: float = 0.01
+    epsilon: Annotated[float, POSITIVE] = 0.01
     """ε of h(x) = sign(x)(√(|x| + 1) − 1) + εx."""
 
 
@@ -77,26 +114,30 @@ class SearchConfig:
     """Monte-Carlo tree search (mctx)."""
 
     policy: Literal["visits", "gumbel", "gumbel_halving"] = "visits"
-    """Acts by root visits (`visits`, MuZero), by the improved policy (`gumbel`), or as `gumbel_halving` chooses."""
-    num_simulations: int = 25
+    """Acts by root visits (`visits`, MuZero), by the improved policy (`gumbel`), or as
+    `gumbel_halving` chooses."""
+    num_simulations: Annotated[int, POSITIVE] = 25
     """Simulations per decision."""
-    dirichlet_fraction: float = 0.3
+    dirichlet_fraction: Annotated[float, FRACTION] = 0.3
     """`visits`: weight of the root noise."""
-    dirichlet_alpha: float = 0.25
+    dirichlet_alpha: Annotated[float, POSITIVE] = 0.25
     """`visits`: concentration of the root noise."""
-    temperature: float = 1.0
+    temperature: Annotated[float, POSITIVE] = 1.0
     """`visits`: actions are drawn from visits ** (1 / temperature)."""
     normalisation: Literal["tree", "siblings", "none"] = "tree"
-    """Q: over the whole tree (MuZero; `visits` only), over parent and siblings (mctx), or raw (`gumbel` only)."""
+    """Q: over the whole tree (MuZero; `visits` only), over parent and siblings (mctx), or raw
+    (`gumbel` only)."""
     unvisited: Literal["parent", "min"] = "parent"
-    """`tree`: an unvisited child takes its parent's value, or the lowest of the tree, in place of its Q."""
-    floor: float = 1.0
+    """`tree`: an unvisited child takes its parent's value, or the lowest of the tree, in place of
+    its Q."""
+    floor: Annotated[float, POSITIVE] = 1.0
     """`tree`: smallest Q range that is stretched to [0, 1], in units of raw return."""
-    value_scale: float = 0.1
+    value_scale: Annotated[float, POSITIVE] = 0.1
     """`gumbel`: scale of the completed Q in the improved policy."""
-    prior_exponent: float = 1.0
-    """Priors are raised to this power e: below 1 `gumbel` on raw Q settles near softmax(50 value_scale Q / (1 - e))."""
-    max_considered_actions: int = 16
+    prior_exponent: Annotated[float, RATE] = 1.0
+    """Priors are raised to this power e: below 1 `gumbel` on raw Q settles near
+    softmax(50 value_scale Q / (1 - e))."""
+    max_considered_actions: Annotated[int, POSITIVE] = 16
     """`gumbel`: root actions considered by sequential halving."""
 
 
@@ -104,21 +145,21 @@ class SearchConfig:
 class LossConfig:
     """MuZero's loss and the past-policy loss (table 2)."""
 
-    discount_factor: float = 0.997
+    discount_factor: Annotated[float, FRACTION] = 0.997
     """γ, per decision."""
-    td_lambda: float = 0.8
+    td_lambda: Annotated[float, FRACTION] = 0.8
     """λ of the TD(λ) and V-trace targets."""
-    num_unroll_steps: int = 5
+    num_unroll_steps: Annotated[int, POSITIVE] = 5
     """Imagined steps (K)."""
-    reward_weight: float = 1.0
+    reward_weight: Annotated[float, NOT_NEGATIVE] = 1.0
     """Weight of the reward loss."""
-    value_weight: float = 0.25
+    value_weight: Annotated[float, NOT_NEGATIVE] = 0.25
     """Weight of the value loss."""
-    policy_weight: float = 1.0
+    policy_weight: Annotated[float, NOT_NEGATIVE] = 1.0
     """Weight of the policy loss."""
-    past_weight: float = 0.25
+    past_weight: Annotated[float, NOT_NEGATIVE] = 0.25
     """Weight of the past-policy loss; 0 is plain MuZero."""
-    past_clip: float = 1.0
+    past_clip: Annotated[float, CLIP] = 1.0
     """V-trace clip of the importance ratios, 1 or more (inf: none); the trace is clipped at 1."""
     past_latents: Literal["target", "online"] = "target"
     """Network whose representation the past heads' V-trace targets are computed from."""
@@ -128,11 +169,11 @@ class LossConfig:
 class ValueBufferConfig:
     """Ring of past prediction heads (table 2)."""
 
-    size: int = 128
+    size: Annotated[int, POSITIVE] = 128
     """Heads kept (M)."""
-    push_interval: int = 50
+    push_interval: Annotated[int, POSITIVE] = 50
     """Updates between two pushes."""
-    chunk_size: int = 8
+    chunk_size: Annotated[int, POSITIVE] = 8
     """Heads evaluated at a time: bounds the memory of their logits, changes no number."""
 
 
@@ -140,15 +181,15 @@ class ValueBufferConfig:
 class OptimiserConfig:
     """Adam with a linear schedule (table 2)."""
 
-    learning_rate: float = 1e-4
+    learning_rate: Annotated[float, POSITIVE] = 1e-4
     """Initial learning rate."""
-    final_learning_rate: float = 0.0
+    final_learning_rate: Annotated[float, NOT_NEGATIVE] = 0.0
     """Learning rate after `schedule_num_updates`."""
-    schedule_num_updates: int = 65_104
+    schedule_num_updates: Annotated[int, POSITIVE] = 65_104
     """Horizon of the schedule in updates; stopping and resuming never change it."""
-    max_gradient_norm: float | None = None
+    max_gradient_norm: Annotated[float | None, POSITIVE] = None
     """Global-norm clip; None for no clip, as in the paper."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     """Decoupled weight decay."""
 
 
@@ -156,21 +197,22 @@ class OptimiserConfig:
 class ActorsConfig:
     """Ray workers that act."""
 
-    num_workers: int | Literal["auto"] = 96
-    """Ray actors; `auto`: one a core of this machine beside the learner's, and environments to fill the batch."""
-    environments_per_worker: int = 8
+    num_workers: Annotated[int | Literal["auto"], POSITIVE] = 96
+    """Ray actors; `auto`: one a core of this machine beside the learner's, and environments to fill
+    the batch."""
+    environments_per_worker: Annotated[int, POSITIVE] = 8
     """Environments of a worker, searched as one batch (N)."""
-    sequence_length: int = 30
+    sequence_length: Annotated[int, POSITIVE] = 30
     """States in a sequence (T + 1)."""
-    sequence_overlap: int = 10
+    sequence_overlap: Annotated[int, NOT_NEGATIVE] = 10
     """States shared by neighbouring sequences."""
-    max_in_flight: int = 1
+    max_in_flight: Annotated[int, POSITIVE] = 1
     """Rollouts a worker may have requested and not delivered."""
-    cpus_per_worker: float = 1.0
+    cpus_per_worker: Annotated[float, POSITIVE] = 1.0
     """Ray CPU resource of a worker."""
     device: Literal["cpu", "gpu", "tpu"] = "cpu"
     """What the workers search on; Ray gives each its share of a GPU, or a TPU chip."""
-    device_fraction: float = 1.0
+    device_fraction: Annotated[float, RATE] = 1.0
     """`gpu`: share of one GPU, and of its memory, that a worker gets."""
 
 
@@ -178,47 +220,54 @@ class ActorsConfig:
 class LearnerConfig:
     """Updates on batches of sequences sharded over the devices."""
 
-    batch_size: int = 96
+    batch_size: Annotated[int, POSITIVE] = 96
     """Sequences collected for one batch (B)."""
     collect_ahead: bool = True
-    """Collect the next batch while the device works on this one (lag: see `BatchFeed`); False: lockstep."""
-    max_lag: int | None = None
-    """Rollouts whose parameters are older than this many updates when their batch is begun are dropped; None: none."""
-    num_passes: int = 1
+    """Collect the next batch while the device works on this one (lag: see `BatchFeed`); False:
+    lockstep."""
+    max_lag: Annotated[int | None, POSITIVE] = None
+    """Rollouts whose parameters are older than this many updates when their batch is begun are
+    dropped; None: none."""
+    num_passes: Annotated[int, POSITIVE] = 1
     """Times a collected batch is gone through."""
-    num_minibatches: int = 1
-    """Updates per pass; each takes its share of the start states of every sequence, shuffled within the sequence."""
-    num_processes: int = 1
-    """Learner processes, placed by Ray: each has its share of the batch and `actors.num_workers` actors of its own."""
+    num_minibatches: Annotated[int, POSITIVE] = 1
+    """Updates per pass; each takes its share of the start states of every sequence, shuffled within
+    the sequence."""
+    num_processes: Annotated[int, POSITIVE] = 1
+    """Learner processes, placed by Ray: each has its share of the batch and `actors.num_workers`
+    actors of its own."""
     process_device: Literal["cpu", "gpu", "tpu"] = "cpu"
-    """What each of several processes learns on, `num_devices` of them; a single one takes what the program sees."""
-    num_devices: int | None = None
-    """Devices of a process that the batch is sharded over; None: all it sees. A CPU is as many as you ask for."""
-    search_average_rate: float = 0.1
+    """What each of several processes learns on, `num_devices` of them; a single one takes what the
+    program sees."""
+    num_devices: Annotated[int | None, POSITIVE] = None
+    """Devices of a process that the batch is sharded over; None: all it sees. A CPU is as many as
+    you ask for."""
+    search_average_rate: Annotated[float, RATE] = 0.1
     """Update rate of the parameters that actors search with."""
-    target_average_rate: float = 0.1
+    target_average_rate: Annotated[float, RATE] = 0.1
     """Update rate of the parameters behind V-trace latents and stored heads."""
-    publish_interval: int = 1
+    publish_interval: Annotated[int, POSITIVE] = 1
     """Updates between two publications of the search parameters."""
-    max_skipped_in_row: int = 10
-    """Updates on non-finite numbers are skipped; after this many batches in a row with one, the run stops."""
+    max_skipped_in_row: Annotated[int, POSITIVE] = 10
+    """Updates on non-finite numbers are skipped; after this many batches in a row with one, the run
+    stops."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
     """What is written while training."""
 
-    interval_seconds: float = 10.0
+    interval_seconds: Annotated[float, POSITIVE] = 10.0
     """Seconds between two rows of metrics and progress lines."""
-    checkpoint_interval_minutes: float = 5.0
+    checkpoint_interval_minutes: Annotated[float, POSITIVE] = 5.0
     """Minutes between two checkpoints; one is always written at the end."""
-    checkpoints_kept: int = 3
+    checkpoints_kept: Annotated[int, POSITIVE] = 3
     """Latest checkpoints kept; the best by evaluation is kept besides."""
-    checkpoint_keep_every: int | None = None
+    checkpoint_keep_every: Annotated[int | None, POSITIVE] = None
     """Every n-th checkpoint that is written is kept for good; None: none is."""
-    evaluation_interval_minutes: float | None = None
+    evaluation_interval_minutes: Annotated[float | None, POSITIVE] = None
     """Minutes between two greedy evaluations while training; None: only at the end."""
-    evaluation_episodes: int = 20
+    evaluation_episodes: Annotated[int, POSITIVE] = 20
     """Games of every such evaluation, and of the final score."""
 
 
@@ -226,11 +275,11 @@ class LogConfig:
 class StopConfig:
     """The run ends at whichever comes first; None never ends it."""
 
-    num_frames: int | None = None
+    num_frames: Annotated[int | None, POSITIVE] = None
     """Emulator frames, skipped ones included."""
-    num_updates: int | None = None
+    num_updates: Annotated[int | None, POSITIVE] = None
     """Updates."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, POSITIVE] = None
     """Minutes of this process."""
 
 
@@ -249,11 +298,11 @@ class Config:
     learner: LearnerConfig = LearnerConfig()
     log: LogConfig = LogConfig()
     stop: StopConfig = StopConfig()
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of everything: parameters, searches, environments."""
     deterministic: bool = False
-    """Stopping and resuming changes no bit: lockstep in rounds, actors' states in the checkpoints, no worker replaced.
-    """
+    """Stopping and resuming changes no bit: lockstep in rounds, actors' states in the checkpoints,
+    no worker replaced."""
 
 
 class ConfigError(ValueError):

@@ -1,9 +1,18 @@
-"""Config ↔ plain dictionaries, strictly: an unknown or missing field is an error."""
+"""Configurations as they are stored: JSON-ready dictionaries, read strictly.
+
+A run outlives the version that wrote it. What was added since has its default, which is what the
+program did before it was there; what is gone is refused by name.
+"""
 
 import dataclasses
-import typing
+import functools
+import logging
+from collections.abc import Iterator
 
+from configs import reader
 from configs.schema import Config, ConfigError
+
+_logger = logging.getLogger(__name__)
 
 
 def to_dict(config: Config) -> dict:
@@ -12,26 +21,34 @@ def to_dict(config: Config) -> dict:
 
 
 def from_dict(values: dict) -> Config:
-    """Returns the configuration stored by `to_dict`. Raises `ConfigError` on unknown or missing fields."""
-    return _build(Config, values, "")
+    """Returns the configuration stored by `to_dict`, of this version of the program or an older one.
+
+    Says in a line which fields were added since, and what they are taken for. Raises `ConfigError`,
+    one line a problem, for fields that are gone and for values of a wrong type or out of bounds.
+    """
+    try:
+        config = reader.read(Config, values)
+    except ConfigError as error:
+        lines = str(error).splitlines()
+        raise ConfigError("\n".join(f"stored configuration: {line}" for line in lines)) from error
+    if added := list(_added(to_dict(config), values)):
+        _say_once(f"a configuration of an older version, completed with {', '.join(added)}")
+    return config
 
 
-def _build(cls: type, values: dict, prefix: str):
-    if not isinstance(values, dict):
-        raise ConfigError(f"stored configuration {prefix or 'top level'}: {values!r}: must be an object")
-    names = {field.name for field in dataclasses.fields(cls)}
-    unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
-    if unknown or missing:
-        raise ConfigError(
-            f"stored configuration {prefix or 'top level'}: unknown {unknown}, missing {missing}; it was written by "
-            "another version of this code (the commit is in the run's provenance.json)"
-        )
-    types = typing.get_type_hints(cls)
-    built = {
-        name: _build(types[name], value, f"{prefix}{name}.") if dataclasses.is_dataclass(types[name]) else value
-        for name, value in values.items()
-    }
-    return cls(**built)
+def _added(whole: dict, stored: dict, prefix: str = "") -> Iterator[str]:
+    """Yields `name = value` of what `stored` lacks: a section as one, or single fields."""
+    for name, value in whole.items():
+        if name not in stored:
+            yield f"{prefix}{name} = {value}"
+        elif isinstance(value, dict):
+            yield from _added(value, stored[name], f"{prefix}{name}.")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Says what is read again and again once."""
+    _logger.warning(line)
 
 
 def section(config_section) -> dict:

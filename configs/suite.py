@@ -26,18 +26,15 @@ Every arm sees the same seeds.  Trials are limited by frames alone.
 """
 
 import dataclasses
-import difflib
-import math
 import tomllib
-import types
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from configs.checks import check
 from configs.presets import PRESETS
-from configs.schema import Config, ConfigError
+from configs.reader import changed, out_of_bounds, read
+from configs.schema import AT_LEAST_TWO, NOT_NEGATIVE, POSITIVE, Config, ConfigError
 
 _FOLDER = Path(__file__).parent / "suites"
 
@@ -46,8 +43,8 @@ _FOLDER = Path(__file__).parent / "suites"
 class Resources:
     """What Ray reserves for a trial."""
 
-    cpus: float = 1.0
-    gpus: float = 0.0
+    cpus: Annotated[float, POSITIVE] = 1.0
+    gpus: Annotated[float, NOT_NEGATIVE] = 0.0
     actors: Literal["embedded", "cluster"] = "embedded"
 
 
@@ -55,8 +52,8 @@ class Resources:
 class AuditSize:
     """How closely the value equivalence of every trained trial is audited."""
 
-    num_states: int = 64
-    num_rollouts: int = 16
+    num_states: Annotated[int, AT_LEAST_TWO] = 64
+    num_rollouts: Annotated[int, AT_LEAST_TWO] = 16
 
 
 class Trial(NamedTuple):
@@ -75,9 +72,9 @@ class Suite:
     preset: str
     games: tuple[str, ...]
     seeds: tuple[int, ...]
-    frames: int
-    arms: Mapping[str, Mapping[str, Any]]  # settings by dotted field, by arm
-    settings: Mapping[str, Any]  # by dotted field
+    frames: Annotated[int, POSITIVE]
+    arms: dict[str, dict[str, Any]]  # settings by dotted field, by arm
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # by dotted field
     resources: Resources = Resources()
     audit: AuditSize | None = None  # None: trials are not audited
 
@@ -119,35 +116,11 @@ def load(name: str) -> Suite:
 
 
 def _build(name: str, values: dict) -> Suite:
-    required = {"preset": str, "games": list, "seeds": list, "frames": int, "arms": dict}
-    optional = {"settings": dict, "resources": dict, "audit": dict}
-    for key in values.keys() - required.keys() - optional.keys():
-        raise ConfigError(f"{key}: no such field; there are {', '.join([*required, *optional])}")
-    for key, kind in (required | optional).items():
-        if key in values and type(values[key]) is not kind:
-            raise ConfigError(f"{key} = {values[key]!r}: must be {_WORDS[kind]}")
-        if key in required and key not in values:
-            raise ConfigError(f"{key} is missing: must be {_WORDS[kind]}")
-    return Suite(
-        name=name,
-        preset=values["preset"],
-        games=tuple(values["games"]),
-        seeds=tuple(values["seeds"]),
-        frames=values["frames"],
-        arms={arm: dict(_flat(_table(f"arms.{arm}", changes))) for arm, changes in values["arms"].items()},
-        settings=dict(_flat(values.get("settings", {}))),
-        resources=changed(Resources(), values.get("resources", {}), "resources."),
-        audit=changed(AuditSize(), values["audit"], "audit.") if "audit" in values else None,
-    )
-
-
-_WORDS = {str: "a string", list: "an array", int: "an integer", dict: "a table"}
-
-
-def _table(name: str, value) -> dict:
-    if type(value) is not dict:
-        raise ConfigError(f"{name} = {value!r}: must be a table")
-    return value
+    if "name" in values:
+        raise ConfigError("name: cannot be set here; a suite is called what its file is")
+    suite = read(Suite, values | {"name": name})
+    arms = {arm: dict(_flat(changes)) for arm, changes in suite.arms.items()}
+    return dataclasses.replace(suite, arms=arms, settings=dict(_flat(suite.settings)))
 
 
 def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -162,17 +135,13 @@ def checked(suite: Suite) -> Suite:
     """Returns `suite`. Raises `ConfigError` if it cannot be run; the games themselves are not tried."""
     if suite.preset not in PRESETS:
         raise ConfigError(f"preset = {suite.preset}: must be one of {', '.join(PRESETS)}")
-    for name, values, kind in (("games", suite.games, str), ("seeds", suite.seeds, int), ("arms", suite.arms, str)):
-        if not values or any(type(value) is not kind for value in values):
-            raise ConfigError(f"{name} = {list(values)}: must be at least one {_WORDS[kind].split(' ', 1)[1]}")
+    for name, values in (("games", suite.games), ("seeds", suite.seeds), ("arms", suite.arms)):
+        if not values:
+            raise ConfigError(f"{name} = {list(values)}: must be at least one")
         if len(set(values)) != len(values):
             raise ConfigError(f"{name} = {list(values)}: has duplicates")
-    if suite.frames <= 0:
-        raise ConfigError(f"frames = {suite.frames}: must be above 0")
-    if not 0 < suite.resources.cpus < math.inf or not 0 <= suite.resources.gpus < math.inf:
-        raise ConfigError(f"resources = {suite.resources}: cpus must be above 0, gpus not negative, both finite")
-    if suite.audit is not None and min(suite.audit.num_states, suite.audit.num_rollouts) < 2:
-        raise ConfigError(f"audit = {suite.audit}: num_states and num_rollouts must be at least 2")
+    for problem in out_of_bounds(suite):
+        raise ConfigError(problem)
     fixed = {"env.name", "seed", "stop.num_frames", "stop.num_updates", "stop.minutes"}
     for field in {*suite.settings, *(field for changes in suite.arms.values() for field in changes)} & fixed:
         raise ConfigError(f"{field}: cannot be set here; games, seeds and frames of the suite decide it")
@@ -183,44 +152,6 @@ def checked(suite: Suite) -> Suite:
                 raise ConfigError("actors.num_workers = auto: counts the cores of one machine; a suite needs a number")
             check(config)
     return suite
-
-
-def changed(settings, changes: Mapping[str, Any], prefix: str = ""):
-    """Returns a settings dataclass with some dotted fields replaced. Raises `ConfigError` for what does not fit."""
-    for path, value in changes.items():
-        name, _, rest = path.partition(".")
-        hints = typing.get_type_hints(type(settings))
-        if name not in hints or bool(rest) != dataclasses.is_dataclass(hints[name]):
-            near = difflib.get_close_matches(name, hints, 1)
-            raise ConfigError(f"{prefix}{path}: no such field" + (f"; did you mean {prefix}{near[0]}?" if near else ""))
-        if rest:
-            value = changed(getattr(settings, name), {rest: value}, f"{prefix}{name}.")
-        elif not _fits(value, hints[name]):
-            raise ConfigError(f"{prefix}{path} = {value!r}: must be {_allowed(hints[name])}")
-        settings = dataclasses.replace(settings, **{name: value})
-    return settings
-
-
-def _allowed(hint) -> str:
-    if typing.get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
-    if options := _options(hint):
-        return " or ".join(map(_allowed, options))
-    return "None" if hint is types.NoneType else hint.__name__
-
-
-def _fits(value, hint) -> bool:
-    if typing.get_origin(hint) is Literal:
-        return value in typing.get_args(hint)
-    if options := _options(hint):
-        return any(_fits(value, option) for option in options)
-    return type(value) in ((int, float) if hint is float else (hint,))
-
-
-def _options(hint) -> tuple:
-    """Returns the alternatives of a union; `int | Literal["auto"]` is of another class than `int | None`."""
-    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    return typing.get_args(hint) if is_union else ()
 
 
 def overridden(suite: Suite, games: tuple[str, ...] | None, seeds: tuple[int, ...] | None, frames: int | None) -> Suite:

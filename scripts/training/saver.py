@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from configs.schema import Config
-from configs.serialise import differences, to_dict
+from configs.serialise import differences, from_dict, to_dict
 from learner.loop import Counters, LearnerLoop
 from learner.records.arrays import write_arrays
 from learner.records.checkpoint import Checkpoint, Checkpointer, CheckpointMismatch
@@ -88,11 +88,15 @@ class Saver:
 
     def _require_same_run(self, metadata: dict) -> None:
         """Raises CheckpointMismatch if a checkpoint was made with other settings; format 1 did not tell."""
-        lasting = lambda config: {name: value for name, value in config.items() if name not in _MAY_DIFFER}
-        ours = lasting(to_dict(self._config))
-        changed = differences(lasting(metadata.get("config", ours)), ours)
+        stored = from_dict(metadata["config"]) if "config" in metadata else self._config
+        changed = differences(_lasting(stored), _lasting(self._config))
         if changed:
             raise CheckpointMismatch(f"{self._directory.checkpoints}: stored by another run: {'; '.join(changed)}")
+
+
+def _lasting(config: Config) -> dict:
+    """Returns the settings that cannot change while a run lasts."""
+    return {name: value for name, value in to_dict(config).items() if name not in _MAY_DIFFER}
 
 
 def _rows_here(array: Any) -> np.ndarray:

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from configs import presets
-from configs.schema import Config, ConfigError, LossConfig
-from configs.serialise import differences, from_dict, section, to_dict
+from configs import presets, serialise
+from configs.schema import Config, ConfigError
+from configs.serialise import differences, from_dict, to_dict
 
 
 @pytest.mark.parametrize("name", sorted(presets.PRESETS))
@@ -29,40 +29,98 @@ def test_the_dictionary_is_complete_and_nested():
     }  # fmt: skip
 
 
-def test_what_is_no_object_is_refused_by_name():
-    with pytest.raises(ConfigError, match=r"top level: \[\]: must be an object"):
+def test_what_is_no_table_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"^stored configuration: settings = \[\]: must be a table$"):
         from_dict([])
-    with pytest.raises(ConfigError, match=r"search\.: 3: must be an object"):
+    with pytest.raises(ConfigError, match=r"^stored configuration: search = 3: must be a table$"):
         from_dict(to_dict(Config()) | {"search": 3})
 
 
-@pytest.mark.parametrize("place", [(), ("search",), ("stop",)], ids=str)
-def test_an_unknown_field_is_refused_by_name(place):
-    values = copy.deepcopy(to_dict(Config()))
-    target = values
-    for name in place:
-        target = target[name]
-    target["surprise"] = 1
-    with pytest.raises(ConfigError, match=r"unknown \['surprise'\], missing \[\]") as refusal:
-        from_dict(values)
-    assert (".".join([*place, ""]) if place else "top level") in str(refusal.value)
-
-
-@pytest.mark.parametrize("path", ["seed", "network", "loss.td_lambda", "learner.batch_size"])
-def test_a_missing_field_is_refused_by_name(path):
+def without(path):
+    """Returns the default configuration without the field or section at a dotted path."""
     values = copy.deepcopy(to_dict(Config()))
     *place, name = path.split(".")
     target = values
     for part in place:
         target = target[part]
     del target[name]
-    with pytest.raises(ConfigError, match=rf"unknown \[\], missing \['{name}'\]"):
+    return values
+
+
+@pytest.fixture
+def said(caplog):
+    """Returns what is said from now on, however often the test before said the same."""
+    serialise._say_once.cache_clear()
+    return caplog
+
+
+def test_what_an_older_version_did_not_know_has_its_default_and_is_said_once(said):
+    for _ in range(2):
+        assert from_dict(without("loss.td_lambda")) == Config()
+    (record,) = said.records
+    assert record.getMessage() == "a configuration of an older version, completed with loss.td_lambda = 0.8"
+
+
+@pytest.mark.parametrize("path, value", [("seed", "seed = 0"), ("value_buffer", "value_buffer = {'size': 128,")])
+def test_a_section_that_came_later_is_said_as_one(said, path, value):
+    assert from_dict(without(path)) == Config()
+    assert f"completed with {value}" in said.text and said.text.count(" = ") == 1
+
+
+def test_a_whole_configuration_is_read_in_silence(said):
+    from_dict(to_dict(Config()))
+    assert said.records == []
+
+
+@pytest.mark.parametrize(
+    "path, field",
+    [
+        ("surprise", "surprise"),
+        ("search.surprise", "search.surprise"),
+        ("stop.minute", "stop.minute"),
+    ],
+)
+def test_what_is_gone_is_refused_by_name(path, field):
+    values = copy.deepcopy(to_dict(Config()))
+    section, _, name = path.rpartition(".")
+    (values[section] if section else values)[name] = 1
+    with pytest.raises(ConfigError, match=rf"^stored configuration: {re.escape(field)}: no such field; ") as refusal:
         from_dict(values)
+    assert "\n" not in str(refusal.value)
 
 
-def test_a_section_is_the_keyword_arguments_of_its_builder():
-    assert section(LossConfig(td_lambda=0.5))["td_lambda"] == 0.5
-    assert len(section(LossConfig())) == 9
+@pytest.mark.parametrize(
+    "section, name, value, message",
+    [
+        ("loss", "past_latents", "onlin", "loss.past_latents = 'onlin': must be one of target, online"),
+        ("search", "num_simulations", "4", "search.num_simulations = '4': must be a whole number"),
+        ("search", "num_simulations", 4.0, "search.num_simulations = 4.0: must be a whole number"),
+        ("search", "num_simulations", True, "search.num_simulations = True: must be a whole number"),
+        ("search", "num_simulations", 0, "search.num_simulations = 0: must be above 0"),
+        ("loss", "td_lambda", "0.5", "loss.td_lambda = '0.5': must be a number"),
+        ("loss", "td_lambda", None, "loss.td_lambda = None: must be a number"),
+        ("loss", "td_lambda", float("nan"), "loss.td_lambda = nan: must lie in [0, 1]"),
+        ("env", "reward_clip", "1", "env.reward_clip = '1': must be a number or None"),
+        ("env", "reward_clip", float("inf"), "env.reward_clip = inf: must be finite"),
+        ("env", "terminate_on_life_loss", 1, "env.terminate_on_life_loss = 1: must be true or false"),
+        ("env", "name", 3, "env.name = 3: must be a string"),
+        ("actors", "num_workers", "many", "actors.num_workers = 'many': must be a whole number or one of auto"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_one_line(section, name, value, message):
+    values = copy.deepcopy(to_dict(Config()))
+    values[section][name] = value
+    with pytest.raises(ConfigError) as refusal:
+        from_dict(json.loads(json.dumps(values)))
+    assert str(refusal.value) == f"stored configuration: {message}"
+
+
+def test_a_whole_number_is_a_number_and_an_infinite_clip_is_allowed():
+    values = copy.deepcopy(to_dict(Config()))
+    values["loss"] |= {"td_lambda": 1, "past_clip": float("inf")}
+    loss = from_dict(json.loads(json.dumps(values))).loss
+    assert loss.past_clip == float("inf")
+    assert loss.td_lambda == 1.0 and type(loss.td_lambda) is float
 
 
 def test_differences_name_each_field_that_changed():
