@@ -24,6 +24,8 @@ from ale_py import roms
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from configs.schema import EnvConfig
+
 EMULATOR_ENTRY_POINT = "ale_py.env:AtariEnv"
 EMULATOR_FRAMES_PER_SECOND = 60
 
@@ -83,49 +85,42 @@ class AtariGame(gymnasium.Env):
     def __init__(
         self,
         rom: str,
+        settings: EnvConfig,
         *,
-        frame_size: int,
-        action_repeat: int,
-        max_pool_frames: int,
-        max_noops: int,
-        max_episode_frames: int,
         signal_life_loss: bool,
-        sticky_action_prob: float,
         render: bool,
     ):
         """Starts the emulator; the first game starts with `reset`.
 
         Args:
           rom: the ROM's name in ale_py, e.g. "ms_pacman".
-          frame_size: height and width of the observation in pixels.
-          action_repeat: emulator frames per decision.
-          max_pool_frames: last frames of the repeat the observation is the maximum of.
-          max_noops: a game starts with 0 to this many no-op frames, both inclusive, drawn uniformly.
-          max_episode_frames: `episode_frames` at which a game is truncated.
+          settings: of the environment.
           signal_life_loss: whether `info["life_lost"]` reports a lost life.
-          sticky_action_prob: probability, per emulator frame, that the previous action is repeated.
           render: whether `render` may be called.
 
         Raises:
           ValueError: the maximum is over no frame, or over more frames than are played.
         """
-        if not 1 <= max_pool_frames <= action_repeat:
-            raise ValueError(f"max_pool_frames is {max_pool_frames}, allowed: 1 to action_repeat ({action_repeat})")
-        self.rom, self.sticky_action_prob = rom, sticky_action_prob
-        self.action_repeat = action_repeat
-        self._first_pooled = action_repeat - max_pool_frames
-        self._max_noops = max_noops
+        if not 1 <= settings.max_pool_frames <= settings.action_repeat:
+            raise ValueError(
+                f"max_pool_frames is {settings.max_pool_frames}, allowed: 1 to action_repeat ({settings.action_repeat})"
+            )
+        self.rom = rom
+        self.sticky_action_prob = settings.sticky_action_prob
+        self.action_repeat = settings.action_repeat
+        self._first_pooled = settings.action_repeat - settings.max_pool_frames
+        self._max_noops = settings.max_noops
         self._signal_life_loss = signal_life_loss
         self._rom_path = roms.get_rom_path(rom)
-        self._start_emulator(max_episode_frames, sticky_action_prob)
+        self._start_emulator(settings.max_episode_frames, settings.sticky_action_prob)
         self._actions = self.emulator.getMinimalActionSet()
         self._pooled = np.empty(self.emulator.getScreenDims(), np.uint8)
         self._screen = np.empty_like(self._pooled)
-        self._frame_size = (frame_size, frame_size)
-        self.observation_space = spaces.Box(0, 255, (frame_size, frame_size, 1), np.uint8)
+        self._frame_size = (settings.frame_size, settings.frame_size)
+        self.observation_space = spaces.Box(0, 255, (*self._frame_size, 1), np.uint8)
         self.action_space = spaces.Discrete(len(self._actions))
         self.render_mode = "rgb_array" if render else None
-        frames_per_second = EMULATOR_FRAMES_PER_SECOND / action_repeat
+        frames_per_second = EMULATOR_FRAMES_PER_SECOND / settings.action_repeat
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": frames_per_second}
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from actors import atari, states
+from configs.schema import EnvConfig
 from muzero.types import Array, Episode
 
 SMALLEST_RENDER_SIDE = 160
@@ -70,42 +71,28 @@ def resolve_name(name: str) -> str:
     raise ValueError(f"unknown environment {name!r}" + (f": did you mean {near}?" if near else ""))
 
 
-def make_environment(
-    name: str,
-    *,
-    training: bool,
-    render: bool = False,
-    frame_size: int = 96,
-    action_repeat: int = 4,
-    max_pool_frames: int = 4,
-    max_noops: int = 30,
-    max_episode_frames: int = 108_000,
-    terminate_on_life_loss: bool = True,
-    sticky_action_prob: float = 0.0,
-) -> gymnasium.Env:
-    """Builds an environment whose observations are uint8, bool or float32 arrays, ready for a `Stream`.
+def make_environment(settings: EnvConfig, *, training: bool, render: bool = False) -> gymnasium.Env:
+    """Returns an environment whose observations are uint8, bool or float32 arrays.
+
+    It is ready for a `Stream`, which clips the rewards.
 
     Args:
-      name: see `resolve_name`.
-      training: with `terminate_on_life_loss`, `info["life_lost"]` reports a lost life, and the game goes on.
-        Without it, a game that has no limit of its own ends after `LONGEST_SCORED_GAME` decisions.
+      settings: for the name see `resolve_name`.
+      training: with `settings.terminate_on_life_loss`, `info["life_lost"]` reports a lost life, and
+        the game goes on. Without `training`, lives are ignored, and a game that has no limit of its
+        own ends after `LONGEST_SCORED_GAME` decisions.
       render: whether `render()` returns RGB frames, [height, width, 3] uint8.
-      The others: see `atari.AtariGame`; other environments ignore them.
 
-    Raises ValueError for an unknown environment or spaces that `environment_spec` refuses, else as `resolve_name`.
+    Raises ValueError for an unknown environment or spaces that `environment_spec` refuses, else as
+    `resolve_name`.
     """
-    env_id = resolve_name(name)
+    env_id = resolve_name(settings.name)
     if not env_id.startswith("ALE/"):
         return _make_gymnasium(env_id, training, render)
     return atari.AtariGame(
         atari.find_game(env_id).kwargs["game"],
-        frame_size=frame_size,
-        action_repeat=action_repeat,
-        max_pool_frames=max_pool_frames,
-        max_noops=max_noops,
-        max_episode_frames=max_episode_frames,
-        signal_life_loss=training and terminate_on_life_loss,
-        sticky_action_prob=sticky_action_prob,
+        settings,
+        signal_life_loss=training and settings.terminate_on_life_loss,
         render=render,
     )
 

@@ -27,6 +27,7 @@ from ray import exceptions
 
 from actors.patience import Patience
 from actors.worker import WORKER_FAILURES, BuildRollout, is_placed, make_start_fn
+from configs.schema import ActorsConfig
 from muzero.types import PublishedParams, RolloutResult
 
 MAX_BACKOFF_SECONDS = 60.0
@@ -57,40 +58,43 @@ class ActorPool:
 
     Args:
       build_rollout: seed -> `RolloutProtocol`; pickled here, unpickled in the workers.
-      num_workers: workers, one process each.
-      max_in_flight: rollouts a worker may have requested and not delivered.
+      settings: of the workers; their number is a number by now.
       in_rounds: nobody is asked again before all have delivered: lockstep, if that divides a batch.
       patience: a placed worker that owes an answer for longer is replaced.
       max_restarts: failures of one worker, without a rollout delivered in between, that are forgiven.
       restart_backoff_seconds: rest after the first of them; doubled by each further one, up to 60 s.
       worker: seed, log_dir and so on, see `make_start_fn`.
 
-    Raises ActorPoolError if Ray has not been started, ValueError for fewer than one worker or request.
+    Raises ActorPoolError if Ray has not been started.
     """
 
     def __init__(
         self,
         build_rollout: BuildRollout,
+        settings: ActorsConfig,
         *,
-        num_workers: int,
-        max_in_flight: int,
         in_rounds: bool = False,
         patience: Patience | None = None,
         max_restarts: int = 5,
         restart_backoff_seconds: float = 1.0,
         **worker,
     ):
-        if min(num_workers, max_in_flight) < 1:
-            raise ValueError(f"num_workers={num_workers} and max_in_flight={max_in_flight}: both must be at least 1")
         if not ray.is_initialized():  # the first remote call would start a cluster with settings of Ray's own
             raise ActorPoolError("call ray.init(...) before making an ActorPool")
-        self._start = make_start_fn(build_rollout, **worker)
-        self._max_in_flight, self._in_rounds, self._patience = max_in_flight, in_rounds, patience or Patience()
-        self._max_restarts, self._restart_backoff_seconds = max_restarts, restart_backoff_seconds
-        self._lock, self._closed = threading.RLock(), threading.Event()
-        self._published = None  # ray.ObjectRef of the newest PublishedParams; requests keep the one they carry
-        self._in_flight, self._num_dropped = {}, 0  # ray.ObjectRef -> _Worker, oldest request first
-        self._workers = [_Worker(i, 0, self._start(i, 0), due=-math.inf) for i in range(num_workers)]
+        self._start = make_start_fn(build_rollout, settings, **worker)
+        self._max_in_flight = settings.max_in_flight
+        self._in_rounds = in_rounds
+        self._patience = patience or Patience()
+        self._max_restarts = max_restarts
+        self._restart_backoff_seconds = restart_backoff_seconds
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        # ray.ObjectRef of the newest PublishedParams; requests keep the one they carry.
+        self._published = None
+        self._in_flight: dict[Any, _Worker] = {}  # ray.ObjectRef -> worker, oldest request first
+        self._num_dropped = 0
+        ids = range(settings.num_workers)
+        self._workers = [_Worker(i, 0, self._start(i, 0), due=-math.inf) for i in ids]
 
     @property
     def num_dropped(self) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from actors import states
 from actors.environments import Stream
 from actors.tape import Tape
+from configs.schema import ActorsConfig
 from muzero.types import Array, Episode, Params, PublishedParams, RolloutResult, SearchOutput, Trajectory
 
 
@@ -40,9 +41,8 @@ class Rollout:
     Args:
       streams: N environments as endless streams of states.
       search_fn: `search(params, rng_key, frames, actions, is_first) -> SearchOutput` (jitted here).
+      settings: length and overlap of the sequences.
       num_actions: A.
-      sequence_length: T + 1 states.
-      sequence_overlap: states shared by neighbouring sequences.
       history_length: H.
       seed: seed of the searches and of the actions drawn where a decision is not real.
       num_groups: groups of environments, searched in turn; 2 where searches run on a device of their own.
@@ -52,10 +52,9 @@ class Rollout:
         self,
         streams: Sequence[Stream],
         search_fn: Callable,
+        settings: ActorsConfig,
         *,
         num_actions: int,
-        sequence_length: int,
-        sequence_overlap: int,
         history_length: int,
         seed: int,
         num_groups: int = 1,
@@ -63,7 +62,9 @@ class Rollout:
         self._streams = streams
         self._search = _with_frames_on_device(search_fn)
         self._num_actions = num_actions
-        self._length, self._overlap, self._history = sequence_length, sequence_overlap, history_length
+        self._length = settings.sequence_length
+        self._overlap = settings.sequence_overlap
+        self._history = history_length
         self._rng_key = jax.random.key(seed)
         self._np_rng = np.random.default_rng(seed)
         self._num_searches = 0
@@ -134,9 +135,14 @@ class Rollout:
 
     def _empty_tape(self) -> Tape:
         spec, num_streams = self._streams[0].spec, len(self._streams)
-        frames = lambda length: np.zeros((num_streams, length, *spec.observation_shape), spec.observation_dtype)
         shape = (num_streams, self._history - 1 + self._length)
-        zeros = lambda dtype, *more: np.zeros((*shape, *more), dtype)
+
+        def frames(length: int) -> np.ndarray:
+            return np.zeros((num_streams, length, *spec.observation_shape), spec.observation_dtype)
+
+        def zeros(dtype: type, *more: int) -> np.ndarray:
+            return np.zeros((*shape, *more), dtype)
+
         return Tape(
             observation=frames(self._length),
             history_observation=frames(self._history - 1),
@@ -225,9 +231,14 @@ class Rollout:
 
     def _trajectory(self) -> Trajectory:
         context = self._history - 1
-        states = lambda x: x[:, context:]
-        decisions = lambda x: x[:, context:-1]
         tape = self._tape
+
+        def states(x: np.ndarray) -> np.ndarray:
+            return x[:, context:]
+
+        def decisions(x: np.ndarray) -> np.ndarray:
+            return x[:, context:-1]
+
         return Trajectory(
             observation=tape.observation,
             is_first=states(tape.is_first),

@@ -18,6 +18,7 @@ from actors import states
 from actors.patience import Patience
 from actors.pool import ActorPoolError
 from actors.worker import WORKER_FAILURES, BuildRollout, make_start_fn
+from configs.schema import ActorsConfig
 from muzero.types import PublishedParams, RolloutResult
 
 
@@ -28,18 +29,26 @@ class RoundPool:
 
     Args:
       build_rollout: seed -> `RolloutProtocol`; pickled here, unpickled in the workers.
-      num_workers: workers, one process each.
+      settings: of the workers.
       patience: longest wait for an answer.
       worker: seed, log_dir and so on, see `make_start_fn`.
     """
 
     num_dropped = num_waiting = 0  # a failure ends the session; what was in flight will be played again
 
-    def __init__(self, build_rollout: BuildRollout, *, num_workers: int, patience: Patience | None = None, **worker):
-        start = make_start_fn(build_rollout, **worker)
+    def __init__(
+        self,
+        build_rollout: BuildRollout,
+        settings: ActorsConfig,
+        *,
+        patience: Patience | None = None,
+        **worker,
+    ):
+        start = make_start_fn(build_rollout, settings, **worker)
         self._patience = patience or Patience()
-        self._workers = [start(i, 0) for i in range(num_workers)]
-        self._in_flight: collections.deque = collections.deque()  # of this round, in the order of the workers
+        self._workers = [start(i, 0) for i in range(settings.num_workers)]
+        # Of this round, in the order of the workers.
+        self._in_flight: collections.deque = collections.deque()
         self._published = None
 
     @property

@@ -4,7 +4,8 @@
 al., "Proper Value Equivalence", NeurIPS 2021; `game` is the ROM's name in ale_py.
 
 `minatar_scores.csv` holds, for the minimal action sets (`-v1`), the mean return of the uniformly random policy,
-`play_randomly(Stream(make_environment(game, training=False), seed=2**31, reward_clip=None), num_episodes=1000, seed=0)`
+`play_randomly(stream, num_episodes=1000, seed=0)` with
+`stream = Stream(make_environment(EnvConfig(game), training=False), seed=2**31, reward_clip=None)`
 (Freeway: 200 games), and the return of a PPO agent published in the table of environments of gymnax 0.0.4
 (R. T. Lange, 2022, README).  That agent played without sticky actions and at most 1,000 steps a game: it gives the
 games a common unit and is no baseline of ours.  The table lists no Seaquest, which therefore has no normalised score.

@@ -25,6 +25,7 @@ from ray import exceptions
 
 from actors.cores import keep_to_cores
 from actors.identity import code_identity, require_same_code
+from configs.schema import ActorsConfig
 from muzero.types import Origin, PublishedParams, RolloutResult
 
 CPU_ENV_VARS = {"JAX_PLATFORMS": "cpu"}  # an actor without a GPU of its own still sees the learner's
@@ -160,27 +161,26 @@ class RolloutWorker:
 
 def make_start_fn(
     build_rollout: BuildRollout,
+    settings: ActorsConfig,
     *,
     seed: int,
     log_dir: str | os.PathLike,
-    cpus_per_worker: float,
     cores_per_worker: int | None = None,
     env_vars: Mapping[str, str] | None = None,
-    device: str = "cpu",
-    device_fraction: float = 1.0,
 ) -> Callable[[int, int], Any]:
-    """Returns `start(worker_id, incarnation)`, which starts a `RolloutWorker` and returns its Ray handle at once.
+    """Returns `start(worker_id, incarnation)`.
+
+    It starts a `RolloutWorker` and returns its Ray handle at once.
 
     Args:
       build_rollout, seed, log_dir, cores_per_worker: as for `RolloutWorker`.
-      cpus_per_worker: Ray's CPU resource of a worker: for its placement, it limits nothing.
+      settings: what a worker asks of Ray; JAX stays off devices that are not its own.
       env_vars: further environment variables of the process.
-      device, device_fraction: as for `device_options`; JAX stays off devices that are not the worker's.
     """
-    resources, device_env_vars = device_options(device, device_fraction)
+    resources, device_env_vars = device_options(settings.device, settings.device_fraction)
     actor_class = ray.remote(RolloutWorker).options(
         **resources,
-        num_cpus=cpus_per_worker,
+        num_cpus=settings.cpus_per_worker,  # for its placement, it limits nothing
         max_restarts=0,  # Ray would restart it with the same arguments, hence with the same seed
         max_task_retries=0,
         runtime_env={"env_vars": {**(env_vars or {}), **device_env_vars}},

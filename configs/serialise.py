@@ -51,11 +51,6 @@ def _say_once(line: str) -> None:
     _logger.warning(line)
 
 
-def section(config_section) -> dict:
-    """Returns one section as the keyword arguments of its builder."""
-    return dataclasses.asdict(config_section)
-
-
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     """Returns one line `path: old -> new` for every field that differs."""
     lines = []

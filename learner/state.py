@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from configs.schema import OptimiserConfig
 from muzero import value_buffer
 from muzero.types import Array, Params
 
@@ -23,21 +24,19 @@ class LearnerState(NamedTuple):
 
 
 def make_optimiser(
-    *,
-    learning_rate: float,
-    final_learning_rate: float,
-    schedule_num_updates: int,
-    max_gradient_norm: float | None,
-    weight_decay: float,
+    settings: OptimiserConfig,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Returns Adam and its linear schedule; arguments are the fields of `OptimiserConfig`.
+    """Returns Adam and its linear schedule.
 
-    Its state and arithmetic are one flat vector for all parameters: a small network's hundreds of arrays would cost a
-    device more to start on than to compute.
+    Its state and arithmetic are one flat vector for all parameters: a small network's hundreds of
+    arrays would cost a device more to start on than to compute.
     """
-    schedule = optax.linear_schedule(learning_rate, final_learning_rate, schedule_num_updates)
-    clip = optax.identity() if max_gradient_norm is None else optax.clip_by_global_norm(max_gradient_norm)
-    adam = optax.adamw(schedule, weight_decay=weight_decay)
+    schedule = optax.linear_schedule(
+        settings.learning_rate, settings.final_learning_rate, settings.schedule_num_updates
+    )
+    limit = settings.max_gradient_norm
+    clip = optax.identity() if limit is None else optax.clip_by_global_norm(limit)
+    adam = optax.adamw(schedule, weight_decay=settings.weight_decay)
     return optax.flatten(optax.chain(clip, adam)), schedule
 
 
@@ -48,13 +47,15 @@ def init_state(
     value_buffer_size: int,
     rng_key: Array,
 ) -> LearnerState:
-    """Returns the state before the first update: averages start at the parameters, the buffer empty."""
+    """Returns the state before the first update.
+
+    Both averages start at the parameters, and the buffer is empty.
+    """
     params = init_params(rng_key)
-    copy = lambda: jax.tree.map(jnp.copy, params)  # donated buffers must not be shared
     return LearnerState(
         params=params,
-        search_average=copy(),
-        target_average=copy(),
+        search_average=jax.tree.map(jnp.copy, params),  # donated buffers must not be shared
+        target_average=jax.tree.map(jnp.copy, params),
         optimiser_state=optimiser.init(params),
         value_buffer=value_buffer.init(params.prediction, value_buffer_size),
         num_updates=jnp.zeros((), jnp.int32),

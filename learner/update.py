@@ -10,9 +10,11 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from configs.schema import LearnerConfig
 from learner.state import LearnerState
 from muzero import value_buffer
 from muzero.losses import Loss, LossOutput, Prepared
+from muzero.past_policies import with_explained_variance
 from muzero.types import Array, Params, PyTree, Trajectory
 from muzero.value_buffer import ValueBuffer
 
@@ -20,8 +22,9 @@ Metrics = dict[str, Array]
 SKIPPED = "optimiser/skipped"
 _AXIS = "data"  # the only one of a mesh
 
-# XLA's compiler for the CPU hands small reductions to a library, cuts long ones into pieces of 32 and orders operations
-# for many threads: on a core or two that is a third of a small network's update. Other backends know no such options.
+# XLA's compiler for the CPU hands small reductions to a library, cuts long ones into pieces of 32
+# and orders operations for many threads: on a core or two that is a third of a small network's
+# update. Other backends know no such options.
 _CPU_COMPILER_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "",
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
@@ -58,12 +61,15 @@ jax.monitoring.register_event_duration_secs_listener(_count_compilation)
 
 
 def num_compilations() -> int:
-    """Returns how many programs this process has compiled: constant after the first updates, or time is wasted."""
+    """Returns how many programs this process has compiled.
+
+    It is constant after the first updates, or time is wasted.
+    """
     return _num_compilations
 
 
 def make_mesh(num_devices: int | None) -> Mesh:
-    """Returns a mesh with one axis, "data", over the first `num_devices` devices of every process (None: all).
+    """Returns a mesh with one axis, "data", over `num_devices` of every process (None: over all).
 
     Raises ValueError if a process has fewer.
     """
@@ -73,7 +79,8 @@ def make_mesh(num_devices: int | None) -> Mesh:
     fewest = min(len(devices) for devices in processes.values())
     if num_devices is not None and num_devices > fewest:
         raise ValueError(f"learner.num_devices = {num_devices}: a process of the learner sees {fewest}")
-    return Mesh([device for devices in processes.values() for device in devices[:num_devices]], (_AXIS,))
+    chosen = [device for devices in processes.values() for device in devices[:num_devices]]
+    return Mesh(chosen, (_AXIS,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -87,27 +94,34 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def make_put(mesh: Mesh) -> Callable[[PyTree], PyTree]:
-    """Returns what moves arrays [B, ...] of this process to its devices, as its share of the batch of all processes."""
+    """Returns what moves arrays [B, ...] of this process to its devices.
+
+    They are its share of the batch of all processes.
+    """
     sharding = batch_sharding(mesh)
     if not mesh.is_multi_process:
         return lambda batch: jax.device_put(batch, sharding)
-    share = lambda x: jax.make_array_from_process_local_data(sharding, x)
-    return lambda batch: jax.tree.map(share, batch)
+    share = functools.partial(jax.make_array_from_process_local_data, sharding)
+    return functools.partial(jax.tree.map, share)
 
 
 def place(tree: PyTree, mesh: Mesh) -> PyTree:
     """Returns `tree`, the same in every process, as arrays on all devices of the mesh.
 
-    The state goes through here before the first update: one that lies elsewhere would be compiled for twice.
+    The state goes through here before the first update: one that lies elsewhere would be compiled
+    for twice.
     """
     if not mesh.is_multi_process:
         return jax.device_put(tree, replicated(mesh))
-    whole = lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.array(x), x.shape)
+
+    def whole(x: Array) -> jax.Array:
+        return jax.make_array_from_process_local_data(replicated(mesh), np.array(x), x.shape)
+
     return jax.tree.map(whole, tree)
 
 
 def summed_loss(loss: Loss, params: Params, buffer: ValueBuffer, minibatch: Minibatch) -> tuple[Array, LossOutput]:
-    """Returns the loss summed over the start states of a minibatch, and all sums, for `jax.grad` with an auxiliary."""
+    """Returns (loss, all sums) over the start states of a minibatch, as `jax.grad` wants them."""
     rows = jax.vmap(loss.evaluate, (None, None, 0, 0, 0))(params, buffer, *minibatch)
     total = jax.tree.map(lambda x: jnp.sum(x, axis=0), rows)
     return total.loss, total
@@ -123,24 +137,25 @@ def make_update(
     optimiser: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
+    settings: LearnerConfig,
     *,
-    search_average_rate: float,
-    target_average_rate: float,
     push_interval: int,
 ) -> UpdateFns:
     """Returns the learner's programs, jitted.
 
-    Every device runs the program of a single one on its share of the minibatch, the sums over start states are added
-    up, and all make the same step. (Left to XLA's partitioner, half a minibatch cost 1.7 times as much CPU time.)
+    Every device runs the program of a single one on its share of the minibatch, the sums over start
+    states are added up, and all make the same step. (Left to XLA's partitioner, half a minibatch
+    cost 1.7 times as much CPU time.)
 
-    If any number of the minibatch, the loss, the gradient or the step is not finite, the state comes back as it was and
-    `SKIPPED` is 1 in the metrics: one NaN would stay in Adam's moments and in both averages for good.
+    If any number of the minibatch, the loss, the gradient or the step is not finite, the state
+    comes back as it was and `SKIPPED` is 1 in the metrics: one NaN would stay in Adam's moments and
+    in both averages for good.
 
     Args:
       loss: of one sequence.
       optimiser, schedule: from `make_optimiser`.
       mesh: devices; the batch is split over its "data" axis, the state replicated.
-      search_average_rate, target_average_rate: update rates of the two averages.
+      settings: update rates of the two averages.
       push_interval: updates between two pushes of the target average's head into the value buffer.
     """
 
@@ -150,11 +165,11 @@ def make_update(
 
     def advanced(state: LearnerState, step: Params, optimiser_state: optax.OptState) -> LearnerState:
         params = optax.apply_updates(state.params, step)
-        target_average = moving_average(state.target_average, params, target_average_rate)
+        target_average = moving_average(state.target_average, params, settings.target_average_rate)
         num_updates = state.num_updates + 1
         return LearnerState(
             params=params,
-            search_average=moving_average(state.search_average, params, search_average_rate),
+            search_average=moving_average(state.search_average, params, settings.search_average_rate),
             target_average=target_average,
             optimiser_state=optimiser_state,
             value_buffer=jax.lax.cond(
@@ -194,14 +209,14 @@ def make_update(
     )
 
 
-def _on_every_device(mesh: Mesh, program: Callable, out: PartitionSpec, **settings) -> Callable:
+def _on_every_device(mesh: Mesh, program: Callable, out: PartitionSpec, **jit_options) -> Callable:
     """Returns `program(state, batch)`, jitted: every device has the whole state and its share of the batch."""
     shardings = replicated(mesh), batch_sharding(mesh)
     specs = tuple(sharding.spec for sharding in shardings)
-    # Unchecked: the check's types forbid a loop over what differs between devices to start from zeros.
+    # Unchecked: the check's types forbid a loop over what differs between devices to start at zero.
     mapped = jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
     options = _CPU_COMPILER_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None
-    return jax.jit(mapped, in_shardings=shardings, compiler_options=options, **settings)
+    return jax.jit(mapped, in_shardings=shardings, compiler_options=options, **jit_options)
 
 
 def all_finite(tree: PyTree) -> Array:
@@ -212,12 +227,7 @@ def all_finite(tree: PyTree) -> Array:
 
 def _loss_metrics(total: LossOutput) -> Metrics:
     means = {tag: total.sums[tag] / jnp.maximum(total.counts[tag], 1.0) for tag in total.sums}
-    if "value_buffer/target_mean" not in means:
-        return means
-    mean, square = means.pop("value_buffer/target_mean"), means.pop("value_buffer/target_square")
-    error = means.pop("value_buffer/error_square")
-    variance = jnp.maximum(square - mean**2, 1e-8)
-    return means | {"value_buffer/explained_variance": jnp.where(square > 0, 1.0 - error / variance, 0.0)}
+    return with_explained_variance(means)
 
 
 def _buffer_metrics(state: LearnerState) -> Metrics:

@@ -1,17 +1,19 @@
-"""One sequence → its summed loss: MuZero's unroll and the past-policy loss of *Proper Value Equivalence*.
+"""One sequence → its summed loss: MuZero's, and the past-policy loss of *Proper Value Equivalence*.
 
-`make_loss` fixes everything but parameters and data.  Targets are prepared once for a whole sequence, the loss is taken
-on any of its start states; the learner vmaps both, sums and divides by the number of weighted start states of the
-global minibatch.  Cross-entropies are reported as KL (minus target entropy).
+`Loss` holds everything but parameters and data. Targets are prepared once for a whole sequence, the
+loss is taken on any of its start states; the learner vmaps both, sums and divides by the number of
+weighted start states of the global minibatch. Cross-entropies are reported as KL (minus target
+entropy).
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from configs.schema import LossConfig
 from muzero import value_buffer
 from muzero.model import Model, unroll
 from muzero.observation import stack_trajectory
@@ -39,123 +41,111 @@ class Prepared(NamedTuple):
     past: PastTargets | None  # None: plain MuZero
 
 
-class Loss(NamedTuple):
-    """The loss of one sequence in two steps; vmap for more sequences."""
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The loss of one sequence in two steps; vmap for more sequences.
 
-    prepare: Callable[[Params, PyTree, ValueBuffer, Trajectory], Prepared]
-    """(parameters, target average's representation, stored heads, sequence) → its targets, no gradient."""
-    evaluate: Callable[[Params, ValueBuffer, Trajectory, Prepared, Array], LossOutput]
-    """(parameters, stored heads, sequence, its targets, start states [S']) → the loss summed over those."""
+    With `settings.past_weight` 0 the past heads are not evaluated at all: plain MuZero.
+    """
 
-
-class LossSettings(NamedTuple):
-    """S, chunk size and the fields of `LossConfig`."""
-
+    model: Model
+    support: Support
+    settings: LossConfig
     num_actions: int
     num_starts: int  # S, start states of a sequence: its states less the overlap
     chunk_size: int  # past heads evaluated at a time
-    num_unroll_steps: int
-    discount_factor: float
-    td_lambda: float
-    reward_weight: float
-    value_weight: float
-    policy_weight: float
-    past_weight: float
-    past_clip: float
-    past_latents: str
+
+    def prepare(
+        self,
+        params: Params,
+        target_representation: PyTree,
+        buffer: ValueBuffer,
+        trajectory: Trajectory,
+    ) -> Prepared:
+        """Returns the targets of one sequence, which carry no gradient.
+
+        Args:
+          params: the online parameters, read with `past_latents = online`.
+          target_representation: the target average's representation, for the latents of the real
+            states.
+          buffer: the stored heads.
+          trajectory: one sequence.
+        """
+        targets = make_targets(trajectory, self.settings, num_starts=self.num_starts)
+        if self.settings.past_weight == 0:
+            return Prepared(targets, None)
+        is_target = self.settings.past_latents == "target"
+        representation = target_representation if is_target else params.representation
+        states = jnp.arange(trajectory.is_first.shape[0])
+        stacks = stack_trajectory(trajectory, self.num_actions, states)
+        latents = jax.vmap(self.model.represent, (None, 0))(representation, stacks)
+        past = past_targets(
+            self.model,
+            self.support,
+            self.settings,
+            buffer,
+            latents,
+            trajectory,
+            chunk_size=self.chunk_size,
+        )
+        return jax.lax.stop_gradient(Prepared(targets, past))
+
+    def evaluate(
+        self,
+        params: Params,
+        buffer: ValueBuffer,
+        trajectory: Trajectory,
+        prepared: Prepared,
+        starts: Array,
+    ) -> LossOutput:
+        """Returns the loss of some start states of one sequence, summed over them, and diagnostics.
+
+        Args:
+          params: what the gradient is taken of.
+          buffer: the stored heads; one that was pushed after `prepared` was made has no targets yet
+            and is left out.
+          trajectory, prepared: one sequence and its targets.
+          starts: [S'], below S.
+        """
+        num_unroll_steps = self.settings.num_unroll_steps
+        targets = jax.tree.map(lambda x: x[starts], prepared.targets)
+        stacks = stack_trajectory(trajectory, self.num_actions, starts)
+        actions = trajectory.action[_steps_from(starts, num_unroll_steps)]
+        output = jax.vmap(functools.partial(unroll, self.model, params))(stacks, actions)
+        total, sums, counts = base_loss(self.support, self.settings, output, targets)
+        if prepared.past is not None:
+            mask = value_buffer.unchanged_mask(buffer, prepared.past.push_update)
+            vs = prepared.past.vs[:, _steps_from(starts, num_unroll_steps + 1)]
+            past = past_losses(
+                self.model,
+                self.support,
+                buffer,
+                mask,
+                output.latent,
+                vs,
+                targets,
+                self.chunk_size,
+            )
+            total += self.settings.past_weight * past.loss
+            past_sums, past_counts = tagged({"past": past})
+            sums = sums | past_sums | prepared.past.sums
+            counts = counts | past_counts | prepared.past.counts
+        return LossOutput(total, jnp.sum(targets.value_mask[:, 0]), sums, counts)
 
 
-def make_loss(model: Model, support: Support, **settings) -> Loss:
-    """Returns the loss; `settings` are the fields of `LossSettings`.
-
-    With `past_weight` 0 the past heads are not evaluated at all: plain MuZero.
-    """
-    fixed = (model, support, LossSettings(**settings))
-    return Loss(functools.partial(prepare, *fixed), functools.partial(evaluate, *fixed))
-
-
-def prepare(
-    model: Model,
-    support: Support,
-    settings: LossSettings,
-    params: Params,
-    target_representation: PyTree,
-    buffer: ValueBuffer,
-    trajectory: Trajectory,
-) -> Prepared:
-    """Returns the targets of one sequence.
-
-    Args:
-      model, support, settings: fixed by `make_loss`.
-      params: the online parameters, read with `past_latents = online`.
-      target_representation: the target average's representation, for the latents of the real states.
-      buffer: the stored heads.
-      trajectory: one sequence.
-    """
-    factors = dict(discount_factor=settings.discount_factor, td_lambda=settings.td_lambda)
-    targets = make_targets(
-        trajectory, num_starts=settings.num_starts, num_unroll_steps=settings.num_unroll_steps, **factors
-    )
-    if settings.past_weight == 0:
-        return Prepared(targets, None)
-    representation = target_representation if settings.past_latents == "target" else params.representation
-    stacks = stack_trajectory(trajectory, settings.num_actions, jnp.arange(trajectory.is_first.shape[0]))
-    past = past_targets(
-        model,
-        support,
-        buffer,
-        jax.vmap(model.represent, (None, 0))(representation, stacks),
-        trajectory,
-        chunk_size=settings.chunk_size,
-        clip_threshold=settings.past_clip,
-        **factors,
-    )
-    return jax.lax.stop_gradient(Prepared(targets, past))
-
-
-def evaluate(
-    model: Model,
-    support: Support,
-    settings: LossSettings,
-    params: Params,
-    buffer: ValueBuffer,
-    trajectory: Trajectory,
-    prepared: Prepared,
-    starts: Array,
-) -> LossOutput:
-    """Returns the loss of some start states of one sequence, summed over them, and diagnostics.
-
-    Args:
-      model, support, settings: fixed by `make_loss`.
-      params: what the gradient is taken of.
-      buffer: the stored heads; one that was pushed after `prepared` was made has no targets yet and is left out.
-      trajectory, prepared: one sequence and its targets.
-      starts: [S'], below S.
-    """
-    targets = jax.tree.map(lambda x: x[starts], prepared.targets)
-    from_starts = lambda length: starts[:, None] + jnp.arange(length)
-    stacks = stack_trajectory(trajectory, settings.num_actions, starts)
-    actions = trajectory.action[from_starts(settings.num_unroll_steps)]
-    output = jax.vmap(functools.partial(unroll, model, params))(stacks, actions)
-    total, sums, counts = base_loss(support, settings, output, targets)
-    if prepared.past is not None:
-        mask = value_buffer.unchanged_mask(buffer, prepared.past.push_update)
-        vs = prepared.past.vs[:, from_starts(settings.num_unroll_steps + 1)]
-        past = past_losses(model, support, buffer, mask, output.latent, vs, targets, settings.chunk_size)
-        total += settings.past_weight * past.loss
-        past_sums, past_counts = tagged({"past": past})
-        sums = sums | past_sums | prepared.past.sums
-        counts = counts | past_counts | prepared.past.counts
-    return LossOutput(total, jnp.sum(targets.value_mask[:, 0]), sums, counts)
+def _steps_from(starts: Array, length: int) -> Array:
+    """Returns the indices [S', length] of the steps from each start state."""
+    return starts[:, None] + jnp.arange(length)
 
 
 def base_loss(
-    support: Support, settings: LossSettings, output: ModelOutput, targets: Targets
+    support: Support, settings: LossConfig, output: ModelOutput, targets: Targets
 ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
     """Returns MuZero's loss summed over start states, diagnostics as sums, and their divisors.
 
     Args:
-      support, settings: as in `evaluate`.
+      support: the categorical support.
+      settings: of the loss.
       output: predictions of every start state, each field with a leading S.
       targets: of the same start states.
     """

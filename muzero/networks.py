@@ -1,7 +1,8 @@
-"""Haiku layers: MuZero's Atari residual network (Schrittwieser et al. 2020, appendix F) and small ones.
+"""Haiku layers: MuZero's Atari network (Schrittwieser et al. 2020, appendix F) and small ones.
 
 Choices of this project: pre-activation blocks with LayerNorm and no BatchNorm anywhere (no mutable
-state, the same on any number of devices); output layers start at zero; latents are scaled to [0, 1].
+state, the same on any number of devices); output layers start at zero; latents are scaled to
+[0, 1].
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from configs.schema import NetworkConfig
 from muzero.types import Array
 
 RANGE_FLOOR = 1e-5  # smallest latent range that is stretched to [0, 1]
@@ -112,92 +114,91 @@ ENCODERS = {"muzero": muzero_encoder, "light": light_encoder}
 class PlanesRepresentation(hk.Module):
     """Image stack [h, w, ·] → convolutional latent [h', w', num_channels]."""
 
-    def __init__(self, encoder: str, num_channels: int, num_blocks: int, remat: bool):
+    def __init__(self, settings: NetworkConfig):
         super().__init__("representation")
-        self._encoder, self._num_channels, self._num_blocks = ENCODERS[encoder], num_channels, num_blocks
-        self._remat = remat
+        self._settings = settings
 
     def __call__(self, stack: Array) -> Array:
-        encoded = self._encoder(stack, self._num_channels, self._remat)
-        return scale_latent(residual_tower(encoded, self._num_blocks, self._remat))
+        network = self._settings
+        encoded = ENCODERS[network.encoder](stack, network.num_channels, network.remat)
+        return scale_latent(residual_tower(encoded, network.num_blocks, network.remat))
 
 
 class VectorRepresentation(hk.Module):
     """Image stack [h, w, ·] or vector [d] → vector latent [latent_size].
 
-    The last `num_action_planes` channels of an image stack are constant planes. They are read as one-hot actions
-    beside the encoded frames: nearly half of the encoder's work would go into them, and where fire has to be released
-    it matters whether the last action was fire, not how large its number is.
+    The last H − 1 channels of an image stack are constant planes. They are read as one-hot actions
+    beside the encoded frames: nearly half of the encoder's work would go into them, and where fire
+    has to be released it matters whether the last action was fire, not how large its number is.
     """
 
-    def __init__(
-        self,
-        encoder: str,
-        num_channels: int,
-        hidden_size: int,
-        latent_size: int,
-        num_action_planes: int,
-        num_actions: int,
-    ):
+    def __init__(self, settings: NetworkConfig, num_actions: int):
         super().__init__("representation")
-        self._encoder, self._num_channels = ENCODERS[encoder], num_channels
-        self._hidden_size, self._latent_size = hidden_size, latent_size
-        self._num_action_planes, self._num_actions = num_action_planes, num_actions
+        self._settings = settings
+        self._num_actions = num_actions
 
     def __call__(self, stack: Array) -> Array:
+        network = self._settings
         if stack.ndim == 3:
-            frames, actions = jnp.split(stack, [stack.shape[-1] - self._num_action_planes], axis=-1)
-            encoded = jax.nn.relu(layer_norm()(self._encoder(frames, self._num_channels, remat=False)))
-            number = jnp.round(actions[0, 0] * self._num_actions) - 1  # planes are (a + 1) / A, 0 before a reset
-            stack = jnp.concatenate([encoded.reshape(-1), jax.nn.one_hot(number, self._num_actions).reshape(-1)])
-        return scale_latent(mlp(stack, [self._hidden_size], self._latent_size))
+            num_planes = network.history_length - 1
+            frames, actions = jnp.split(stack, [stack.shape[-1] - num_planes], axis=-1)
+            encoded = ENCODERS[network.encoder](frames, network.num_channels, remat=False)
+            encoded = jax.nn.relu(layer_norm()(encoded))
+            # The planes are (a + 1) / A, 0 before a reset.
+            number = jnp.round(actions[0, 0] * self._num_actions) - 1
+            one_hot = jax.nn.one_hot(number, self._num_actions)
+            stack = jnp.concatenate([encoded.reshape(-1), one_hot.reshape(-1)])
+        return scale_latent(mlp(stack, [network.hidden_size], network.latent_size))
 
 
 class PlanesDynamics(hk.Module):
     """(latent [h, w, c], action) → (next latent, reward logits [Z])."""
 
-    def __init__(self, num_actions: int, num_blocks: int, head_channels: int, num_bins: int, remat: bool):
+    def __init__(self, settings: NetworkConfig, num_actions: int, num_bins: int):
         super().__init__("dynamics")
-        self._num_actions, self._num_blocks, self._remat = num_actions, num_blocks, remat
-        self._head_channels, self._num_bins = head_channels, num_bins
+        self._settings = settings
+        self._num_actions = num_actions
+        self._num_bins = num_bins
 
     def __call__(self, latent: Array, action: Array) -> tuple[Array, Array]:
+        network = self._settings
         one_hot = jax.nn.one_hot(action, self._num_actions, dtype=latent.dtype)
         planes = jnp.broadcast_to(one_hot, (*latent.shape[:2], self._num_actions))
         x = conv(latent.shape[-1])(jnp.concatenate([latent, planes], axis=-1))
-        latent = scale_latent(residual_tower(latent + x, self._num_blocks, self._remat))
-        return latent, planes_head(latent, self._head_channels, self._num_bins)
+        latent = scale_latent(residual_tower(latent + x, network.num_blocks, network.remat))
+        return latent, planes_head(latent, network.head_channels, self._num_bins)
 
 
 class VectorDynamics(hk.Module):
     """(latent [d], action) → (next latent, reward logits [Z])."""
 
-    def __init__(self, num_actions: int, hidden_size: int, num_bins: int):
+    def __init__(self, settings: NetworkConfig, num_actions: int, num_bins: int):
         super().__init__("dynamics")
-        self._num_actions, self._hidden_size, self._num_bins = num_actions, hidden_size, num_bins
+        self._hidden_size = settings.hidden_size
+        self._num_actions = num_actions
+        self._num_bins = num_bins
 
     def __call__(self, latent: Array, action: Array) -> tuple[Array, Array]:
         one_hot = jax.nn.one_hot(action, self._num_actions, dtype=latent.dtype)
         x = jnp.concatenate([latent, one_hot])
         hidden = jax.nn.relu(layer_norm()(hk.Linear(self._hidden_size)(x)))
         next_latent = scale_latent(latent + mlp(hidden, [self._hidden_size], latent.shape[-1]))
-        return next_latent, vector_head(jnp.concatenate([hidden, next_latent]), self._hidden_size, self._num_bins)
+        both = jnp.concatenate([hidden, next_latent])
+        return next_latent, vector_head(both, self._hidden_size, self._num_bins)
 
 
 class Prediction(hk.Module):
-    """Latent → (policy logits [A], value logits [Z]). Its parameters are what the value buffer stores."""
+    """Latent → (policy logits [A], value logits [Z]). The value buffer stores its parameters."""
 
-    def __init__(self, num_actions: int, num_bins: int, head_channels: int, hidden_size: int):
+    def __init__(self, settings: NetworkConfig, num_actions: int, num_bins: int):
         super().__init__("prediction")
-        self._num_actions, self._num_bins = num_actions, num_bins
-        self._head_channels, self._hidden_size = head_channels, hidden_size
+        self._settings = settings
+        self._num_actions = num_actions
+        self._num_bins = num_bins
 
     def __call__(self, latent: Array) -> tuple[Array, Array]:
-        if latent.ndim == 3:
-            head = lambda size: planes_head(latent, self._head_channels, size)
-        else:
-            head = lambda size: vector_head(latent, self._hidden_size, size)
-        return head(self._num_actions), head(self._num_bins)
+        policy_logits = head(latent, self._settings, self._num_actions)
+        return policy_logits, head(latent, self._settings, self._num_bins)
 
 
 def mlp(x: Array, hidden_sizes: Sequence[int], output_size: int) -> Array:
@@ -210,6 +211,13 @@ def mlp(x: Array, hidden_sizes: Sequence[int], output_size: int) -> Array:
 def zero_linear(size: int) -> hk.Linear:
     """Returns an output layer that starts at zero: uniform policies, flat categoricals."""
     return hk.Linear(size, w_init=jnp.zeros)
+
+
+def head(latent: Array, settings: NetworkConfig, size: int) -> Array:
+    """Returns [size] logits of a latent of either kind."""
+    if latent.ndim == 3:
+        return planes_head(latent, settings.head_channels, size)
+    return vector_head(latent, settings.hidden_size, size)
 
 
 def planes_head(latent: Array, head_channels: int, size: int) -> Array:

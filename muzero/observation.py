@@ -46,10 +46,12 @@ def stack_trajectory(trajectory: Trajectory, num_actions: int, states: Array) ->
     actions = jnp.concatenate([trajectory.history_action, trajectory.action])
     is_first = jnp.concatenate([trajectory.history_is_first, trajectory.is_first])
 
-    def stack(t):
-        window = lambda x, length: jax.lax.dynamic_slice_in_dim(x, t, length)
+    def stack(t: Array) -> Array:
         return stack_history(
-            window(frames, history + 1), window(actions, history), window(is_first, history + 1), num_actions
+            jax.lax.dynamic_slice_in_dim(frames, t, history + 1),
+            jax.lax.dynamic_slice_in_dim(actions, t, history),
+            jax.lax.dynamic_slice_in_dim(is_first, t, history + 1),
+            num_actions,
         )
 
     return jax.vmap(stack)(states)

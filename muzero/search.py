@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import mctx
 
+from configs.schema import SearchConfig
 from muzero.model import Model
 from muzero.observation import stack_history
 from muzero.support import Support
-from muzero.types import Array, Params, SearchOutput
+from muzero.types import Array, Params, PyTree, SearchOutput
 
 SearchFn = Callable[[Params, Array, Array, Array, Array], SearchOutput]
+Describe = Callable[[mctx.Tree, Array, Array], PyTree]
 
 
 class SearchTree(NamedTuple):
@@ -25,69 +27,75 @@ class SearchTree(NamedTuple):
     parent: Array  # [N, nodes] int32, −1 at the root and where no node was made
     action: Array  # [N, nodes] int32, the action that leads to the node
     visits: Array  # [N, nodes] int32, 0 where no node was made
-    prior: Array  # [N, nodes] float32, what the search took as probability of that action, root noise included
+    prior: Array  # [N, nodes] float32, the search's probability of that action, root noise included
     reward: Array  # [N, nodes] float32
     q: Array  # [N, nodes] float32, reward + γ · value
     value: Array  # [N, nodes] float32, the mean over the node's visits
 
 
+def search_stats(tree: mctx.Tree, policy: Array, value: Array) -> dict[str, Array]:
+    """Returns what the log says of a search, each [N].
+
+    Args:
+      tree: [N, ...], after the last simulation.
+      policy: [N, A], the policy target.
+      value: [N], of the root.
+    """
+    low, high = jax.vmap(tree_q_range)(tree)
+    root_visits = tree.children_visits[:, tree.ROOT_INDEX]
+    return {
+        "policy_entropy": -jnp.sum(jax.scipy.special.xlogy(policy, policy), axis=-1),
+        "depth": _tree_depth(tree),
+        "q_range": high - low,
+        "unvisited_fraction": jnp.mean(root_visits == 0, axis=-1),
+        "root_value_minus_network_value": value - tree.raw_values[:, tree.ROOT_INDEX],
+    }
+
+
+def search_tree(tree: mctx.Tree, policy: Array, value: Array) -> SearchTree:
+    """Returns all nodes of a search; arguments as of `search_stats`."""
+    del policy, value
+    return jax.vmap(_nodes)(tree)
+
+
 def make_search(
     model: Model,
     support: Support,
+    settings: SearchConfig,
     *,
     num_actions: int,
     discount_factor: float,
-    prior_exponent: float,
     root_noise: bool = True,
-    **settings,
+    describe: Describe = search_stats,
 ) -> SearchFn:
-    """Returns `search(params, rng_key, frames [N,H,...], actions [N,H-1], is_first [N,H]) -> SearchOutput`.
+    """Returns `search(params, rng_key, frames [N,H,...], actions [N,H-1], is_first [N,H])`.
+
+    Its result is a `SearchOutput`.
 
     Args:
       model, support: the networks and their categorical support.
+      settings: of the search.
       num_actions: A.
       discount_factor: γ.
-      prior_exponent: every prior in the tree is raised to this power.
       root_noise: False for evaluation: no Dirichlet or Gumbel noise at the root.
-      settings: the fields of `SearchConfig`.
+      describe: makes the output's `stats` of (tree, policy target, root value).
     """
-    search_with_tree = make_tree_search(
-        model,
-        support,
-        num_actions=num_actions,
-        discount_factor=discount_factor,
-        prior_exponent=prior_exponent,
-        root_noise=root_noise,
-        **settings,
-    )
-    return lambda *inputs: search_with_tree(*inputs)[0]
-
-
-def make_tree_search(
-    model: Model,
-    support: Support,
-    *,
-    num_actions: int,
-    discount_factor: float,
-    prior_exponent: float,
-    root_noise: bool,
-    **settings,
-) -> Callable[..., tuple[SearchOutput, SearchTree]]:
-    """Returns the search of `make_search`, whose second result is the tree; compiled without it nothing is kept."""
-    run_policy = _make_policy(root_noise, **settings)
-    recurrent_fn = _make_recurrent_fn(model, support, discount_factor, prior_exponent)
+    run_policy = _make_policy(settings, root_noise)
+    recurrent_fn = _make_recurrent_fn(model, support, discount_factor, settings.prior_exponent)
+    stack_histories = jax.vmap(functools.partial(stack_history, num_actions=num_actions))
 
     def search(params, rng_key, frames, actions, is_first):
-        stack = jax.vmap(functools.partial(stack_history, num_actions=num_actions))(frames, actions, is_first)
+        stack = stack_histories(frames, actions, is_first)
         latent = jax.vmap(model.represent, (None, 0))(params.representation, stack)
         policy_logits, value_logits = jax.vmap(model.predict, (None, 0))(params.prediction, latent)
         root = mctx.RootFnOutput(
-            prior_logits=prior_exponent * policy_logits, value=support.from_logits(value_logits), embedding=latent
+            prior_logits=settings.prior_exponent * policy_logits,
+            value=support.from_logits(value_logits),
+            embedding=latent,
         )
         tree, action, behaviour_prob, target = run_policy(params, rng_key, root, recurrent_fn)
         value = tree.summary().value
-        output = SearchOutput(action, behaviour_prob, target, value, _search_stats(tree, target, value))
-        return output, jax.vmap(_nodes)(tree)
+        return SearchOutput(action, behaviour_prob, target, value, describe(tree, target, value))
 
     return search
 
@@ -95,14 +103,13 @@ def make_tree_search(
 def _nodes(tree: mctx.Tree) -> SearchTree:
     """Returns one unbatched tree as its nodes."""
     edge = tree.parents, tree.action_from_parent  # at the root −1, −1: anything
-    q = tree.children_rewards + tree.children_discounts * tree.children_values
     return SearchTree(
         parent=tree.parents,
         action=tree.action_from_parent,
         visits=tree.node_visits,
         prior=jax.nn.softmax(tree.children_prior_logits)[edge],
         reward=tree.children_rewards[edge],
-        q=q[edge],
+        q=tree_q(tree)[edge],
         value=tree.node_values,
     )
 
@@ -124,39 +131,28 @@ def _make_recurrent_fn(model: Model, support: Support, discount_factor: float, p
     return recurrent_fn
 
 
-def _make_policy(
-    root_noise: bool,
-    *,
-    policy: str,
-    num_simulations: int,
-    dirichlet_fraction: float,
-    dirichlet_alpha: float,
-    temperature: float,
-    normalisation: str,
-    unvisited: str,
-    floor: float,
-    value_scale: float,
-    max_considered_actions: int,
-) -> Callable:
-    if policy == "visits":
+def _make_policy(settings: SearchConfig, root_noise: bool) -> Callable:
+    if settings.policy == "visits":
+        # mctx refuses an int.
+        fraction = float(settings.dirichlet_fraction) if root_noise else 0.0
         return functools.partial(
             _visits_policy,
-            temperature=temperature,
-            num_simulations=num_simulations,
-            dirichlet_fraction=float(dirichlet_fraction) if root_noise else 0.0,  # mctx refuses an int
-            dirichlet_alpha=dirichlet_alpha,
-            qtransform=_tree_or_siblings(normalisation, unvisited, floor),
+            temperature=settings.temperature,
+            num_simulations=settings.num_simulations,
+            dirichlet_fraction=fraction,
+            dirichlet_alpha=settings.dirichlet_alpha,
+            qtransform=_tree_or_siblings(settings),
         )
     return functools.partial(
         _gumbel_policy,
-        sample_improved_policy=policy == "gumbel",
-        num_simulations=num_simulations,
-        max_num_considered_actions=max_considered_actions,
+        sample_improved_policy=settings.policy == "gumbel",
+        num_simulations=settings.num_simulations,
+        max_num_considered_actions=settings.max_considered_actions,
         gumbel_scale=1.0 if root_noise else 0.0,
         qtransform=functools.partial(
             mctx.qtransform_completed_by_mix_value,
-            value_scale=value_scale,
-            rescale_values=normalisation == "siblings",
+            value_scale=settings.value_scale,
+            rescale_values=settings.normalisation == "siblings",
         ),
     )
 
@@ -164,7 +160,7 @@ def _make_policy(
 def behaviour_distribution(action_weights: Array, temperature: float) -> Array:
     """Returns the law [..., A] by which `mctx.muzero_policy` draws its action from visit probabilities.
 
-    softmax(log(max(p, tiny)) / temperature): mctx's `action_weights` ignore the temperature.
+    It is softmax(log(max(p, tiny)) / temperature): mctx's `action_weights` ignore the temperature.
     """
     logits = jnp.log(jnp.maximum(action_weights, jnp.finfo(action_weights.dtype).tiny))
     return jax.nn.softmax(logits / temperature)
@@ -189,8 +185,22 @@ def _taken(prob: Array, action: Array) -> Array:
     return jnp.take_along_axis(prob, action[:, None], axis=1)[:, 0]
 
 
+def tree_q(tree: mctx.Tree) -> Array:
+    """Returns Q = r + γ v [nodes, A] of every edge of one unbatched tree."""
+    return tree.children_rewards + tree.children_discounts * tree.children_values
+
+
+def tree_q_range(tree: mctx.Tree) -> tuple[Array, Array]:
+    """Returns (lowest, highest) of one unbatched tree: Q of visited edges, and the root's value."""
+    q, visited = tree_q(tree), tree.children_visits > 0
+    root_value = tree.node_values[tree.ROOT_INDEX]
+    low = jnp.minimum(root_value, jnp.min(jnp.where(visited, q, jnp.inf)))
+    high = jnp.maximum(root_value, jnp.max(jnp.where(visited, q, -jnp.inf)))
+    return low, high
+
+
 def qtransform_by_whole_tree(tree: mctx.Tree, node_index: Array, *, floor: float, unvisited: str = "parent") -> Array:
-    """Returns the node's Q values [A] scaled by the smallest and largest value in the whole tree (MuZero).
+    """Returns the node's Q [A] scaled by the smallest and largest value in the tree (MuZero).
 
     Args:
       tree: one unbatched search tree.
@@ -199,38 +209,15 @@ def qtransform_by_whole_tree(tree: mctx.Tree, node_index: Array, *, floor: float
       unvisited: `parent` or `min`, what stands in for the Q of a child without visits.
     """
     low, high = tree_q_range(tree)
-    q = tree.children_rewards[node_index] + tree.children_discounts[node_index] * tree.children_values[node_index]
     fallback = tree.node_values[node_index] if unvisited == "parent" else low
-    q = jnp.where(tree.children_visits[node_index] > 0, q, fallback)
+    q = jnp.where(tree.children_visits[node_index] > 0, tree_q(tree)[node_index], fallback)
     return (q - low) / jnp.maximum(high - low, floor)
 
 
-def tree_q_range(tree: mctx.Tree) -> tuple[Array, Array]:
-    """Returns (lowest, highest) over the Q of every visited edge and the root value of one unbatched tree."""
-    q = tree.children_rewards + tree.children_discounts * tree.children_values
-    visited = tree.children_visits > 0
-    root_value = tree.node_values[tree.ROOT_INDEX]
-    low = jnp.minimum(root_value, jnp.min(jnp.where(visited, q, jnp.inf)))
-    high = jnp.maximum(root_value, jnp.max(jnp.where(visited, q, -jnp.inf)))
-    return low, high
-
-
-def _tree_or_siblings(normalisation: str, unvisited: str, floor: float):
-    if normalisation == "siblings":
+def _tree_or_siblings(settings: SearchConfig) -> Callable:
+    if settings.normalisation == "siblings":
         return mctx.qtransform_by_parent_and_siblings
-    return functools.partial(qtransform_by_whole_tree, floor=floor, unvisited=unvisited)
-
-
-def _search_stats(tree: mctx.Tree, policy: Array, value: Array) -> dict[str, Array]:
-    low, high = jax.vmap(tree_q_range)(tree)
-    root_visits = tree.children_visits[:, tree.ROOT_INDEX]
-    return {
-        "policy_entropy": -jnp.sum(jax.scipy.special.xlogy(policy, policy), axis=-1),
-        "depth": _tree_depth(tree),
-        "q_range": high - low,
-        "unvisited_fraction": jnp.mean(root_visits == 0, axis=-1),
-        "root_value_minus_network_value": value - tree.raw_values[:, tree.ROOT_INDEX],
-    }
+    return functools.partial(qtransform_by_whole_tree, floor=settings.floor, unvisited=settings.unvisited)
 
 
 def _tree_depth(tree: mctx.Tree) -> Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import rlax
 
+from configs.schema import LossConfig
 from muzero.types import Array, Trajectory
 
 
@@ -19,7 +20,13 @@ def real_mask(is_first: Array) -> Array:
 
 
 def td_lambda_targets(
-    search_value: Array, reward: Array, discount: Array, mask: Array, *, discount_factor: float, td_lambda: float
+    search_value: Array,
+    reward: Array,
+    discount: Array,
+    mask: Array,
+    *,
+    discount_factor: float,
+    td_lambda: float,
 ) -> Array:
     """Returns the TD(λ) value targets G [T+1] (Grimm et al., appendix A.4).
 
@@ -42,7 +49,10 @@ def td_lambda_targets(
 
 
 def importance_ratio(target_prob: Array, behaviour_prob: Array, clip_threshold: float) -> Array:
-    """Returns min(clip, π/μ) [T] of π(a_t) and μ(a_t) [T], formed in logarithms so that a tiny μ cannot overflow."""
+    """Returns min(clip, π/μ) [T] of π(a_t) and μ(a_t) [T].
+
+    It is formed in logarithms, so that a tiny μ cannot overflow.
+    """
     log_ratio = jnp.log(target_prob) - jnp.log(behaviour_prob)
     return jnp.exp(jnp.minimum(jnp.log(clip_threshold), log_ratio))
 
@@ -113,12 +123,14 @@ def unroll_masks(is_first: Array, discount: Array, *, num_starts: int, num_unrol
       num_unroll_steps: K.
 
     Raises:
-      ValueError: the last unroll is longer than the sequence (an index beyond it would be clamped silently).
+      ValueError: the last unroll is longer than the sequence (an index beyond it would be clamped
+        silently).
     """
     if num_starts - 1 + num_unroll_steps > discount.shape[0]:
         raise ValueError(
             f"{num_starts} start states with unrolls of {num_unroll_steps} need "
-            f"{num_starts - 1 + num_unroll_steps} decisions, the sequence has {discount.shape[0]} decisions."
+            f"{num_starts - 1 + num_unroll_steps} decisions, the sequence has "
+            f"{discount.shape[0]} decisions."
         )
     real = real_mask(is_first)
     ends = jnp.where(discount == 0, 1.0, 0.0)
@@ -161,21 +173,29 @@ class Targets(NamedTuple):
     absorbed_mask: Array  # [S, K+1]
 
 
-def make_targets(
-    trajectory: Trajectory, *, num_starts: int, num_unroll_steps: int, discount_factor: float, td_lambda: float
-) -> Targets:
-    """Returns the targets of all unrolls of one sequence, zero after a termination."""
+def make_targets(trajectory: Trajectory, settings: LossConfig, *, num_starts: int) -> Targets:
+    """Returns the targets of all unrolls of one sequence, zero after a termination.
+
+    Args:
+      trajectory: one sequence.
+      settings: γ, λ and K.
+      num_starts: S.
+    """
+    num_unroll_steps = settings.num_unroll_steps
     real = real_mask(trajectory.is_first)
     returns = td_lambda_targets(
         trajectory.search_value,
         trajectory.reward,
         trajectory.discount,
         real,
-        discount_factor=discount_factor,
-        td_lambda=td_lambda,
+        discount_factor=settings.discount_factor,
+        td_lambda=settings.td_lambda,
     )
     masks = unroll_masks(
-        trajectory.is_first, trajectory.discount, num_starts=num_starts, num_unroll_steps=num_unroll_steps
+        trajectory.is_first,
+        trajectory.discount,
+        num_starts=num_starts,
+        num_unroll_steps=num_unroll_steps,
     )
     start = masks.start_mask[:, None]
     length = num_unroll_steps + 1

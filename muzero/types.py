@@ -43,7 +43,7 @@ class SearchOutput(NamedTuple):
     behaviour_prob: Array  # [N] float32, the probability with which it was sampled
     policy: Array  # [N, A] float32, the policy target: visit distribution, or Gumbel's improved policy
     value: Array  # [N] float32, root value
-    stats: dict[str, Array]  # scalars for the log, each [N]
+    stats: PyTree  # what is told of the tree: scalars for the log, each [N]
 
 
 class ModelOutput(NamedTuple):

@@ -64,7 +64,11 @@ def over_heads(fn: Callable[[PyTree], PyTree], buffer: ValueBuffer, chunk_size: 
     All M slots are always evaluated, `chunk_size` at a time as one batched product, so that nothing is recompiled while
     the buffer fills and the logits of all heads never exist at once.
     """
-    one_head = lambda slot: _zero_unless(slot[1], fn(_zero_unless(slot[1], slot[0])))
+
+    def one_head(slot: tuple[PyTree, Array]) -> PyTree:
+        head_params, is_filled = slot
+        return _zero_unless(is_filled, fn(_zero_unless(is_filled, head_params)))
+
     slots = buffer.head_params, filled_mask(buffer)
     return jax.lax.stop_gradient(jax.lax.map(one_head, slots, batch_size=chunk_size))
 

@@ -4,6 +4,7 @@ Nothing here imports the code under test.  Names and the time convention are tho
 states [T+1], decisions [T], and `mask` [T] is 0 on a decision from a final observation to a reset.
 """
 
+import dataclasses
 import itertools
 import math
 from typing import NamedTuple
@@ -134,6 +135,11 @@ def unsquash(y: float, epsilon: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if squash(middle, epsilon) < y else (low, middle)
     return (low + high) / 2
+
+
+def bins(support) -> tuple[float, float, int, float]:
+    """Returns lowest and highest bin, number of bins and ε of a support."""
+    return dataclasses.astuple(support.settings)
 
 
 def two_hot(x: float, min_value: float, max_value: float, num_bins: int, epsilon: float) -> np.ndarray:
@@ -270,7 +276,8 @@ def past_targets(head, state_latents, trajectory, support, gamma: float, lam: fl
     """Returns (vs, v, π) of one stored head: [T+1], [T+1], [T+1, A]; `head(latent)` gives its two logits."""
     logits = [head(latent) for latent in state_latents]
     policy = np.exp([log_softmax(row) for row, _ in logits])
-    value = np.array([scalar_of(row, support.min_value, support.max_value, support.epsilon) for _, row in logits])
+    low, high, _, epsilon = bins(support)
+    value = np.array([scalar_of(row, low, high, epsilon) for _, row in logits])
     num_decisions = len(trajectory.action)
     sequence = Sequence(
         is_first=trajectory.is_first,
@@ -295,7 +302,7 @@ def sequence_terms(net, past_heads, trajectory, stacks, support, *, num_starts: 
     """
     real = 1.0 - trajectory.is_first[1:]
     returns = td_lambda_targets(trajectory.search_value, trajectory.reward, trajectory.discount, real, gamma, lam)
-    categorical = lambda x: two_hot(x, *support)
+    categorical = lambda x: two_hot(x, *bins(support))
     for t in range(num_starts):
         if not real[t]:
             continue

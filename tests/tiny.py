@@ -1,5 +1,7 @@
 """A network small enough for NumPy, as JAX model and float64 oracle; random trajectories; a learner that counts."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from configs.schema import LearnerConfig, LossConfig, SupportConfig
 from learner.state import init_state
 from learner.update import Minibatch, UpdateFns, make_mesh, make_put, make_update, place
 from muzero import value_buffer
@@ -19,11 +22,9 @@ from tests import reference
 NUM_ACTIONS, HISTORY, OBSERVATION_SIZE, LATENT_SIZE = 3, 3, 2, 3
 STACK_SIZE = HISTORY * OBSERVATION_SIZE + HISTORY - 1
 NUM_DECISIONS, NUM_STARTS, NUM_UNROLL_STEPS = 12, 8, 3
-SUPPORT = Support(min_value=-4.0, max_value=4.0, num_bins=11, epsilon=0.01)
+SUPPORT = Support(SupportConfig(min_value=-4.0, max_value=4.0, num_bins=11, epsilon=0.01))
 
-LOSS_SETTINGS = dict(
-    num_actions=NUM_ACTIONS,
-    num_starts=NUM_STARTS,
+LOSS_SETTINGS = LossConfig(
     num_unroll_steps=NUM_UNROLL_STEPS,
     discount_factor=0.97,
     td_lambda=0.8,
@@ -33,7 +34,6 @@ LOSS_SETTINGS = dict(
     past_weight=0.6,
     past_clip=1.0,
     past_latents="target",
-    chunk_size=2,
 )
 
 
@@ -131,7 +131,7 @@ def buffer_of(head_list: list, size: int) -> value_buffer.ValueBuffer:
 
 # --- A learner in two numbers: representation and prediction grow by the learning rate at every update ----
 
-RATES = dict(search_average_rate=0.1, target_average_rate=0.5)
+RATES = LearnerConfig(search_average_rate=0.1, target_average_rate=0.5)
 
 
 def whole(fns: UpdateFns, mesh=None):
@@ -146,6 +146,20 @@ def whole(fns: UpdateFns, mesh=None):
     return update
 
 
+class LossFns(NamedTuple):
+    """Two functions in place of a `Loss`."""
+
+    prepare: Callable
+    evaluate: Callable
+
+
+def make_loss(model: Model = MODEL, **changes) -> Loss:
+    """Returns the loss of the tiny network or another model, with LOSS_SETTINGS but for `changes`."""
+    settings = dataclasses.replace(LOSS_SETTINGS, **changes)
+    sizes = dict(num_actions=NUM_ACTIONS, num_starts=NUM_STARTS, chunk_size=2)
+    return Loss(model, SUPPORT, settings, **sizes)
+
+
 def whole_loss(loss: Loss):
     """Returns the loss of one sequence in one step: of parameters, target representation, buffer and trajectory."""
 
@@ -156,9 +170,12 @@ def whole_loss(loss: Loss):
     return evaluate
 
 
-def loss_of(evaluate) -> Loss:
+def loss_of(evaluate) -> LossFns:
     """Returns a loss without targets from a function of parameters and trajectory."""
-    return Loss(lambda *_: Prepared(None, None), lambda params, buffer, trajectory, *_: evaluate(params, trajectory))
+    return LossFns(
+        lambda *_: Prepared(None, None),
+        lambda params, buffer, trajectory, *_: evaluate(params, trajectory),
+    )
 
 
 def _read(params, target_representation, buffer, trajectory):
@@ -171,7 +188,7 @@ def _count(params, buffer, trajectory, prepared, starts):
     return LossOutput(loss, jnp.ones(()), sums, dict.fromkeys(sums, jnp.ones(())))
 
 
-COUNTING_LOSS = Loss(_read, _count)
+COUNTING_LOSS = LossFns(_read, _count)
 """Minus the parameters, whose gradient is −1; reports what targets read: target average and online parameters."""
 
 
@@ -185,7 +202,7 @@ def counting_learner(push_interval: int = 2):
     optimiser, mesh = optax.sgd(1.0), make_mesh(1)
     state = init_state(counting_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
     schedule = optax.constant_schedule(1.0)
-    fns = make_update(COUNTING_LOSS, optimiser, schedule, mesh, push_interval=push_interval, **RATES)
+    fns = make_update(COUNTING_LOSS, optimiser, schedule, mesh, RATES, push_interval=push_interval)
     return place(state, mesh), fns
 
 

@@ -59,10 +59,8 @@ def running_pool(config: Config, *, cores_per_worker: int | None) -> Iterator[Ac
         with tempfile.TemporaryDirectory() as folder:
             pool = ActorPool(
                 rollout_builder(config),
-                num_workers=actors.num_workers,
-                max_in_flight=actors.max_in_flight,
+                actors,
                 in_rounds=not config.learner.collect_ahead,
-                cpus_per_worker=actors.cpus_per_worker,
                 seed=0,
                 log_dir=folder,
                 cores_per_worker=cores_per_worker,

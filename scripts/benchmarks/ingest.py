@@ -20,7 +20,7 @@ import ray
 
 from actors.pool import ActorPool
 from configs.presets import PRESETS
-from configs.schema import Config, EnvConfig
+from configs.schema import ActorsConfig, Config, EnvConfig
 from learner.feed import BatchFeed
 from learner.loop import Counters
 from muzero.types import PublishedParams, RolloutResult
@@ -116,9 +116,12 @@ def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
     build = lambda seed: Sender(config, num_environments, seed)
     with tempfile.TemporaryDirectory() as folder:
         pool = ActorPool(
-            build, num_workers=num_senders, max_in_flight=2, cpus_per_worker=1.0, seed=0, log_dir=folder,
+            build,
+            ActorsConfig(num_workers=num_senders, max_in_flight=2),
+            seed=0,
+            log_dir=folder,
             env_vars=jemalloc_env_vars(),
-        )  # fmt: skip
+        )
         pool.publish(PublishedParams(0, np.zeros(1)))
         feed = build_feed(config, pool.next_rollout, jax.device_put, Counters())
         try:

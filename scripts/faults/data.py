@@ -12,14 +12,14 @@ import optax
 
 from configs.checks import check
 from configs.reader import changed
-from configs.schema import Config, ConfigError
+from configs.schema import Config, ConfigError, LearnerConfig
 from configs.serialise import to_dict
 from learner.feed import Batch, BatchFeed
 from learner.loop import Counters, LearnerLoop, NonFiniteError
 from learner.records.metrics import MetricWriter
 from learner.state import init_state
 from learner.update import make_mesh, make_update, replicated
-from muzero.losses import Loss, LossOutput, Prepared
+from muzero.losses import LossOutput, Prepared
 from muzero.types import Origin, Params, RolloutResult, Trajectory
 from scripts.faults.registry import Outcome, fault
 
@@ -34,20 +34,24 @@ def _trajectory(reward: float) -> Trajectory:
     return Trajectory(**fields)._replace(reward=np.full((1, 1), reward, np.float32), params_version=np.zeros((1, 2)))
 
 
-def _loop(published: list[int]) -> LearnerLoop:
-    """Returns a learner of one weight, whose loss is weight times reward: the real update, loop and guard."""
+class _WeightTimesReward:
+    """Stands for the loss of one sequence."""
 
-    def evaluate(params: Params, buffer: Any, trajectory: Trajectory, *_: Any) -> LossOutput:
+    def prepare(self, *_: Any) -> Prepared:
+        return Prepared(None, None)
+
+    def evaluate(self, params: Params, buffer: Any, trajectory: Trajectory, *_: Any) -> LossOutput:
         return LossOutput(params.prediction * trajectory.reward[0], jnp.ones(()), {}, {})
 
-    loss = Loss(lambda *_: Prepared(None, None), evaluate)
+
+def _loop(published: list[int]) -> LearnerLoop:
+    """Returns a learner of one weight, whose loss is weight times reward: the real update, loop and guard."""
     optimiser, mesh = optax.sgd(1.0), make_mesh(1)
     init = lambda key: Params(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
     state = jax.device_put(init_state(init, optimiser, value_buffer_size=2, rng_key=None), replicated(mesh))
-    fns = make_update(
-        loss, optimiser, optax.constant_schedule(1.0), mesh,
-        search_average_rate=0.5, target_average_rate=0.5, push_interval=2,
-    )  # fmt: skip
+    schedule = optax.constant_schedule(1.0)
+    rates = LearnerConfig(search_average_rate=0.5, target_average_rate=0.5)
+    fns = make_update(_WeightTimesReward(), optimiser, schedule, mesh, rates, push_interval=2)
     publish = lambda version, params: published.append(version)
     return LearnerLoop(
         state, Counters(), update_fns=fns, publish=publish, publish_interval=1, max_skipped_in_row=_MAX_SKIPPED

@@ -11,6 +11,7 @@ import psutil
 import ray
 
 from actors.pool import ActorPool
+from configs.schema import ActorsConfig
 from muzero.types import PublishedParams, RolloutResult, Trajectory
 from scripts.faults.registry import Outcome
 from scripts.training import cluster
@@ -65,9 +66,12 @@ def pool(
         cluster.start_ray(None, num_cpus=NUM_WORKERS + 1)
     pool = ActorPool(
         lambda seed: MarkedRollout(seed, str(folder), spoil, num_bytes),
-        num_workers=NUM_WORKERS, max_in_flight=1, cpus_per_worker=1.0, seed=0, log_dir=folder / "logs",
-        restart_backoff_seconds=0.1, **settings,
-    )  # fmt: skip
+        ActorsConfig(num_workers=NUM_WORKERS),
+        seed=0,
+        log_dir=folder / "logs",
+        restart_backoff_seconds=0.1,
+        **settings,
+    )
     pool.publish(PublishedParams(0, np.zeros(1)))
     try:
         yield pool

@@ -104,9 +104,8 @@ def make_vtrace_targets(stored: Stored, states: list[HeldOut]) -> Callable[..., 
 
     @jax.jit
     def targets(head_params, latents):
-        settings = dict(discount_factor=loss.discount_factor, td_lambda=loss.td_lambda, clip_threshold=loss.past_clip)
-        one = lambda z, trajectory: head_targets(model, stored.support, head_params, z, trajectory, **settings).vs
-        return jax.vmap(one)(latents, trajectories)[np.arange(len(index)), index]
+        one = functools.partial(head_targets, model, stored.support, loss, head_params)
+        return jax.vmap(one)(latents, trajectories).vs[np.arange(len(index)), index]
 
     latents = represent(trajectories)
     return lambda head_params: np.asarray(targets(head_params, latents), np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 
 from actors import atari, states
 from actors.atari import AtariGame
-from configs.schema import ConfigError
+from configs.schema import ConfigError, EnvConfig
 
 _NUM_RESTORES = 40
 _GAP = 80
@@ -44,8 +44,8 @@ def num_differing(name: str) -> int:
 
 def _start(name: str, seed: int) -> AtariGame:
     rom = atari.find_game(name).kwargs["game"]
-    every_frame = dict(frame_size=8, action_repeat=1, max_pool_frames=1, sticky_action_prob=0.0)
-    game = AtariGame(rom, **every_frame, max_noops=0, max_episode_frames=0, signal_life_loss=False, render=False)
+    every_frame = EnvConfig(frame_size=8, action_repeat=1, max_pool_frames=1, max_noops=0, max_episode_frames=0)
+    game = AtariGame(rom, every_frame, signal_life_loss=False, render=False)
     game.reset(seed=seed)
     return game
 

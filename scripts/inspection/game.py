@@ -5,11 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from actors.agent import GreedyAgent
-from actors.environments import Stream
+from actors.environments import Stream, make_environment
 from scripts.inspection.stored import Stored
 from scripts.playing.evaluation import evaluation_seed, make_agent
 from scripts.playing.video import action_names
-from scripts.program.assemble import make_env
 
 
 class Game(NamedTuple):
@@ -27,7 +26,7 @@ class Game(NamedTuple):
 def play(stored: Stored, *, seed: int, num_decisions: int) -> Game:
     """Returns at most `num_decisions` of the greedy game of `seed`, one that training never played."""
     config = stored.config
-    env = make_env(config.env, training=True)
+    env = make_environment(config.env, training=True)
     stream = Stream(env, seed=evaluation_seed(seed), reward_clip=config.env.reward_clip)
     agent = make_agent(config, stored.search_average, num_environments=1, seed=seed)
     observations, steps, actions = [stream.reset()], [], []

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from actors.environments import make_environment
 from actors.forks import ForkableStream, why_not_forked
 from configs.schema import Config, ConfigError
 from muzero.types import PublishedParams, Trajectory
 from scripts.inspection.stored import Stored
 from scripts.playing.evaluation import evaluation_seed
-from scripts.program.assemble import make_env, make_rollout, num_starts
+from scripts.program.assemble import make_rollout, num_starts
 
 _NUM_GAMES = 16  # at a time: the groups of the bootstrap
 _MAX_DECISIONS = 5000  # of each
@@ -58,7 +59,7 @@ def check(config: Config) -> None:
             f"loss.past_latents = {config.loss.past_latents}: cannot be audited: its stored heads act on other latents "
             "than those of the target average, with which they are audited"
         )
-    env = make_env(config.env, training=True)
+    env = make_environment(config.env, training=True)
     reason = why_not_forked(env)
     env.close()
     if reason is not None:
@@ -129,6 +130,6 @@ def _keep(chosen: list, state: HeldOut, size: int, num_seen: int, rng: np.random
 def _recorders(config: Config, num_games: int, first_seed: int) -> list[_Recorder]:
     length, clip = config.actors.sequence_length, config.env.reward_clip
     return [
-        _Recorder(make_env(config.env, training=True), seed=first_seed + n, reward_clip=clip, length=length)
+        _Recorder(make_environment(config.env, training=True), seed=first_seed + n, reward_clip=clip, length=length)
         for n in range(num_games)
     ]

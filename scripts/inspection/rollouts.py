@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
+from actors.environments import make_environment
 from actors.forks import ForkableStream
 from actors.history import History
 from muzero.observation import stack_history
@@ -18,7 +19,6 @@ from muzero.types import Array, PyTree
 from scripts.inspection.heldout import HeldOut
 from scripts.inspection.stored import Stored
 from scripts.inspection.windows import window
-from scripts.program.assemble import make_env
 
 _MAX_PARALLEL = 128
 _NO_LIMIT = 0  # of emulator frames: where time runs out is no end of what a value stands for
@@ -47,7 +47,7 @@ class PolicyRollouts:
     def __init__(self, stored: Stored, *, num_parallel: int, tail: float):
         config, self._tail = stored.config, tail
         endless = dataclasses.replace(config.env, max_episode_frames=_NO_LIMIT)
-        make = lambda: make_env(endless, training=True)
+        make = lambda: make_environment(endless, training=True)
         clip, size = config.env.reward_clip, min(num_parallel, _MAX_PARALLEL)
         self._streams = [ForkableStream(make(), seed=0, reward_clip=clip) for _ in range(size)]
         self._history = History(stored.spec, config.network.history_length, size)

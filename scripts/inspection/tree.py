@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from configs.schema import ConfigError
-from muzero.search import SearchTree
+from muzero.search import SearchTree, search_tree
 from scripts.inspection.game import play
 from scripts.inspection.stored import Stored
-from scripts.program.assemble import build_tree_search
+from scripts.program.assemble import build_search
 
 _BOX, _GAP = (142, 38), (96, 12)  # width and height in pixels
 _MARGIN, _TOP = 16, 56
@@ -39,9 +39,9 @@ def searched(stored: Stored, *, seed: int, step: int) -> tuple[SearchTree, list[
     game = play(stored, seed=seed, num_decisions=step)
     if game.is_over:
         raise ConfigError(f"--step = {step}: the game of --seed {seed} is over after {len(game.action)} decisions")
-    search = build_tree_search(stored.config, stored.spec)
+    search = build_search(stored.config, stored.spec, root_noise=False, describe=search_tree)
     inputs = game.agent.observe(game.observation[-1][None], np.array([step == 0]))
-    _, tree = jax.device_get(jax.jit(search)(stored.search_average, *inputs))
+    tree = jax.device_get(jax.jit(search)(stored.search_average, *inputs)).stats
     return SearchTree(*(field[0] for field in tree)), game.action_names
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from actors.agent import Decision, GreedyAgent
-from actors.environments import EnvironmentSpec, Stream
+from actors.environments import EnvironmentSpec, Stream, make_environment
 from actors.evaluator import play, play_randomly
 from actors.scores import human_normalised, standard_error
 from configs.schema import Config, ConfigError
@@ -20,7 +20,7 @@ from learner.records.episodes import finished_episodes
 from learner.records.run_directory import RunDirectory, write_atomically, writing
 from muzero.search import SearchFn
 from muzero.types import Params
-from scripts.program.assemble import build_search, env_spec, make_env
+from scripts.program.assemble import build_search, env_spec
 
 # Seeds of fresh games: training draws below 2**31, evaluation in 2**30 above, selection of the best above those.
 _EVALUATION_SEEDS, _SELECTION_SEEDS = 2**31, 3 * 2**30
@@ -42,7 +42,7 @@ def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> GreedyA
 
 def load_env(run_dir: str | Path):
     """Returns the environment of a run with the run's own settings, as evaluated: lives are ignored."""
-    return make_env(from_dict(RunDirectory.open(run_dir).read_config()).env, training=False)
+    return make_environment(from_dict(RunDirectory.open(run_dir).read_config()).env, training=False)
 
 
 def require_checkpoint(directory: RunDirectory, checkpoint: int | str) -> None:
@@ -84,7 +84,7 @@ def _greedy_search(config: Config, spec: EnvironmentSpec) -> SearchFn:
 
 def evaluation_stream(config: Config, seed: int, *, render: bool = False) -> tuple[Stream, Any]:
     """Returns a fresh stream of the run's environment as evaluated (lives ignored), and the environment itself."""
-    env = make_env(config.env, training=False, render=render)
+    env = make_environment(config.env, training=False, render=render)
     return Stream(env, seed=seed, reward_clip=None), env
 
 

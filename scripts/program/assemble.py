@@ -1,37 +1,28 @@
-"""From a configuration to the parts of a run: the only place that spells out a config section for each of them."""
+"""From a configuration to the parts of a run: every part is handed its section whole."""
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 
 from actors.environments import EnvironmentSpec, Stream, environment_spec, make_environment
 from actors.rollout import Rollout
 from configs.schema import Config, EnvConfig
-from configs.serialise import section
 from learner.feed import BatchFeed
 from learner.loop import Counters, LearnerLoop
 from learner.state import LearnerState, init_state, make_optimiser
 from learner.update import UpdateFns, make_mesh, make_update, place
-from muzero.losses import make_loss
+from muzero.losses import Loss
 from muzero.model import Model, make_model
 from muzero.observation import stack_shape
-from muzero.search import SearchFn, SearchTree, make_search, make_tree_search
+from muzero.search import Describe, SearchFn, make_search, search_stats
 from muzero.support import Support
-from muzero.types import Params, PyTree, RolloutResult, SearchOutput
-
-
-def make_env(env: EnvConfig, *, training: bool, render: bool = False):
-    """Returns the environment of a run, as trained on or (`training` false) as evaluated on: lives ignored."""
-    kwargs = section(env)
-    del kwargs["reward_clip"]  # the stream's
-    return make_environment(kwargs.pop("name"), training=training, render=render, **kwargs)
+from muzero.types import Params, PyTree, RolloutResult
 
 
 def env_spec(env: EnvConfig) -> EnvironmentSpec:
     """Returns shapes and action count of a run's environment."""
-    instance = make_env(env, training=True)
+    instance = make_environment(env, training=True)
     try:
         return environment_spec(instance)
     finally:
@@ -46,33 +37,48 @@ def split_cpu(config: Config) -> None:
 
 def build_model(config: Config, spec: EnvironmentSpec) -> tuple[Model, Support]:
     """Returns the networks and the categorical support of a run."""
-    network = section(config.network)
-    shape = stack_shape(spec.observation_shape, config.network.history_length)
-    support = Support(**section(config.support))
-    model = make_model(stack_shape=shape, num_actions=spec.num_actions, num_bins=support.num_bins, **network)
+    support = Support(config.support)
+    model = make_model(
+        config.network,
+        stack_shape=stack_shape(spec.observation_shape, config.network.history_length),
+        num_actions=spec.num_actions,
+        num_bins=support.num_bins,
+    )
     return model, support
 
 
-def build_search(config: Config, spec: EnvironmentSpec, *, root_noise: bool = True) -> SearchFn:
-    """Returns the search that actors act with; without `root_noise` that of scored games."""
-    return make_search(*build_model(config, spec), root_noise=root_noise, **_search_settings(config, spec))
+def build_search(
+    config: Config,
+    spec: EnvironmentSpec,
+    *,
+    root_noise: bool = True,
+    describe: Describe = search_stats,
+) -> SearchFn:
+    """Returns the search that actors act with; without `root_noise` that of scored games.
 
-
-def build_tree_search(config: Config, spec: EnvironmentSpec) -> Callable[..., tuple[SearchOutput, SearchTree]]:
-    """Returns the search of scored games, whose second result is the tree."""
-    return make_tree_search(*build_model(config, spec), root_noise=False, **_search_settings(config, spec))
-
-
-def _search_settings(config: Config, spec: EnvironmentSpec) -> dict[str, Any]:
-    own = {"num_actions": spec.num_actions, "discount_factor": config.loss.discount_factor}
-    return own | section(config.search)
+    `describe` makes the output's `stats`, see `make_search`.
+    """
+    model, support = build_model(config, spec)
+    return make_search(
+        model,
+        support,
+        config.search,
+        num_actions=spec.num_actions,
+        discount_factor=config.loss.discount_factor,
+        root_noise=root_noise,
+        describe=describe,
+    )
 
 
 def build_rollout(config: Config, seed: int) -> Rollout:
     """Returns one worker's rollout; `seed` is the worker's own."""
     num_environments = config.actors.environments_per_worker
     streams = [
-        Stream(make_env(config.env, training=True), seed=(seed + 7919 * n) % 2**31, reward_clip=config.env.reward_clip)
+        Stream(
+            make_environment(config.env, training=True),
+            seed=(seed + 7919 * n) % 2**31,
+            reward_clip=config.env.reward_clip,
+        )
         for n in range(num_environments)
     ]
     num_groups = 1 if config.actors.device == "cpu" else min(2, num_environments)
@@ -84,9 +90,8 @@ def make_rollout(config: Config, streams: Sequence[Stream], seed: int, *, num_gr
     return Rollout(
         streams,
         build_search(config, streams[0].spec),
+        config.actors,
         num_actions=streams[0].spec.num_actions,
-        sequence_length=config.actors.sequence_length,
-        sequence_overlap=config.actors.sequence_overlap,
         history_length=config.network.history_length,
         seed=seed,
         num_groups=num_groups,
@@ -144,23 +149,22 @@ def build_loop(
 def build_learner(config: Config, spec: EnvironmentSpec) -> tuple[LearnerState, UpdateFns, jax.sharding.Mesh]:
     """Returns the state before the first update, replicated over the devices, its programs and its mesh."""
     model, support = build_model(config, spec)
-    loss = make_loss(
+    loss = Loss(
         model,
         support,
+        config.loss,
         num_actions=spec.num_actions,
         num_starts=num_starts(config),
         chunk_size=config.value_buffer.chunk_size,
-        **section(config.loss),
     )
-    optimiser, schedule = make_optimiser(**section(config.optimiser))
+    optimiser, schedule = make_optimiser(config.optimiser)
     mesh = make_mesh(config.learner.num_devices)
     update_fns = make_update(
         loss,
         optimiser,
         schedule,
         mesh,
-        search_average_rate=config.learner.search_average_rate,
-        target_average_rate=config.learner.target_average_rate,
+        config.learner,
         push_interval=config.value_buffer.push_interval,
     )
     state = init_state(

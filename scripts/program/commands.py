@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gymnasium
 
-from actors.environments import EnvironmentSpec, environment_spec
+from actors.environments import EnvironmentSpec, environment_spec, make_environment
 from actors.identity import CodeMismatch
 from actors.pool import ActorPoolError
 from actors.states import why_not_saved
@@ -19,7 +19,7 @@ from learner.loop import NonFiniteError
 from learner.records import run_directory
 from learner.records.checkpoint import CheckpointError, CheckpointWriteError
 from learner.records.run_directory import NotWritten, RunDirectory, RunDirectoryError
-from scripts.program import assemble, process
+from scripts.program import process
 from scripts.program.exit_codes import ExitCode
 from scripts.program.streams import ClosedPipeSurvivor
 
@@ -52,7 +52,7 @@ def run(main: Callable[[list[str]], int]) -> int:
 def check_environment(config: Config) -> EnvironmentSpec:
     """Returns the environment's spec. Raises `ConfigError` for an unknown or unsupported one."""
     try:
-        env = assemble.make_env(config.env, training=True)
+        env = make_environment(config.env, training=True)
     except (ValueError, ImportError, gymnasium.error.Error) as error:
         raise ConfigError(f"env.name = {config.env.name}: {error}") from error
     spec, reason = environment_spec(env), why_not_saved(env)

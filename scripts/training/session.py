@@ -107,21 +107,15 @@ class Session:
         entropy = (self._config.seed, self._loop.counters.num_batches, *self._process)
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         shared = dict(
-            num_workers=actors.num_workers,
-            cpus_per_worker=actors.cpus_per_worker,
             cores_per_worker=self._share.cores_per_worker,
             seed=seed,
             log_dir=self._directory.logs.joinpath(*map(str, self._process)),
             env_vars=jemalloc_env_vars(),
-            device=actors.device,
-            device_fraction=actors.device_fraction,
         )
         if self._config.deterministic:
-            return RoundPool(rollout_builder(self._config), **shared)
+            return RoundPool(rollout_builder(self._config), actors, **shared)
         in_rounds = not self._config.learner.collect_ahead
-        return ActorPool(
-            rollout_builder(self._config), max_in_flight=actors.max_in_flight, in_rounds=in_rounds, **shared
-        )
+        return ActorPool(rollout_builder(self._config), actors, in_rounds=in_rounds, **shared)
 
     def _train(self, pool: ActorPool | RoundPool, progress: Progress) -> None:
         self._feed = build_feed(self._config, pool.next_rollout, make_put(self._mesh), self._loop.counters)

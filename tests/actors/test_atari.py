@@ -11,6 +11,7 @@ from ale_py import roms
 
 from actors import atari, scores
 from actors.environments import environment_spec, make_environment, resolve_name
+from configs.schema import EnvConfig
 
 with open(scores.__file__.replace("scores.py", "atari_scores.csv")) as table:
     PAPER_GAMES = [row["game"] for row in csv.DictReader(table)]
@@ -84,7 +85,7 @@ class ScriptedEmulator:
 def scripted(monkeypatch):
     def make(max_noops=0, emulator=ScriptedEmulator, **settings):
         monkeypatch.setattr(atari.ale_py, "ALEInterface", emulator)
-        return make_environment("breakout", training=True, max_noops=max_noops, **settings)
+        return make_environment(EnvConfig("breakout", max_noops=max_noops, **settings), training=True)
 
     return make
 
@@ -92,7 +93,7 @@ def scripted(monkeypatch):
 def test_all_57_games_of_the_paper_start_and_play():
     assert len(PAPER_GAMES) == 57
     for game in PAPER_GAMES:
-        env = make_environment(game, training=True)
+        env = make_environment(EnvConfig(game), training=True)
         observation, info = env.reset()
         assert (observation.shape, observation.dtype) == ((96, 96, 1), np.uint8), game
         assert 0 <= info["episode_frames"] - STARTUP_FRAMES.get(game, 0) <= 30, game
@@ -135,7 +136,7 @@ def test_games_that_would_end_the_process_are_unknown():
 
 @pytest.mark.parametrize("game", ["ms_pacman", "space_invaders"])
 def test_observation_is_the_maximum_of_all_four_screens(game):
-    env, ale = make_environment(game, training=False, max_noops=0), raw_emulator(game)
+    env, ale = make_environment(EnvConfig(game, max_noops=0), training=False), raw_emulator(game)
     actions, rng = ale.getMinimalActionSet(), np.random.default_rng(0)
     assert environment_spec(env) == ((96, 96, 1), "uint8", len(actions), 4)
     observation, _ = env.reset()
@@ -163,7 +164,7 @@ def test_agrees_with_the_vector_environment_of_ale_py_in_its_mode(game):
     oracle = ale_py.AtariVectorEnv(
         game, 1, num_threads=1, stack_num=1, noop_max=0, use_fire_reset=False, reward_clipping=False
     )
-    env = make_environment(game, training=False, frame_size=84, max_pool_frames=2, max_noops=0)
+    env = make_environment(EnvConfig(game, frame_size=84, max_pool_frames=2, max_noops=0), training=False)
     assert env.action_space.n == oracle.single_action_space.n
     expected, _ = oracle.reset(seed=0)
     observation, _ = env.reset()
@@ -240,7 +241,7 @@ def test_life_loss_is_signalled_once_in_training_only(scripted):
 
 
 def breakout_until_the_end(**settings):
-    env = make_environment("breakout", max_noops=0, **settings)
+    env = make_environment(EnvConfig("breakout", max_noops=0), **settings)
     env.reset()
     steps = [env.step(FIRE if t % 10 == 0 else NOOP) for t in range(400)]
     return steps[: 1 + [terminated for _, _, terminated, _, _ in steps].index(True)]
@@ -258,7 +259,7 @@ def test_losing_lives_does_not_reset_breakout():
 
 
 def test_truncated_at_exactly_max_episode_frames():
-    env = make_environment("pong", training=True, max_noops=0, max_episode_frames=102)
+    env = make_environment(EnvConfig("pong", max_noops=0, max_episode_frames=102), training=True)
     env.reset()
     steps = [env.step(0) for _ in range(26)]
     assert [truncated for *_, truncated, _ in steps] == [False] * 25 + [True]
@@ -280,18 +281,18 @@ def play(env, seed, num_steps=40):
 
 
 def test_seeds_reproduce_noops_and_sticky_actions():
-    env = make_environment("breakout", training=True, sticky_action_prob=0.25)
+    env = make_environment(EnvConfig("breakout", sticky_action_prob=0.25), training=True)
     noops, screens = play(env, seed=3)
     env.reset()
     noops_again, screens_again = play(env, seed=3)
     assert noops == noops_again
     np.testing.assert_array_equal(screens, screens_again)
-    sticky = make_environment("breakout", training=True, sticky_action_prob=0.25, max_noops=0)
+    sticky = make_environment(EnvConfig("breakout", sticky_action_prob=0.25, max_noops=0), training=True)
     assert (play(sticky, seed=3)[1] != play(sticky, seed=4)[1]).any()
 
 
 def test_an_action_out_of_range_raises():
-    env = make_environment("breakout", training=True)
+    env = make_environment(EnvConfig("breakout"), training=True)
     env.reset()
     with pytest.raises(ValueError, match="action is -1, allowed: 0 to 3"):
         env.step(-1)
@@ -302,11 +303,11 @@ def test_an_action_out_of_range_raises():
 @pytest.mark.parametrize("max_pool_frames", [0, 5])
 def test_a_maximum_over_frames_that_are_not_played_raises(max_pool_frames):
     with pytest.raises(ValueError, match="max_pool_frames"):
-        make_environment("breakout", training=True, max_pool_frames=max_pool_frames)
+        make_environment(EnvConfig("breakout", max_pool_frames=max_pool_frames), training=True)
 
 
 def test_observations_are_never_overwritten():
-    env = make_environment("breakout", training=True)
+    env = make_environment(EnvConfig("breakout"), training=True)
     observations = [env.reset()[0]] + [env.step(FIRE)[0] for _ in range(20)]
     copies = [observation.copy() for observation in observations]
     for _ in range(20):
@@ -317,17 +318,17 @@ def test_observations_are_never_overwritten():
 
 
 def test_render_shows_the_emulator_in_colour():
-    env = make_environment("breakout", training=False, render=True)
+    env = make_environment(EnvConfig("breakout"), training=False, render=True)
     env.reset()
     frame = env.render()
     assert (frame.shape, frame.dtype, env.metadata["render_fps"]) == ((210, 160, 3), np.uint8, 15.0)
     assert (frame[..., 0] != frame[..., 2]).any()
     with pytest.raises(ValueError, match="render=False"):
-        make_environment("breakout", training=False).render()
+        make_environment(EnvConfig("breakout"), training=False).render()
 
 
 def test_the_emulator_is_silent(capfd):
-    make_environment("breakout", training=True).reset(seed=0)
+    make_environment(EnvConfig("breakout"), training=True).reset(seed=0)
     assert capfd.readouterr() == ("", "")
 
 

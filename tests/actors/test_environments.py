@@ -17,6 +17,7 @@ from actors.environments import (
     make_environment,
     resolve_name,
 )
+from configs.schema import EnvConfig
 from muzero.types import Episode
 
 
@@ -65,7 +66,7 @@ def registered():
     def register(*args, **kwargs):
         gymnasium.registry.pop("test/Spaced-v0", None)
         gymnasium.register("test/Spaced-v0", entry_point=lambda **_: Spaced(*args, **kwargs))
-        return make_environment("test/Spaced-v0", training=True)
+        return make_environment(EnvConfig("test/Spaced-v0"), training=True)
 
     yield register
     gymnasium.registry.pop("test/Spaced-v0", None)
@@ -156,7 +157,7 @@ def test_a_seed_that_an_environment_could_not_take_raises(seed):
 
 
 def test_cartpole_truncated_at_500_keeps_discount_1():
-    stream = Stream(make_environment("CartPole-v1", training=True), seed=0, reward_clip=1.0)
+    stream = Stream(make_environment(EnvConfig("CartPole-v1"), training=True), seed=0, reward_clip=1.0)
     assert stream.spec == EnvironmentSpec((4,), "float32", 2, 1)
     observation, steps = stream.reset(), []
     for _ in range(502):
@@ -170,7 +171,7 @@ def test_cartpole_truncated_at_500_keeps_discount_1():
 
 
 def test_cartpole_that_falls_has_discount_0():
-    stream = Stream(make_environment("CartPole-v1", training=True), seed=0, reward_clip=None)
+    stream = Stream(make_environment(EnvConfig("CartPole-v1"), training=True), seed=0, reward_clip=None)
     stream.reset()
     steps = [stream.step(1) for _ in range(30)]
     ends = [t for t, step in enumerate(steps) if step.episode]
@@ -182,7 +183,7 @@ def test_cartpole_that_falls_has_discount_0():
 @pytest.mark.parametrize("name", ["CartPole-v1", "MinAtar/Breakout-v1", "MinAtar/Asterix-v1"])
 def test_seeds_reproduce_streams(name):
     def tape(seed):
-        stream = Stream(make_environment(name, training=True), seed=seed, reward_clip=None)
+        stream = Stream(make_environment(EnvConfig(name), training=True), seed=seed, reward_clip=None)
         actions = np.random.default_rng(0).integers(stream.spec.num_actions, size=60)
         return np.stack([stream.reset(), *(stream.step(action).observation for action in actions)])
 
@@ -204,31 +205,31 @@ def test_seeds_reproduce_streams(name):
 )
 @pytest.mark.filterwarnings("ignore:.*out of date:DeprecationWarning")
 def test_minatar_games_have_bool_planes_and_v1_the_minimal_actions(name, shape, num_actions):
-    stream = Stream(make_environment(name, training=True), seed=0, reward_clip=None)
+    stream = Stream(make_environment(EnvConfig(name), training=True), seed=0, reward_clip=None)
     assert stream.spec == EnvironmentSpec(shape, "bool", num_actions, 1)
     observations = [stream.reset(), stream.step(num_actions - 1).observation]
     assert [(o.dtype, o.shape) for o in observations] == [(np.bool_, shape)] * 2
 
 
 def test_minatar_renders_frames_that_a_video_can_show():
-    env = make_environment("MinAtar/Breakout-v1", training=False, render=True)
+    env = make_environment(EnvConfig("MinAtar/Breakout-v1"), training=False, render=True)
     env.reset(seed=0)
     frame = env.render()
     assert (frame.shape, frame.dtype) == ((160, 160, 3), np.uint8)
     assert frame.max() > 100 and (frame[:16, :16] == frame[0, 0]).all()
     with pytest.raises(ValueError, match="render=False"):
-        make_environment("MinAtar/Breakout-v1", training=False).render()
+        make_environment(EnvConfig("MinAtar/Breakout-v1"), training=False).render()
 
 
 def test_missing_minatar_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "minatar", None)
     with pytest.raises(ImportError, match=r"pip install \.\[minatar\]"):
-        make_environment("MinAtar/Breakout-v1", training=True)
+        make_environment(EnvConfig("MinAtar/Breakout-v1"), training=True)
 
 
 def test_a_game_without_a_limit_has_one_where_it_is_scored():
     """A greedy policy may run into a wall for ever."""
-    made = lambda name, training: make_environment(name, training=training)
+    made = lambda name, training: make_environment(EnvConfig(name), training=training)
     limits = lambda *arguments: [limit._max_episode_steps for limit in states.time_limits(made(*arguments))]
     assert limits("CliffWalking-v1", True) == [] and limits("CliffWalking-v1", False) == [LONGEST_SCORED_GAME]
     assert limits("gymnasium.envs.toy_text:CliffWalking-v1", False) == [LONGEST_SCORED_GAME]
@@ -265,7 +266,7 @@ def test_gymnasium_names(name, canonical):
 )
 def test_unknown_names_suggest_near_ones(name, near):
     with pytest.raises(ValueError, match=near.replace("?", r"\?")):
-        make_environment(name, training=True)
+        make_environment(EnvConfig(name), training=True)
 
 
 @pytest.mark.parametrize(

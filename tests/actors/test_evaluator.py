@@ -11,6 +11,7 @@ from actors.agent import GreedyAgent, most_probable
 from actors.environments import EnvironmentSpec, Stream
 from actors.evaluator import play, play_randomly
 from actors.rollout import Rollout
+from configs.schema import ActorsConfig
 from muzero.observation import stack_history
 from muzero.types import Episode, PublishedParams, SearchOutput
 
@@ -84,9 +85,8 @@ def test_agent_sees_the_stacks_that_the_rollout_sees(history):
     rollout = Rollout(
         [make_stream(Numbered(lengths))],
         acting,
+        ActorsConfig(sequence_length=8, sequence_overlap=3),
         num_actions=NUM_ACTIONS,
-        sequence_length=8,
-        sequence_overlap=3,
         history_length=history,
         seed=0,
     )

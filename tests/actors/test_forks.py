@@ -5,10 +5,11 @@ import pytest
 from actors.atari import AtariGame
 from actors.environments import make_environment
 from actors.forks import ForkableStream, why_not_forked
+from configs.schema import EnvConfig
 
 
 def stream(name, seed=1, **settings):
-    env = make_environment(name, training=True, **({"frame_size": 24} | settings))
+    env = make_environment(EnvConfig(name, **({"frame_size": 24} | settings)), training=True)
     return ForkableStream(env, seed=seed, reward_clip=None)
 
 
@@ -71,6 +72,8 @@ def test_time_limits_end_no_fork():
 
 
 def test_what_cannot_be_forked_is_refused_by_name():
-    assert "AcrobotEnv has no state that can be saved" in why_not_forked(make_environment("Acrobot-v1", training=True))
+    assert "AcrobotEnv has no state that can be saved" in why_not_forked(
+        make_environment(EnvConfig("Acrobot-v1"), training=True)
+    )
     with pytest.raises(ValueError, match="AcrobotEnv has no state"):
         stream("Acrobot-v1")

@@ -19,6 +19,7 @@ from actors.patience import Patience
 from actors.pool import ActorPool, ActorPoolError
 from actors.rounds import RoundPool
 from actors.worker import RolloutWorker, device_options, is_placed, worker_seed
+from configs.schema import ActorsConfig
 from muzero.types import PublishedParams, RolloutResult, Trajectory
 
 pytestmark = pytest.mark.timeout(300)  # Ray may take a minute to start on a busy machine
@@ -94,8 +95,10 @@ def make_pool(local_ray, tmp_path):
     pools = []
 
     def make(build_rollout, publish=True, **settings):
-        defaults = {"num_workers": 1, "max_in_flight": 1, "cpus_per_worker": 0.5, "restart_backoff_seconds": 0.05}
-        pools.append(ActorPool(build_rollout, seed=SEED, log_dir=tmp_path / "logs", **{**defaults, **settings}))
+        own = {name: settings.pop(name) for name in settings.keys() & ActorsConfig.__dataclass_fields__.keys()}
+        actors = ActorsConfig(**{"num_workers": 1, "cpus_per_worker": 0.5} | own)
+        options = {"restart_backoff_seconds": 0.05} | settings
+        pools.append(ActorPool(build_rollout, actors, seed=SEED, log_dir=tmp_path / "logs", **options))
         if publish:
             pools[-1].publish(published(1))
         return pools[-1]
@@ -471,9 +474,6 @@ def test_close_wakes_a_caller_whose_workers_never_found_a_cpu(make_pool):
 def test_misuse_is_refused(make_pool, monkeypatch):
     with pytest.raises(ActorPoolError, match="publish"):
         make_pool(make_build(), publish=False).next_rollout()
-    for settings in ({"num_workers": 0}, {"max_in_flight": 0}):
-        with pytest.raises(ValueError, match="at least 1"):
-            make_pool(make_build(), **settings)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ActorPoolError, match="ray.init"):
         make_pool(make_build())
@@ -488,7 +488,8 @@ def make_rounds(local_ray, tmp_path):
     pools = []
 
     def make(build_rollout, seed=SEED, **settings):
-        pool = RoundPool(build_rollout, num_workers=2, seed=seed, cpus_per_worker=0.5, log_dir=tmp_path, **settings)
+        actors = ActorsConfig(num_workers=2, cpus_per_worker=0.5)
+        pool = RoundPool(build_rollout, actors, seed=seed, log_dir=tmp_path, **settings)
         pools.append(pool)
         pool.publish(published(1))
         return pool

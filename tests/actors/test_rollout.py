@@ -10,7 +10,7 @@ from gymnasium import spaces
 from actors import rollout as rollout_module
 from actors.environments import Stream
 from actors.rollout import Rollout
-from configs.schema import Config, EnvConfig, LossConfig, NetworkConfig, SearchConfig, SupportConfig
+from configs.schema import ActorsConfig, Config, EnvConfig, LossConfig, NetworkConfig, SearchConfig, SupportConfig
 from muzero.observation import stack_history, stack_trajectory
 from muzero.types import Episode, PublishedParams, SearchOutput, Trajectory
 from scripts.program import assemble
@@ -84,9 +84,8 @@ def make_rollout(envs, search, *, history=1, length=LENGTH, overlap=OVERLAP, see
     return Rollout(
         [Stream(env, seed=5, reward_clip=None) for env in envs],
         search,
+        ActorsConfig(sequence_length=length, sequence_overlap=overlap),
         num_actions=NUM_ACTIONS,
-        sequence_length=length,
-        sequence_overlap=overlap,
         history_length=history,
         seed=seed,
         num_groups=num_groups,

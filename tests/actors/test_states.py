@@ -8,12 +8,15 @@ import pytest
 
 from actors import states
 from actors.environments import Stream, make_environment
+from configs.schema import EnvConfig
 
 SETTINGS = dict(frame_size=24, max_noops=30, max_episode_frames=700)
 
 
 def stream(name, seed, **settings):
-    return Stream(make_environment(name, training=True, **(SETTINGS | settings)), seed=seed, reward_clip=None)
+    return Stream(
+        make_environment(EnvConfig(name, **(SETTINGS | settings)), training=True), seed=seed, reward_clip=None
+    )
 
 
 def play(stream, rng, num_steps):
@@ -85,7 +88,7 @@ def test_a_generator_goes_on_with_the_half_word_it_has_left():
     [("yars_revenge", "may show another screen after a restore"), ("Acrobot-v1", "AcrobotEnv has no state that")],
 )
 def test_what_cannot_be_saved_is_refused_with_its_reason(name, reason):
-    env = make_environment(name, training=True)
+    env = make_environment(EnvConfig(name), training=True)
     assert reason in states.why_not_saved(env)
     with pytest.raises(ValueError, match=reason):
         states.save_environment(env)
@@ -95,7 +98,7 @@ def test_what_cannot_be_saved_is_refused_with_its_reason(name, reason):
 
 def test_a_sticky_action_is_lost_with_its_emulator():
     """Why: the action that was performed last is in no state of the emulator, and the next frame may repeat it."""
-    env = make_environment("breakout", training=True, sticky_action_prob=0.25)
+    env = make_environment(EnvConfig("breakout", sticky_action_prob=0.25), training=True)
     assert "does not save the action" in states.why_not_saved(env)
 
 

@@ -147,7 +147,9 @@ def _expected_past(biases, trajectory, support):
         vs, _, policy = reference.past_targets(head, states, trajectory, support, gamma=0.997, lam=0.8, clip=1.0)
         overlaps.append(np.minimum(policy[:-1], trajectory.search_policy[:-1]).sum(axis=1).mean())
         for k in range(len(kl)):
-            kl[k] += reference.make_term("past", k, 5, 1.0, reference.two_hot(vs[k], *support), value_bias).kl
+            kl[k] += reference.make_term(
+                "past", k, 5, 1.0, reference.two_hot(vs[k], *reference.bins(support)), value_bias
+            ).kl
     return kl / len(biases), np.mean(overlaps)
 
 

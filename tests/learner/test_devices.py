@@ -16,7 +16,6 @@ import pytest
 
 from learner.state import init_state
 from learner.update import make_mesh, make_put, make_update, place
-from muzero.losses import make_loss
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,9 +46,9 @@ def sgd_that_keeps_the_gradient():
 def tiny_update(num_devices):
     """Returns the programs for that many devices of every process."""
     jax.config.update("jax_disable_most_optimizations", True)  # it runs a few times: compiling would cost far more
-    loss = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
+    loss = tiny.make_loss()
     optimiser, schedule = sgd_that_keeps_the_gradient(), optax.constant_schedule(0.0)
-    return make_update(loss, optimiser, schedule, make_mesh(num_devices), push_interval=2, **tiny.RATES)
+    return make_update(loss, optimiser, schedule, make_mesh(num_devices), tiny.RATES, push_interval=2)
 
 
 def run_updates(num_devices, batches=None, own=slice(None)):

@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
+from configs.schema import OptimiserConfig
 from learner.records.metrics import documented_tag
 from learner.state import init_state, make_optimiser
 from learner.update import SKIPPED, Minibatch, make_mesh, make_put, make_update, moving_average, place
 from muzero import value_buffer
-from muzero.losses import LossOutput, make_loss
+from muzero.losses import LossOutput
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -46,7 +47,9 @@ def test_two_averages_with_two_rates_and_who_reads_which():
 
 def test_averages_start_at_the_parameters():
     optimiser, _ = make_optimiser(
-        learning_rate=1.0, final_learning_rate=0.0, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.0
+        OptimiserConfig(
+            learning_rate=1.0, final_learning_rate=0.0, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.0
+        )
     )
     state = init_state(tiny.init_params, optimiser, value_buffer_size=2, rng_key=jax.random.key(4))
     for average in (state.search_average, state.target_average):
@@ -90,11 +93,17 @@ def test_the_papers_interval_pushes_after_updates_50_and_100():
 def test_the_step_follows_the_linear_schedule():
     """Adam's step for a constant gradient is the learning rate itself."""
     optimiser, schedule = make_optimiser(
-        learning_rate=1e-2, final_learning_rate=2e-3, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.0
+        OptimiserConfig(
+            learning_rate=1e-2,
+            final_learning_rate=2e-3,
+            schedule_num_updates=4,
+            max_gradient_norm=None,
+            weight_decay=0.0,
+        )
     )
     init_params = lambda rng_key: tiny.counting_params(rng_key)._replace(dynamics=jnp.full((), 7.0))
     state = init_state(init_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
-    fns = make_update(tiny.COUNTING_LOSS, optimiser, schedule, make_mesh(1), push_interval=2, **tiny.RATES)
+    fns = make_update(tiny.COUNTING_LOSS, optimiser, schedule, make_mesh(1), tiny.RATES, push_interval=2)
     update = tiny.whole(fns)
     values, rates = [0.0], []
     for _ in range(6):
@@ -110,7 +119,9 @@ def test_the_step_follows_the_linear_schedule():
 def test_two_steps_of_adam_with_decay_are_literal():
     """Moments keep 0.9 and 0.999 of themselves, ε = 1e-8; the decay is taken off beside the step, not through it."""
     optimiser, _ = make_optimiser(
-        learning_rate=0.1, final_learning_rate=0.1, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.5
+        OptimiserConfig(
+            learning_rate=0.1, final_learning_rate=0.1, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.5
+        )
     )
     params = {"a": jnp.full((), 2.0), "b": jnp.zeros(())}
     state, rows = optimiser.init(params), []
@@ -126,8 +137,7 @@ def test_two_steps_of_adam_with_decay_are_literal():
 
 @pytest.mark.parametrize("limit, expected", [(None, [3.0, 4.0]), (1.0, [0.6, 0.8]), (10.0, [3.0, 4.0])])
 def test_gradients_are_clipped_to_their_global_norm_if_asked(limit, expected):
-    settings = dict(learning_rate=1e-3, final_learning_rate=0.0, schedule_num_updates=10, weight_decay=0.0)
-    optimiser, _ = make_optimiser(max_gradient_norm=limit, **settings)
+    optimiser, _ = make_optimiser(OptimiserConfig(max_gradient_norm=limit))
     params = {"a": jnp.zeros(()), "b": jnp.zeros(())}
     _, state = optimiser.update({"a": jnp.array(3.0), "b": jnp.array(4.0)}, optimiser.init(params), params)
     moments = optax.tree.get(state, "mu")  # of both parameters, flat: a tenth of the first gradient
@@ -150,7 +160,7 @@ def test_the_loss_and_its_metrics_are_means_over_the_whole_batch():
     batch = batch._replace(reward=np.pad(rewards, ((0, 0), (0, 2))).astype(np.float32))
     state, mesh = tiny.counting_learner()[0], make_mesh(1)
     fns = make_update(
-        tiny.loss_of(literal_loss), optax.sgd(1.0), optax.constant_schedule(1.0), mesh, push_interval=2, **tiny.RATES
+        tiny.loss_of(literal_loss), optax.sgd(1.0), optax.constant_schedule(1.0), mesh, tiny.RATES, push_interval=2
     )
     state, metrics = tiny.whole(fns)(state, batch)
     assert float(metrics["loss/total"]) == 3.0  # (9 + 6) / (1 + 4) start states
@@ -180,9 +190,9 @@ def keep_gradient():
 @functools.cache
 def tiny_update():
     """Returns the programs of the tiny network, the same for all tests."""
-    loss = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
+    loss = tiny.make_loss()
     schedule = optax.constant_schedule(0.0)
-    return make_update(loss, keep_gradient(), schedule, make_mesh(1), push_interval=3, **tiny.RATES)
+    return make_update(loss, keep_gradient(), schedule, make_mesh(1), tiny.RATES, push_interval=3)
 
 
 def tiny_state(num_heads=2):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from muzero import value_buffer
-from muzero.losses import make_loss
 from muzero.model import Model
 from muzero.types import Params
 from tests import reference, tiny
@@ -17,7 +16,7 @@ from tests import reference, tiny
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SEEDS, BUFFER_SIZE = range(6), 3
-WEIGHTS = {name: tiny.LOSS_SETTINGS[f"{name}_weight"] for name in ("reward", "value", "policy", "past")}
+WEIGHTS = {name: getattr(tiny.LOSS_SETTINGS, f"{name}_weight") for name in ("reward", "value", "policy", "past")}
 PARAMS = functools.cache(lambda: jax.device_get(tiny.init_params(jax.random.key(0))))
 TARGET = functools.cache(lambda: jax.device_get(tiny.init_params(jax.random.key(1)).representation))
 
@@ -28,8 +27,7 @@ def _jitted(**changes):
 
     @jax.jit
     def evaluate(traced, params, target, head_params, buffer, batch):
-        settings = tiny.LOSS_SETTINGS | traced | changes
-        loss_fn = tiny.whole_loss(make_loss(tiny.MODEL, tiny.SUPPORT, **settings))
+        loss_fn = tiny.whole_loss(tiny.make_loss(**traced | changes))
 
         def total(params, target, head_params):
             ring = buffer._replace(head_params=head_params)
@@ -65,7 +63,7 @@ def _past(seed, num_heads, past_latents, past_clip):
     net = tiny.numpy_net(PARAMS() if past_latents == "online" else PARAMS()._replace(representation=TARGET()))
     latents = [net.represent(stack) for stack in reference.stacked_trajectory(trajectory, tiny.NUM_ACTIONS)]
     heads = [_numpy_head(head) for head in tiny.heads(num_heads)[-BUFFER_SIZE:]]
-    factors = (settings["discount_factor"], settings["td_lambda"], past_clip)
+    factors = (settings.discount_factor, settings.td_lambda, past_clip)
     return [(h, *reference.past_targets(h, latents, trajectory, tiny.SUPPORT, *factors)) for h in heads]
 
 
@@ -81,8 +79,8 @@ def _terms(seed, num_heads, past_latents="target", params=None, num_unroll_steps
             tiny.SUPPORT,
             num_starts=tiny.NUM_STARTS,
             num_unroll_steps=num_unroll_steps,
-            gamma=tiny.LOSS_SETTINGS["discount_factor"],
-            lam=tiny.LOSS_SETTINGS["td_lambda"],
+            gamma=tiny.LOSS_SETTINGS.discount_factor,
+            lam=tiny.LOSS_SETTINGS.td_lambda,
         )
     )
 
@@ -211,7 +209,7 @@ def test_targets_beyond_the_support_are_counted(search_value, fraction):
 @functools.cache
 def _two_steps():
     """Returns the jitted steps of the loss of one sequence."""
-    loss = make_loss(tiny.MODEL, tiny.SUPPORT, **tiny.LOSS_SETTINGS)
+    loss = tiny.make_loss()
     return jax.jit(loss.prepare), jax.jit(loss.evaluate)
 
 
@@ -333,16 +331,16 @@ def test_kl_metrics_are_zero_where_the_prediction_is_the_target():
     states = np.arange(tiny.NUM_DECISIONS + 1, dtype=np.float32)
     trajectory = trajectory._replace(
         is_first=np.zeros_like(trajectory.is_first),
-        reward=np.full_like(trajectory.reward, (1 - settings["discount_factor"]) * value),
+        reward=np.full_like(trajectory.reward, (1 - settings.discount_factor) * value),
         observation=np.stack([states, 0 * states], axis=1),
     )
-    factors = (settings["discount_factor"], settings["td_lambda"])
+    factors = (settings.discount_factor, settings.td_lambda)
     real = np.ones(tiny.NUM_DECISIONS)
     targets = reference.td_lambda_targets(
         trajectory.search_value, trajectory.reward, trajectory.discount, real, *factors
     )
     model = _oracle_model(jnp.asarray(targets, jnp.float32), trajectory, value)
-    loss_fn = tiny.whole_loss(make_loss(model, tiny.SUPPORT, **settings))
+    loss_fn = tiny.whole_loss(tiny.make_loss(model))
     buffer = value_buffer.push(value_buffer.init(jnp.zeros(()), 2), jnp.ones(()), 1)
     out = jax.jit(loss_fn)(Params(None, None, jnp.zeros(())), None, buffer, trajectory)
     kl = {tag: float(x) for tag, x in out.sums.items() if tag.startswith("loss/") and "saturated" not in tag}

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.schema import NetworkConfig
+from muzero import model as models
 from muzero import networks
-from muzero.model import Model, halve_gradient, make_model, unroll
+from muzero.model import Model, halve_gradient, unroll
 from muzero.types import Params
 from tests import reference, tiny
 
@@ -42,6 +44,12 @@ SMALL = PAPER | dict(
 
 def _count(tree):
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def make_model(*, stack_shape, num_actions, num_bins, **network):
+    """Returns the model of these shapes and fields of `NetworkConfig`."""
+    sizes = dict(stack_shape=stack_shape, num_actions=num_actions, num_bins=num_bins)
+    return models.make_model(NetworkConfig(**network), **sizes)
 
 
 def _init_shapes(settings):

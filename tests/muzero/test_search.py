@@ -1,9 +1,9 @@
 """Search: Q over the whole tree, the exact law of the action, literal Q of a known model, statistics of the tree."""
 
+import dataclasses
 import functools
 import inspect
 import itertools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from configs.schema import SearchConfig
 from learner.records.metrics import DOCUMENTED_TAGS
 from muzero import search
 from muzero.model import Model
@@ -55,9 +56,7 @@ def _table(seed=0):
     }
 
 
-DEFAULTS = dict(
-    num_actions=NUM_ACTIONS,
-    discount_factor=GAMMA,
+DEFAULTS = SearchConfig(
     policy="visits",
     num_simulations=16,
     dirichlet_fraction=0.3,
@@ -72,7 +71,24 @@ DEFAULTS = dict(
 )
 
 
-_search_stats = search._search_stats
+def make_search(model=MODEL, *, discount_factor=GAMMA, root_noise=True, describe=search.search_stats, **changes):
+    """Returns the search with DEFAULTS but for `changes`."""
+    return search.make_search(
+        model,
+        RawScalars,
+        dataclasses.replace(DEFAULTS, **changes),
+        num_actions=NUM_ACTIONS,
+        discount_factor=discount_factor,
+        root_noise=root_noise,
+        describe=describe,
+    )
+
+
+def stats_and_tree(tree, policy, value):
+    """Returns (what the log says, the tree itself) of a search."""
+    return search.search_stats(tree, policy, value), tree
+
+
 N = 301 * NUM_STATES  # searches in a batch, one number everywhere: every shape is a compilation of seconds
 STATES = np.tile(np.arange(NUM_STATES, dtype=np.float32), N // NUM_STATES)
 SAME_STATE = np.zeros(N, np.float32)
@@ -89,9 +105,8 @@ def _jitted(**changes):
     """Returns search(temperature, params, key, ...), whose statistics hold the tree as well."""
 
     def run(temperature, *args):
-        with mock.patch.object(search, "_search_stats", lambda tree, *rest: (_search_stats(tree, *rest), tree)):
-            settings = DEFAULTS | dict(temperature=temperature) | changes
-            return search.make_search(MODEL, RawScalars, **settings)(*args)
+        settings = dict(temperature=temperature) | changes
+        return make_search(describe=stats_and_tree, **settings)(*args)
 
     return jax.jit(run)
 
@@ -159,7 +174,7 @@ def _call_of(monkeypatch, name, **changes):
     record = lambda *args, **kwargs: calls.append(inspect.signature(policy).bind(*args, **kwargs).arguments)
     monkeypatch.setattr(mctx, name, lambda *args, **kwargs: record(*args, **kwargs) or policy(*args, **kwargs))
     params, *inputs = _arguments(STATES[:2], _table())
-    jax.eval_shape(search.make_search(MODEL, RawScalars, **DEFAULTS | changes), params, jax.random.key(0), *inputs)
+    jax.eval_shape(make_search(**changes), params, jax.random.key(0), *inputs)
     (given,) = calls
     transform = given.pop("qtransform")
     settings = {key: x for key, x in given.items() if key not in ("params", "rng_key", "root", "recurrent_fn")}
@@ -211,7 +226,7 @@ def test_the_root_is_the_stack_of_the_present_game(monkeypatch):
 
     monkeypatch.setattr(mctx, "muzero_policy", stop)
     model = MODEL._replace(represent=lambda scale, stack: scale * stack, predict=lambda _, latent: (latent, latent))
-    search_fn = search.make_search(model, RawScalars, **DEFAULTS)
+    search_fn = make_search(model)
     with pytest.raises(Reached) as reached:
         search_fn(Params(2.0, None, None), jax.random.key(0), frames, actions, is_first)
     (root,) = reached.value.args

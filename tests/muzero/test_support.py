@@ -1,15 +1,18 @@
 """Support: literal two-hots with ε = 0.01, saturation, ranks, round trip and gradients."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.schema import SupportConfig
 from muzero.support import Support
 from tests import reference
 
-PAPER = Support(min_value=-300.0, max_value=300.0, num_bins=601, epsilon=0.01)
-SMALL = Support(min_value=-5.0, max_value=7.0, num_bins=25, epsilon=0.03)
+PAPER = Support(SupportConfig(min_value=-300.0, max_value=300.0, num_bins=601, epsilon=0.01))
+SMALL = Support(SupportConfig(min_value=-5.0, max_value=7.0, num_bins=25, epsilon=0.03))
 EDGE = 17_044.3  # h(17,044.3) = 300 with ε = 0.01
 
 
@@ -43,7 +46,7 @@ def test_to_probs_has_the_literal_bins_of_the_paper(scalar, expected):
 @pytest.mark.parametrize("support", [PAPER, SMALL])
 def test_to_probs_equals_the_oracle(support):
     scalars = np.random.default_rng(0).normal(size=200) * np.logspace(-3, 4.5, 200)
-    expected = [reference.two_hot(x, *support) for x in scalars]
+    expected = [reference.two_hot(x, *reference.bins(support)) for x in scalars]
     probs = np.asarray(_TO_PROBS(support, scalars))
     np.testing.assert_allclose(probs, expected, atol=2e-4)
     np.testing.assert_allclose(probs.sum(axis=-1), 1.0, atol=1e-6)
@@ -52,7 +55,8 @@ def test_to_probs_equals_the_oracle(support):
 @pytest.mark.parametrize("support", [PAPER, SMALL])
 def test_from_logits_equals_the_oracle(support):
     logits = np.random.default_rng(1).normal(size=(40, support.num_bins)) * 4.0
-    expected = [reference.scalar_of(row, support.min_value, support.max_value, support.epsilon) for row in logits]
+    low, high, _, epsilon = reference.bins(support)
+    expected = [reference.scalar_of(row, low, high, epsilon) for row in logits]
     np.testing.assert_allclose(_FROM_LOGITS(support, jnp.asarray(logits)), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -63,7 +67,8 @@ def test_round_trip_within_the_support():
 
 @pytest.mark.parametrize("scalar", [1e4, 1.0])
 def test_another_epsilon_is_another_encoding(scalar):
-    assert not np.allclose(_TO_PROBS(PAPER, scalar), _TO_PROBS(PAPER._replace(epsilon=0.001), scalar), atol=5e-3)
+    other = Support(dataclasses.replace(PAPER.settings, epsilon=0.001))
+    assert not np.allclose(_TO_PROBS(PAPER, scalar), _TO_PROBS(other, scalar), atol=5e-3)
 
 
 @pytest.mark.parametrize("scalar, last_bin", [(EDGE + 1, 600), (1e6, 600), (-EDGE - 1, 0), (-1e6, 0)])
@@ -86,7 +91,7 @@ def test_every_rank_keeps_its_shape_and_values(shape):
     scalars = np.random.default_rng(2).normal(size=shape) * 20.0
     probs = _TO_PROBS(SMALL, scalars)
     assert probs.shape == (*shape, 25) and probs.dtype == jnp.float32
-    expected = [reference.two_hot(x, *SMALL) for x in np.ravel(scalars)]
+    expected = [reference.two_hot(x, *reference.bins(SMALL)) for x in np.ravel(scalars)]
     np.testing.assert_allclose(probs.reshape(-1, 25), expected, atol=1e-4)
     decoded = _FROM_LOGITS(SMALL, _log(probs))
     assert decoded.shape == shape and SMALL.saturates(scalars).shape == shape

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from actors.environments import EnvironmentSpec, Step
+from actors.environments import EnvironmentSpec, Step, make_environment
 from actors.forks import ForkableStream
 from configs.presets import PRESETS
 from muzero.observation import stack_history, stack_trajectory
@@ -185,7 +185,7 @@ def test_a_held_out_state_goes_on_as_its_sequence_does(monkeypatch):
     states = heldout.collect(Stored(config, *[None] * 6, num_updates=7), num_states=20, seed=0)
     assert len(states) == 20
     assert len(seen) > 20 and seen == list(range(len(seen)))
-    stream = ForkableStream(assemble.make_env(config.env, training=True), seed=0, reward_clip=None)
+    stream = ForkableStream(make_environment(config.env, training=True), seed=0, reward_clip=None)
     for state in states:
         stream.thaw(state.frozen, seed=1)
         step = stream.step(state.trajectory.action[state.index])
@@ -287,7 +287,7 @@ class Counted:
 @pytest.fixture
 def counted(monkeypatch):
     monkeypatch.setattr(rollouts, "ForkableStream", Counted)
-    monkeypatch.setattr(rollouts, "make_env", lambda *args, **kwargs: None)
+    monkeypatch.setattr(rollouts, "make_environment", lambda *args, **kwargs: None)
 
 
 def test_a_lost_life_ends_a_rollout_and_a_small_weight_cuts_it(counted):

@@ -9,7 +9,7 @@ import pytest
 
 from actors.environments import make_environment
 from configs.presets import PRESETS
-from configs.schema import ConfigError
+from configs.schema import ConfigError, EnvConfig
 from configs.serialise import to_dict
 from learner.records.checkpoint import Checkpointer
 from learner.records.run_directory import RunDirectory
@@ -44,7 +44,7 @@ def test_an_exported_agent_plays_like_the_run(run, tmp_path):
     for (path, leaf), (other_path, other) in zip(left, right, strict=True):
         assert path == other_path
         np.testing.assert_array_equal(leaf, other)
-    observation, _ = make_environment("CartPole-v1", training=False).reset(seed=1)
+    observation, _ = make_environment(EnvConfig("CartPole-v1"), training=False).reset(seed=1)
     decide = lambda agent: agent.decide(observation[None], np.ones(1, bool))
     np.testing.assert_array_equal(decide(ours).policy, decide(theirs).policy)
 

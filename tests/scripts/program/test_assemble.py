@@ -67,7 +67,7 @@ def test_settings_of_the_learner(spy):
     loss, optimiser, mesh, update, state = (
         spy(name, returned)
         for name, returned in [
-            ("make_loss", "loss"),
+            ("Loss", "loss"),
             ("make_optimiser", ("optimiser", "schedule")),
             ("make_mesh", "mesh"),
             ("make_update", "programs"),
@@ -76,13 +76,10 @@ def test_settings_of_the_learner(spy):
     )
     place = spy("place", "placed")
     assert assemble.build_learner(CONFIG, SPEC) == ("placed", "programs", "mesh")
-    assert chosen(loss.call_args, "num_actions", "num_starts", "chunk_size", "discount_factor", "past_weight") == dict(
-        num_actions=6, num_starts=7, chunk_size=3, discount_factor=0.98, past_weight=0.7
-    )
-    assert optimiser.call_args.kwargs["schedule_num_updates"] == 65_104
-    assert update.call_args == mock.call(
-        "loss", "optimiser", "schedule", "mesh", search_average_rate=0.25, target_average_rate=0.5, push_interval=11
-    )
+    assert loss.call_args.args[2] is CONFIG.loss
+    assert loss.call_args.kwargs == dict(num_actions=6, num_starts=7, chunk_size=3)
+    assert optimiser.call_args == mock.call(CONFIG.optimiser)
+    assert update.call_args == mock.call("loss", "optimiser", "schedule", "mesh", CONFIG.learner, push_interval=11)
     assert state.call_args.kwargs == dict(value_buffer_size=7, rng_key=jax.random.key(17))
     assert (mesh.call_args, place.call_args) == (mock.call(1), mock.call("state", "mesh"))
 
@@ -118,11 +115,7 @@ def test_a_worker_plays_as_training_plays_and_every_game_has_a_seed_of_its_own(s
     stream = spy("Stream", SimpleNamespace(spec=SPEC))
     search, rollout = spy("build_search", "search"), spy("Rollout", "rollout")
     assert assemble.rollout_builder(CONFIG)(2**31 - 19) == "rollout"
-    assert [call.args for call in environment.call_args_list] == [("pong",)] * 2
-    for call in environment.call_args_list:
-        assert chosen(call, "training", "render", "frame_size", "sticky_action_prob") == dict(
-            training=True, render=False, frame_size=48, sticky_action_prob=0.25
-        )
+    assert environment.call_args_list == [mock.call(CONFIG.env, training=True)] * 2
     assert stream.call_args_list == [
         mock.call("environment", seed=2_147_483_629, reward_clip=1.5),
         mock.call("environment", seed=7900, reward_clip=1.5),  # 7919 more, below 2**31
@@ -131,9 +124,8 @@ def test_a_worker_plays_as_training_plays_and_every_game_has_a_seed_of_its_own(s
     assert rollout.call_args == mock.call(
         [stream.return_value] * 2,
         "search",
+        CONFIG.actors,
         num_actions=6,
-        sequence_length=9,
-        sequence_overlap=2,
         history_length=5,
         seed=2_147_483_629,
         num_groups=1,
@@ -154,14 +146,12 @@ def test_groups_take_turns_on_a_device_and_none_is_empty(spy, device, environmen
 def test_the_search_is_noisy_in_training_and_quiet_in_scored_games(spy, monkeypatch):
     monkeypatch.setattr(evaluation, "env_spec", lambda env: SPEC)
     evaluation._greedy_search.cache_clear()
-    search, tree_search = spy("make_search", lambda: None), spy("make_tree_search")
+    search = spy("make_search", lambda: None)
     assemble.build_search(CONFIG, SPEC)
     for _ in range(2):  # every evaluation of a run plays with one search, compiled once
         evaluation.make_agent(CONFIG, {}, num_environments=1, seed=0)
-    assemble.build_tree_search(CONFIG, SPEC)
-    calls = [*search.call_args_list, tree_search.call_args]
-    assert [call.kwargs["root_noise"] for call in calls] == [True, False, False]
+    calls = search.call_args_list
+    assert [call.kwargs["root_noise"] for call in calls] == [True, False]
     for call in calls:
-        assert chosen(call, "num_actions", "discount_factor", "num_simulations", "floor") == dict(
-            num_actions=6, discount_factor=0.98, num_simulations=14, floor=0.3
-        )
+        assert call.args[2] is CONFIG.search
+        assert chosen(call, "num_actions", "discount_factor") == dict(num_actions=6, discount_factor=0.98)
