@@ -1,16 +1,14 @@
-"""Arms against each other: rliable and scipy on the scores of a results file, nothing of our own in between.
+"""Arms against each other: the statistics of Agarwal et al. 2021, by scipy, on the scores of a results file.
 
 What needs the score of every seed is None where the file has means only, or not the same number of seeds
 for every game.
 """
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t, wilcoxon
+from scipy.stats import bootstrap, t, trim_mean, wilcoxon
 
 from actors.scores import scale, standard_error
 from scripts.experiments.results import Row
@@ -100,14 +98,22 @@ def means(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> np
     return np.array([[normalised(game, scores[game, arm].mean) for game in games]])
 
 
-AGGREGATES = ("mean", "median", "interquartile mean")  # over games, of the normalised score
+def _mean(scores: np.ndarray) -> np.ndarray:
+    return scores.mean(axis=(-2, -1))
 
 
-def _aggregates() -> dict[str, Callable[[np.ndarray], float]]:
-    """Returns rliable's aggregates of scores [seeds, games] by name."""
-    _, metrics = _rliable()
-    functions = (metrics.aggregate_mean, metrics.aggregate_median, metrics.aggregate_iqm)
-    return dict(zip(AGGREGATES, functions, strict=True))
+def _median(scores: np.ndarray) -> np.ndarray:
+    return np.median(scores.mean(axis=-1), axis=-1)
+
+
+def _interquartile_mean(scores: np.ndarray) -> np.ndarray:
+    flat = scores.reshape(*scores.shape[:-2], -1)
+    return trim_mean(flat, proportiontocut=0.25, axis=-1)
+
+
+# Over games, of the normalised score: of scores [..., games, seeds]. The middle half of all runs is that of all games
+# and seeds together.
+_AGGREGATES = {"mean": _mean, "median": _median, "interquartile mean": _interquartile_mean}
 
 
 def aggregate(runs: np.ndarray | None, mean: np.ndarray, resamples: int) -> dict[str, Estimate]:
@@ -118,11 +124,7 @@ def aggregate(runs: np.ndarray | None, mean: np.ndarray, resamples: int) -> dict
       mean: [1, games], the means over seeds.
       resamples: of the bootstrap.
     """
-    functions = _aggregates()
-    compute = lambda x: np.array([function(x) for function in functions.values()])
-    if runs is None or len(runs) < 2:
-        return {name: Estimate(float(value), None) for name, value in zip(functions, compute(mean), strict=True)}
-    return _named(functions, *_estimates(runs, compute, resamples))
+    return {name: _estimate(function, (runs,), (mean,), resamples) for name, function in _AGGREGATES.items()}
 
 
 def difference(
@@ -136,21 +138,14 @@ def difference(
       means: of arm and baseline, [1, games] each; what is compared, without intervals, where there are no seeds.
       resamples: of the bootstrap.
     """
-    functions = _aggregates()
-    compute = lambda x, y: np.array([function(x) - function(y) for function in functions.values()])
-    if runs is None or baseline is None or min(len(runs), len(baseline)) < 2:
-        return {name: Estimate(float(value), None) for name, value in zip(functions, compute(*means), strict=True)}
-    return _named(functions, *_estimates([runs, baseline], compute, resamples))
+    pair = runs, baseline
+    return {name: _estimate(_difference(of), pair, means, resamples) for name, of in _AGGREGATES.items()}
 
 
 def mean_difference(runs: np.ndarray, baseline: np.ndarray, resamples: int) -> Estimate:
     """Returns the mean over seeds and games of `runs` [seeds, games] minus that of `baseline`, with its interval."""
-    means = float(np.mean(runs)), float(np.mean(baseline))
-    if min(len(runs), len(baseline)) < 2:
-        return Estimate(means[0] - means[1], None)
-    compute = lambda x, y: np.array([np.mean(x) - np.mean(y)])
-    values, bounds = _estimates([runs, baseline], compute, resamples)
-    return Estimate(float(values[0]), (float(bounds[0, 0]), float(bounds[1, 0])))
+    pair = runs, baseline
+    return _estimate(_difference(_mean), pair, pair, resamples)
 
 
 def welch(scores: list[np.ndarray], baseline: list[np.ndarray]) -> Estimate | None:
@@ -179,17 +174,20 @@ def probability_of_improvement(runs: np.ndarray | None, baseline: np.ndarray | N
     """Returns the probability that a run scores above one of `baseline`, mean over games; None without seeds."""
     if runs is None or baseline is None or min(len(runs), len(baseline)) < 2:
         return None
-    _, metrics = _rliable()
-    values, bounds = _estimates([runs, baseline], metrics.probability_of_improvement, resamples)
-    return Estimate(float(values), (float(bounds[0, 0]), float(bounds[1, 0])))
+    pair = runs, baseline
+    return _estimate(_chance_of_a_higher_score, pair, pair, resamples)
+
+
+def _chance_of_a_higher_score(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """Returns P(score > baseline) + P(score = baseline) / 2, mean over games; of [..., games, seeds] each."""
+    pairs = scores[..., :, None] - baseline[..., None, :]
+    return np.heaviside(pairs, 0.5).mean(axis=(-3, -2, -1))
 
 
 def profile(runs: np.ndarray, thresholds: np.ndarray, resamples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the fraction of runs above each threshold [thresholds] and its 95 % band [2, thresholds]."""
-    library, _ = _rliable()
-    np.random.seed(_SEED)
-    values, bands = library.create_performance_profile({"arm": runs}, thresholds, reps=resamples)
-    return values["arm"], bands["arm"]
+    """Returns the fraction of runs [seeds, games] above each threshold and its 95 % band [2, thresholds]."""
+    fractions = lambda scores: np.array([(scores > threshold).mean(axis=(-2, -1)) for threshold in thresholds])
+    return fractions(runs.T), np.array(_interval(fractions, (runs,), resamples))
 
 
 def wilcoxon_test(scores: np.ndarray, baseline: np.ndarray) -> SignedRank | None:
@@ -202,26 +200,42 @@ def wilcoxon_test(scores: np.ndarray, baseline: np.ndarray) -> SignedRank | None
     return SignedRank(len(scores), float(found.statistic), float(found.pvalue), float(smallest.pvalue))
 
 
-def _named(names: Iterable[str], values: np.ndarray, bounds: np.ndarray) -> dict[str, Estimate]:
-    found = zip(names, values, bounds.T, strict=True)
-    return {name: Estimate(float(value), (float(low), float(high))) for name, value, (low, high) in found}
+def _difference(aggregate: Callable) -> Callable:
+    return lambda scores, baseline: aggregate(scores) - aggregate(baseline)
 
 
-def _estimates(scores, compute: Callable, resamples: int) -> tuple[np.ndarray, np.ndarray]:
-    library, _ = _rliable()
-    np.random.seed(_SEED)  # rliable draws from NumPy's global generator whatever `random_state` it is given
-    values, bounds = library.get_interval_estimates({"arm": scores}, compute, reps=resamples)
-    return values["arm"], bounds["arm"]
+def _estimate(
+    statistic: Callable,
+    arms: tuple[np.ndarray | None, ...],
+    means: tuple[np.ndarray, ...],
+    resamples: int,
+) -> Estimate:
+    """Returns the statistic of the arms with its interval, or that of their means where an arm has no two seeds.
 
-
-def _rliable():
-    """Returns rliable's library and metrics.
-
-    rliable wants arch < 8, whose econometric models need a pandas older than the pinned one; their import is all that
-    fails, and rliable takes nothing but `arch.bootstrap`. So `arch` is entered unexecuted, and only that is imported.
+    Args:
+      statistic: of scores [..., games, seeds], one argument an arm.
+      arms: [seeds, games] each, or None.
+      means: [1, games] each, the means over seeds.
+      resamples: of the bootstrap.
     """
-    if "arch" not in sys.modules:
-        sys.modules["arch"] = importlib.util.module_from_spec(importlib.util.find_spec("arch"))
-    from rliable import library, metrics
+    if any(runs is None or len(runs) < 2 for runs in arms):
+        return Estimate(float(statistic(*(mean.T for mean in means))), None)
+    low, high = _interval(statistic, arms, resamples)
+    return Estimate(float(statistic(*(runs.T for runs in arms))), (float(low), float(high)))
 
-    return library, metrics
+
+def _interval(statistic: Callable, arms: tuple[np.ndarray, ...], resamples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ends of the 95 % interval by the stratified bootstrap of Agarwal et al. 2021, section 4.1.
+
+    Every game of every arm is a sample of its own, and scipy resamples each on its own.
+    """
+    samples = [scores for runs in arms for scores in runs.T]
+    num_games = arms[0].shape[1]
+
+    def of_resamples(*resampled: np.ndarray, axis: int) -> np.ndarray:
+        """Returns the statistic [..., resamples] of as many games [resamples, seeds] as there are samples."""
+        starts = range(0, len(resampled), num_games)
+        return statistic(*(np.stack(resampled[start : start + num_games], axis=-2) for start in starts))
+
+    found = bootstrap(samples, of_resamples, n_resamples=resamples, method="percentile", axis=-1, rng=_SEED)
+    return tuple(found.confidence_interval)

@@ -14,7 +14,7 @@ MISSING = "not available"
 ENDS = ("95 %: low", "95 %: high")
 _WELCH_ENDS = ("95 % by Welch: low", "95 % by Welch: high")
 RESAMPLED = (
-    "Intervals: the seeds of both arms are resampled within every game (rliable). With few seeds they are too narrow: "
+    "Intervals: the seeds of both arms are resampled within every game. With few seeds they are too narrow: "
     "with five a game they hold the truth in 87 of 100 cases for one game, and in 91 for the mean over four."
 )
 _WELCH = "Those by Welch are t intervals of the same difference, which hold it in 95."
@@ -150,7 +150,7 @@ def _aggregates(compared: Comparison) -> Table:
         for name, estimate in comparison.aggregate(compared.runs(arm), mean, compared.resamples).items():
             rows.append((arm, name, *interval(_known(compared, name, estimate))))
     columns = ("arm", "over games", "normalised score", *ENDS)
-    note = f"Stratified bootstrap over the seeds of every game (rliable), {compared.resamples:,} resamples."
+    note = f"Stratified bootstrap over the seeds of every game, {compared.resamples:,} resamples."
     return Table("aggregates", f"All {len(compared.normalised)} games together", columns, rows, note)
 
 
