@@ -3,7 +3,7 @@
     python scripts/train.py atari-cpu --env.name krull
 
 Run time: stops after 10 minutes or 2 million frames; `--stop.minutes 45` leaves time for all of them on one core.
-Expected score: see the README.
+Expected score: see docs/results.md.
 
 Deviations from the paper, with reasons:
 * grey frames of 64×64, four of them, DQN's three convolutions with half their channels, vector latents: the emulator

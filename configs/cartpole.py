@@ -2,7 +2,7 @@
 
     python scripts/train.py cartpole
 
-Run time: 400,000 decisions in 4 to 8 minutes on one core. Expected score: 500 of 500, greedy; see the README.
+Run time: 400,000 decisions in 4 to 8 minutes on one core. Expected score: 500 of 500, greedy; see docs/results.md.
 
 Deviations from the paper, with reasons:
 * vector latents, one frame of history, 61 bins to ± 30 on h(x): the state is a Markov vector of four numbers;

@@ -55,8 +55,9 @@ def blocks(path):
 
 def commands():
     """Returns every command line of pages, manifests and scripts as words, by where it stands."""
-    lines = [("docker/README.md", line) for line in blocks(DOCKER / "README.md")]
-    lines += [("README.md", line) for line in blocks(ROOT / "README.md") if line.startswith("ray ")]
+    lines = [("docs/cluster.md", line) for line in blocks(ROOT / "docs" / "cluster.md")]
+    for page in ("README.md", "docs/usage.md"):
+        lines += [(page, line) for line in blocks(ROOT / page) if line.startswith("ray ")]
     compose = documents("compose.yaml")[0]["services"]
     lines += [(f"compose.yaml {name}", service["command"]) for name, service in compose.items()]
     launcher = documents("cluster.yaml")[0]

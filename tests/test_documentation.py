@@ -1,4 +1,4 @@
-"""Every command line of the pages is one that its program takes."""
+"""The pages hold true: every command line is one that its program takes, every file they name is there."""
 
 import importlib
 import re
@@ -9,17 +9,23 @@ import pytest
 import tyro
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACEHOLDERS = {"EXPERIMENT": "order-k", "{smoke,small,paper}": "small"}
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += [ROOT / "results" / "atari-trials.md"]
+PLACEHOLDERS = {"EXPERIMENT": "order-k", "{smoke,small,paper}": "small", "$s": "100"}
+MAX_README_LINES = 150
+
+relative = lambda path: path.relative_to(ROOT).as_posix()
 
 
 def command_lines():
     """Yields (page, program, arguments) of every call of a program of ours in a fenced block."""
-    for page in ("README.md", "PERFORMANCE.md", "results/atari-trials.md"):
-        for block in re.findall(r"^```\w*\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M):
+    for page in PAGES:
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.S | re.M):
             for line in block.replace("\\\n", " ").splitlines():
-                for call in re.findall(r"python scripts/(\w+)\.py(.*)", line):
-                    words = shlex.split(call[1], comments=True)
-                    yield page, call[0], [PLACEHOLDERS.get(word, word) for word in words]
+                for call in re.findall(r"python (?:/app/)?scripts/(\w+)\.py(.*)", line):
+                    arguments = call[1].partition("; done")[0]  # of a loop
+                    words = shlex.split(arguments, comments=True)
+                    yield relative(page), call[0], [PLACEHOLDERS.get(word, word) for word in words]
 
 
 LINES = list(command_lines())
@@ -45,6 +51,8 @@ def stop_when_parsed(monkeypatch):
 def test_the_pages_hold_command_lines():
     programs = {program for _, program, _ in LINES}
     assert programs >= {"train", "resume", "evaluate", "suite", "report", "look", "tabular", "benchmark", "memory"}
+    assert programs >= {"export", "curves", "chaos", "emulators"}
+    assert len(PAGES) >= 12
 
 
 @pytest.mark.parametrize("page, program, arguments", LINES, ids=[f"{line[1]}-{n}" for n, line in enumerate(LINES)])
@@ -63,3 +71,35 @@ def test_a_wrong_command_line_would_be_seen(stop_when_parsed):
     with pytest.raises(SystemExit) as end:
         importlib.import_module("scripts.look").main(["tree", "runs/RUN", "--seeds", "3"])
     assert end.value.code == 2
+
+
+def links(text):
+    """Returns the targets of links and images that are no addresses of the web, without what follows a `#`."""
+    found = re.findall(r"\]\(([^)\s]+)\)", text)
+    return [target.partition("#")[0] for target in found if "://" not in target and not target.startswith("#")]
+
+
+def named_files(text):
+    """Returns the files of this repository that a page names with their folder; NAME stands for any."""
+    folders = "muzero|actors|learner|configs|scripts|tests|docker|docs|results"
+    found = re.findall(rf"(?<![\w/])((?:{folders})/[\w/.-]+\.(?:py|md|toml|csv|json|png|yaml|sh))\b", text)
+    return [name for name in found if "NAME" not in name]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_every_file_that_a_page_names_is_there(page):
+    text = page.read_text()
+    missing = [target for target in links(text) if not (page.parent / target).exists()]
+    missing += [name for name in named_files(text) if not (ROOT / name).exists()]
+    assert missing == []
+
+
+def test_a_missing_file_would_be_seen():
+    assert links("[a](docs/none.md#part) [b](https://x.org) [c](#here)") == ["docs/none.md"]
+    assert named_files("`muzero/none.py`, /app/scripts/train.py, runs/results/x.csv") == ["muzero/none.py"]
+
+
+def test_the_readme_is_short_and_names_every_page():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= MAX_README_LINES
+    assert {relative(page) for page in PAGES if page.parent == ROOT / "docs"} <= set(links(text))

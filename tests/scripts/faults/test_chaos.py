@@ -46,9 +46,10 @@ def test_the_table_keeps_the_rows_of_other_days(tmp_path):
     assert len(lines) == 4 and all(line.count("|") == 8 for line in lines)
 
 
-def test_the_readme_shows_the_table_that_the_harness_wrote():
+def test_the_page_shows_the_table_that_the_harness_wrote():
     root = Path(__file__).resolve().parents[3]
-    shown = (root / "README.md").read_text().partition("<!-- results/chaos.md -->\n")[2].partition("<!-- end -->")[0]
+    page = (root / "docs" / "reliability.md").read_text()
+    shown = page.partition("<!-- results/chaos.md -->\n")[2].partition("<!-- end -->")[0]
     assert shown == (root / "results" / "chaos.md").read_text() != ""
     assert "| NO |" not in shown
     assert {line.split(" | ")[0].removeprefix("| ") for line in shown.splitlines()[2:]} <= set(FAULTS)
