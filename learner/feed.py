@@ -57,6 +57,8 @@ class BatchFeed:
       max_lag: a rollout is dropped, with the games that ended in it, if the parameters of its newest search will be
         older, in updates, when its batch is begun; None for no bound. Ends well: a learner that waits has published
         what the next rollout acts with.
+      num_skipped: asked from the thread for the updates, of those on batches of this feed, that were not made: no
+        version counts them.
       num_batches: batches before the first of this feed. The order depends on the seed and the number of the batch
         alone: a resumed run goes on with the orders of an uninterrupted one.
     """
@@ -74,10 +76,11 @@ class BatchFeed:
         seed: int,
         first_update: int = 0,
         max_lag: int | None = None,
+        num_skipped: Callable[[], int] = lambda: 0,
         num_batches: int = 0,
     ):
         self._next_rollout, self._put = next_rollout, put
-        self._next_update, self._max_lag = first_update, max_lag
+        self._next_update, self._max_lag, self._num_skipped = first_update, max_lag, num_skipped
         self._batch_size, self._num_starts = batch_size, num_starts
         self._num_passes, self._num_minibatches = num_passes, num_minibatches
         self._seed, self._num_batches = seed, num_batches
@@ -86,9 +89,6 @@ class BatchFeed:
         self._wanted = threading.Semaphore(1 if collect_ahead else 0)
         self._num_wanted, self._num_prepared = int(collect_ahead), 0
         self.num_collected = 0  # sequences for batches, those of batches never taken included
-        self.num_skipped = (
-            0  # updates that were not made on batches of this feed, as its owner knows: no version counts them
-        )
         self._newest: dict[int, tuple[int, int]] = {}  # of each worker: incarnation, number
         self._closed = False
         self._num_dropped = 0
@@ -172,7 +172,7 @@ class BatchFeed:
         return True
 
     def _is_too_old(self, rollout: RolloutResult) -> bool:
-        lag = self._next_update - self.num_skipped - int(rollout.trajectory.params_version[:, -1].min())
+        lag = self._next_update - self._num_skipped() - int(rollout.trajectory.params_version[:, -1].min())
         return self._max_lag is not None and lag > self._max_lag
 
     def _prepare(self, rollouts: list[RolloutResult]) -> Batch:

@@ -125,6 +125,11 @@ class LearnerLoop:
             raise NonFiniteError(f"the parameters after {version} updates are not finite: not published", None)
         self._publish(int(version), jax.tree.map(np.array, average))
 
+    @property
+    def is_reported(self) -> bool:
+        """Whether no update was made since the last report, or since the beginning."""
+        return self.counters.num_updates == self._row_counters.num_updates
+
     def report(self) -> Report:
         """Returns the means since the last report: the only place where metrics leave the device, `SKIPPED` apart."""
         for metrics in jax.device_get(self._pending):

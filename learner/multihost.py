@@ -1,6 +1,6 @@
 """Several learner processes as one: each with its share of every batch, all with the same counts and the same end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -82,10 +82,3 @@ def make_batches(batches: Iterator[Batch], max_games: int) -> OwnBatches | Share
 def is_first_process() -> bool:
     """Returns whether this process writes what a run leaves behind, and decides when it ends."""
     return jax.process_index() == 0
-
-
-class Silent:
-    """A writer that writes nothing: every one of a process that is not the first."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **kwargs: None

@@ -2,11 +2,14 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 
 from actors.environments import EnvironmentSpec, Stream, environment_spec, make_environment
+from actors.pool import ActorPool
 from actors.rollout import Rollout
+from actors.rounds import RoundPool
 from configs.schema import Config, EnvConfig
 from learner.feed import BatchFeed
 from learner.loop import Counters, LearnerLoop
@@ -18,6 +21,7 @@ from muzero.observation import stack_shape
 from muzero.search import Describe, SearchFn, make_search, search_stats
 from muzero.support import Support
 from muzero.types import Params, PyTree, RolloutResult
+from scripts.program.reexecution import jemalloc_env_vars
 
 
 def env_spec(env: EnvConfig) -> EnvironmentSpec:
@@ -109,9 +113,22 @@ def num_starts(config: Config) -> int:
 
 
 def build_feed(
-    config: Config, next_rollout: Callable[[], RolloutResult], put: Callable[[PyTree], PyTree], counters: Counters
+    config: Config,
+    next_rollout: Callable[[], RolloutResult],
+    put: Callable[[PyTree], PyTree],
+    counters: Counters,
+    *,
+    num_skipped: Callable[[], int] = lambda: 0,
 ) -> BatchFeed:
-    """Returns the feed of one learner process, which goes on after `counters`."""
+    """Returns the feed of one learner process, which goes on after `counters`.
+
+    Args:
+      config: of the run.
+      next_rollout: of the actors of this process.
+      put: moves arrays [B, ...] to the devices.
+      counters: at the beginning of the session.
+      num_skipped: returns the updates of this session that were not made.
+    """
     learner = config.learner
     return BatchFeed(
         next_rollout,
@@ -125,7 +142,24 @@ def build_feed(
         num_batches=counters.num_batches,
         first_update=counters.num_updates,
         max_lag=learner.max_lag,
+        num_skipped=num_skipped,
     )
+
+
+def build_pool(config: Config, *, cores_per_worker: int | None, log_dir: Path, seed: int) -> ActorPool | RoundPool:
+    """Returns the actors of one learner process; Ray has to run.
+
+    Args:
+      config: of the run.
+      cores_per_worker: that every worker claims, None for none.
+      log_dir: for what the workers print.
+      seed: of the workers; each derives its own from it.
+    """
+    build_rollout = rollout_builder(config)
+    worker = dict(cores_per_worker=cores_per_worker, seed=seed, log_dir=log_dir, env_vars=jemalloc_env_vars())
+    if config.deterministic:
+        return RoundPool(build_rollout, config.actors, **worker)
+    return ActorPool(build_rollout, config.actors, in_rounds=not config.learner.collect_ahead, **worker)
 
 
 def build_loop(

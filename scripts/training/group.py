@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -26,8 +27,9 @@ from learner.records.checkpoint_files import CheckpointError, complete_slots
 from learner.records.run_directory import NotWritten, RunDirectory, RunDirectoryError
 from scripts.program import assemble
 from scripts.program.reexecution import jemalloc_env_vars
+from scripts.training.beginning import Start
 from scripts.training.interrupts import Interrupted, Interrupts
-from scripts.training.session import Session, Start
+from scripts.training.session import Outcome, run_session
 
 MAX_RESTARTS = 5  # in a row, without a new checkpoint
 # What would come again, or has to be told at once; `--max-restarts` knows which of them to try again.
@@ -66,11 +68,9 @@ class StopRequest:
         if self.name is not None:
             raise Interrupted(self.name)
 
-    def __enter__(self) -> "StopRequest":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
+    def watched(self, after_grace: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Returns a context in which nothing more is done: the file says it all, and no grace period ends."""
+        return contextlib.nullcontext()
 
 
 class LearnerProcess:
@@ -105,11 +105,11 @@ class LearnerProcess:
         with (directory.logs / f"learner-{index}.log").open("a") as log, contextlib.redirect_stdout(log):
             if index == 0:
                 directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
-            return Session(config, directory, start, interrupts=StopRequest(directory.path)).run()
+            return run_session(config, directory, start, StopRequest(directory.path)).counters
 
 
-def run_group(config: Config, directory: RunDirectory, start: Start) -> tuple[Counters, str | None]:
-    """Trains with `config.learner.num_processes` processes; returns the counters and the signal that ended it, if any.
+def run_group(config: Config, directory: RunDirectory, start: Start) -> Outcome:
+    """Trains with `config.learner.num_processes` processes; nobody counts the sequences that they lose.
 
     Raises what a process raised where starting again cannot help, one of `WORKER_FAILURES` if the group failed more
     than `MAX_RESTARTS` times without a new checkpoint, `ConfigError` if the processes find no place.
@@ -118,10 +118,12 @@ def run_group(config: Config, directory: RunDirectory, start: Start) -> tuple[Co
     stop.clear()
     print(f"learner processes: {config.learner.num_processes}, logs in {directory.logs}/learner-*.log", flush=True)
     num_failures, newest = 0, None
-    with Interrupts(after_grace=lambda: None) as interrupts, _placed(config, start, interrupts) as start_process:
+    interrupts = Interrupts()
+    with interrupts.watched(after_grace=lambda: None), _placed(config, start, interrupts) as start_process:
         while True:
             try:
-                return _run_once(config, directory, start, start_process, interrupts), interrupts.name
+                counters = _run_once(config, directory, start, start_process, interrupts)
+                return Outcome(counters, interrupts.name, num_lost=0)
             except WORKER_FAILURES as error:
                 before, newest = newest, max(complete_slots(directory.checkpoints), default=None)
                 num_failures = num_failures + 1 if newest == before else 1

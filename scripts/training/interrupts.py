@@ -1,10 +1,10 @@
 """Ctrl-C and SIGTERM: the first asks to finish, the second leaves at once."""
 
+import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
 
 GRACE_SECONDS = 10.0  # for the batch under way; the save comes after it, and cluster managers kill after 30 s
 # A cluster manager signals every process of a job, and a supervisor hands what it gets on: one SIGTERM comes as two.
@@ -16,33 +16,33 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """While entered, notes the first SIGINT or SIGTERM in `name`, and raises KeyboardInterrupt at the second.
+    """Notes the first SIGINT or SIGTERM in `name`, and raises KeyboardInterrupt at the second, while it is `watched`.
 
     A SIGTERM that comes again at once is no second one.
-
-    Enter it after Ray has started, which takes SIGTERM for itself and would leave without saving.
-
-    Args:
-      after_grace: called in a thread, `GRACE_SECONDS` after the signal: ends a batch that would never end by itself,
-        since the same signal may have reached Ray's processes.
     """
 
-    def __init__(self, after_grace: Callable[[], None]):
+    def __init__(self):
         self.name: str | None = None
-        self._after_grace = after_grace
-        self._handlers = {}
+        self._after_grace: Callable[[], None] = lambda: None
         self._timer: threading.Timer | None = None
         self._taken_at = 0.0
 
-    def __enter__(self) -> "Interrupts":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._take)
-        return self
+    @contextlib.contextmanager
+    def watched(self, after_grace: Callable[[], None]) -> Iterator[None]:
+        """Watches for signals. Enter it after Ray has started, which takes SIGTERM for itself and leaves unsaved.
 
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.settle()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        Args:
+          after_grace: called in a thread, `GRACE_SECONDS` after the signal: ends a batch that would never end by
+            itself, since the same signal may have reached Ray's processes.
+        """
+        self._after_grace = after_grace
+        handlers = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            self.settle()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def settle(self) -> None:
         """Calls `after_grace` off: no batch is under way any more."""

@@ -8,10 +8,11 @@ import numpy as np
 
 from configs.schema import Config
 from configs.serialise import differences, from_dict, to_dict
-from learner.loop import Counters, LearnerLoop
+from learner.loop import Counters
 from learner.records.arrays import write_arrays
 from learner.records.checkpoint import Checkpoint, Checkpointer, CheckpointMismatch
 from learner.records.run_directory import RunDirectory
+from learner.state import LearnerState
 from muzero.types import Trajectory
 
 _MAY_DIFFER = ("stop", "log")  # a resume may move the end, and what is logged changes no number
@@ -43,20 +44,20 @@ class Saver:
         self._num_saved = checkpoint.metadata.get("num_saved", 0)
         return checkpoint, Counters(**checkpoint.metadata["counters"])
 
-    def save(self, loop: LearnerLoop, arrays: Mapping[str, np.ndarray]) -> None:
-        """Starts to write the learner's state and the actors' `arrays`. Raises like `Checkpointer.save`."""
+    def save(self, state: LearnerState, counters: Counters, actor_states: Mapping[str, np.ndarray]) -> None:
+        """Starts to write the states of learner and actors. Raises like `Checkpointer.save`."""
         self._num_saved += 1
         every = self._config.log.checkpoint_keep_every
         keep = every is not None and self._num_saved % every == 0
-        metadata = self._metadata(loop.counters)
-        self._checkpointer.save(loop.counters.num_updates, loop.state, metadata, arrays=arrays, keep=keep)
+        metadata = self._metadata(counters)
+        self._checkpointer.save(counters.num_updates, state, metadata, arrays=actor_states, keep=keep)
 
-    def save_if_best(self, loop: LearnerLoop, score: float) -> None:
+    def save_if_best(self, state: LearnerState, counters: Counters, score: float) -> None:
         """Keeps the state as the best if `score` is; the score lives and dies with its checkpoint."""
         if self._best is None or score > self._best:
             self._best = score
-            metadata = self._metadata(loop.counters) | {"score": score}
-            self._checkpointer.save_best(loop.counters.num_updates, loop.state, metadata)
+            metadata = self._metadata(counters) | {"score": score}
+            self._checkpointer.save_best(counters.num_updates, state, metadata)
 
     def save_evidence(self, batch: Trajectory, counters: Counters) -> None:
         """Writes the batch on which no update could be made, or this process's share, to `nonfinite-<updates>.npz`.
@@ -97,6 +98,29 @@ class Saver:
 def _lasting(config: Config) -> dict:
     """Returns the settings that cannot change while a run lasts."""
     return {name: value for name, value in to_dict(config).items() if name not in _MAY_DIFFER}
+
+
+class NoSaver:
+    """The checkpoints of a process that is not the first of its group: none."""
+
+    def save(self, state: LearnerState, counters: Counters, actor_states: Mapping[str, np.ndarray]) -> None:
+        """Does nothing."""
+
+    def save_if_best(self, state: LearnerState, counters: Counters, score: float) -> None:
+        """Does nothing."""
+
+    def save_evidence(self, batch: Trajectory, counters: Counters) -> None:
+        """Does nothing."""
+
+    def has(self, num_updates: int) -> bool:
+        """Returns that nothing is to be saved."""
+        return True
+
+    def check(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 def _rows_here(array: Any) -> np.ndarray:

@@ -1,9 +1,7 @@
 """One session of a run, new or resumed: actors on one side, the learner on the other, files below."""
 
-import collections
 import contextlib
-import time
-from collections.abc import Callable
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -12,225 +10,191 @@ import numpy as np
 from actors.pool import ActorPool, ActorPoolError
 from actors.rounds import RoundPool
 from configs.schema import Config
-from learner.feed import Batch
+from learner.feed import BatchFeed
 from learner.loop import Counters, LearnerLoop, NonFiniteError
-from learner.multihost import Silent, is_first_process, make_batches
-from learner.records.episodes import EpisodeLog
-from learner.records.metrics import MetricWriter
-from learner.records.progress import Progress, ProgressState
+from learner.multihost import OwnBatches, SharedBatches, is_first_process, make_batches
 from learner.records.run_directory import RunDirectory
-from learner.state import LearnerState
-from learner.update import make_put, place
-from muzero.types import Params, PublishedParams
+from learner.update import make_put
+from muzero.types import PublishedParams
 from scripts.playing import evaluation
-from scripts.program.assemble import build_feed, build_learner, build_loop, env_spec, rollout_builder
-from scripts.program.reexecution import jemalloc_env_vars
-from scripts.training import core_shares
+from scripts.program.assemble import build_feed, build_loop, build_pool
+from scripts.training.beginning import Start, begin
+from scripts.training.core_shares import given_share
 from scripts.training.interrupts import Interrupted, Interrupts
-from scripts.training.saver import Saver
+from scripts.training.limits import Limits
+from scripts.training.recording import NoRecording, Recording
+from scripts.training.saver import NoSaver, Saver
 from scripts.training.timer import Timer
 
 
-class Start(NamedTuple):
-    """Where a session begins: at a new state, at stored weights, or at a checkpoint of the same run."""
+class Outcome(NamedTuple):
+    """How a session ended."""
 
-    resume: bool = False
-    load_params: Callable[[], Params] | None = None  # --init-from
-    ray_address: str | None = None
+    counters: Counters
+    interrupted: str | None  # the signal that ended it, None if a limit did
+    num_lost: int  # sequences played and not trained on: in flight, or of a batch not taken
 
 
-class Session:
-    """Trains until a limit of `config.stop`, Ctrl-C or SIGTERM; leaves a checkpoint of what it did.
+def run_session(config: Config, directory: RunDirectory, start: Start, interrupts: Interrupts) -> Outcome:
+    """Trains until a limit of `config.stop` or an interrupt; leaves a checkpoint of what it did.
 
     But for a deterministic session whose actors are gone: then the checkpoint before it stands.
+
+    Args:
+      config: of the run, checked.
+      directory: of the run, locked.
+      start: where to begin.
+      interrupts: watched while there are actors; of a process that gets no signals something of the same methods.
+
+    Raises ActorPoolError if the actors are gone without an interrupt and NonFiniteError, both after saving;
+    CheckpointError, CheckpointWriteError and NotWritten.
     """
+    share = given_share(config, start.ray_address)
+    state, counters, actor_states, update_fns, mesh, saver = begin(config, directory, start)
+    limits, recording = Limits(config.stop), NoRecording()
+    if is_first_process():
+        num_frames = config.stop.num_frames
+        recording = Recording(directory, counters, is_resumed=start.resume, num_frames=num_frames)
+    else:
+        saver = NoSaver()
+    if not start.resume:
+        saver.save(state, counters, {})  # a run that is killed before its first batch can be resumed
+    process = () if is_first_process() else (jax.process_index(),)
+    pool = build_pool(
+        config,
+        cores_per_worker=share.cores_per_worker,
+        log_dir=directory.logs.joinpath(*map(str, process)),
+        seed=actor_seed(config.seed, counters.num_batches, *process),
+    )
+    publish = lambda version, params: pool.publish(PublishedParams(version, params))
+    loop = build_loop(config, state, counters, update_fns, publish)
+    with interrupts.watched(after_grace=pool.close), contextlib.ExitStack() as parts:
+        for part in (saver, recording, pool):
+            parts.callback(part.close)  # the last first, and all of them even if one raises
+        if actor_states:
+            pool.load(actor_states)
+            actor_states.clear()
+        loop.publish()
+        num_skipped = lambda: loop.counters.num_skipped - counters.num_skipped
+        feed = build_feed(config, pool.next_rollout, make_put(mesh), counters, num_skipped=num_skipped)
+        print(share, flush=True)
+        session = Session(config, directory, pool, feed, loop, saver, recording, limits, interrupts)
+        session.train()
+        batch_size = config.learner.batch_size // config.learner.num_processes  # of this process
+        num_taken = (loop.counters.num_batches - counters.num_batches) * batch_size
+        num_in_flight = pool.num_in_flight * config.actors.environments_per_worker
+    return Outcome(loop.counters, interrupts.name, feed.num_collected - num_taken + num_in_flight)
 
-    def __init__(self, config: Config, directory: RunDirectory, start: Start, interrupts: Interrupts | None = None):
-        self._config, self._directory = config, directory
-        self._batch_size = config.learner.batch_size // config.learner.num_processes  # of this process
-        self._process = () if is_first_process() else (jax.process_index(),)
-        self._share = core_shares.given_share(config, start.ray_address)
-        self._spec = env_spec(config.env)
-        self._actor_states: dict[str, np.ndarray] = {}
-        self._loop, self._saver, self._mesh = self._make_loop(start)
-        counters = self._loop.counters
-        resumed_at = counters.num_frames if start.resume else None
-        self._row_updates, self._skipped_before = counters.num_updates, counters.num_skipped
-        if is_first_process():
-            self._metrics = MetricWriter(directory.path, resume_from_frames=resumed_at)
-            self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
-        else:
-            self._metrics = self._episodes = self._saver = Silent()
-        self._recent_returns: collections.deque[float] = collections.deque(maxlen=100)
-        self._started = time.monotonic()
-        self.num_lost = 0  # sequences played and not trained on: in flight, or of a batch not taken
-        self._interrupts = interrupts or Interrupts(after_grace=lambda: self._pool.close())
 
-    def run(self) -> Counters:
-        """Trains; returns the counters at the end."""
-        self._save()  # a run that is killed before its first checkpoint can be resumed
-        self._pool = pool = self._make_pool()
-        progress = Progress() if is_first_process() else Silent()
-        with self._interrupts, contextlib.ExitStack() as parts:
-            for part in (progress, self._saver, self._episodes, self._metrics, pool):
-                parts.callback(part.close)  # the last first, and all of them even if one raises
-            if self._actor_states:
-                pool.load(self._actor_states)
-                self._actor_states = {}
-            self._loop.publish()
-            self._train(pool, progress)
-        return self._loop.counters
+def actor_seed(seed: int, num_batches: int, *process: int) -> int:
+    """Returns the seed of the actors of a session: a resumed one must not replay the games of the one before it.
 
-    @property
-    def interrupted(self) -> str | None:
-        """The signal that ended the session, None if a limit did."""
-        return self._interrupts.name
+    Args:
+      seed: of the run.
+      num_batches: that the run has consumed before the session.
+      process: number of the learner process, unless it is the first.
+    """
+    return int(np.random.SeedSequence((seed, num_batches, *process)).generate_state(1)[0])
 
-    def _make_loop(self, start: Start) -> tuple[LearnerLoop, Saver, jax.sharding.Mesh]:
-        state, update_fns, mesh = build_learner(self._config, self._spec)
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-        saver = Saver(self._config, self._directory, abstract)
-        counters = Counters()
-        if start.resume:
-            checkpoint, counters = saver.restore()
-            self._actor_states = checkpoint.arrays
-            state = place(checkpoint.state, mesh)
-        elif start.load_params is not None:
-            state = _with_params(state, start.load_params(), mesh)
-        publish = lambda version, params: self._pool.publish(PublishedParams(version, params))
-        loop = build_loop(self._config, state, counters, update_fns, publish)
-        return loop, saver, mesh
 
-    def _make_pool(self) -> ActorPool | RoundPool:
-        actors = self._config.actors
-        # A resumed session must not replay the games of the one before it.
-        entropy = (self._config.seed, self._loop.counters.num_batches, *self._process)
-        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        shared = dict(
-            cores_per_worker=self._share.cores_per_worker,
-            seed=seed,
-            log_dir=self._directory.logs.joinpath(*map(str, self._process)),
-            env_vars=jemalloc_env_vars(),
-        )
-        if self._config.deterministic:
-            return RoundPool(rollout_builder(self._config), actors, **shared)
-        in_rounds = not self._config.learner.collect_ahead
-        return ActorPool(rollout_builder(self._config), actors, in_rounds=in_rounds, **shared)
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """The parts of a session that has begun, and what is done with several of them."""
 
-    def _train(self, pool: ActorPool | RoundPool, progress: Progress) -> None:
-        self._feed = build_feed(self._config, pool.next_rollout, make_put(self._mesh), self._loop.counters)
-        batches = make_batches(self._feed, self._batch_size * self._config.actors.sequence_length)
-        print(self._share, flush=True)
-        log, actors, num_taken = self._config.log, self._config.actors, 0
-        due_row, due_checkpoint = Timer(log.interval_seconds), Timer(60 * log.checkpoint_interval_minutes)
-        due_evaluation = Timer(60 * (log.evaluation_interval_minutes or float("inf")))
+    config: Config
+    directory: RunDirectory
+    pool: ActorPool | RoundPool
+    feed: BatchFeed
+    loop: LearnerLoop
+    saver: Saver | NoSaver
+    recording: Recording | NoRecording
+    limits: Limits
+    interrupts: Interrupts
+
+    def train(self) -> None:
+        """Trains to the end of the session, whatever ends it, and saves."""
+        evaluates = self.config.log.evaluation_interval_minutes is not None and is_first_process()
+        batch_size = self.config.learner.batch_size // self.config.learner.num_processes
+        batches = make_batches(self.feed, batch_size * self.config.actors.sequence_length)
         try:
-            while not self._is_done():
-                self._take_in(self._loop.run_batch(batches))
-                num_taken += self._batch_size
-                self._saver.check()
-                if due_row.rings():
-                    self._report(progress)
-                if due_checkpoint.rings():
-                    self._save()
-                if due_evaluation.rings() and is_first_process():
-                    self._evaluate()
-                    due_evaluation.restart()
+            self._train_until_done(batches, evaluates)
             batches.end()
         except StopIteration:
             pass  # the first process has called `end`
         except ActorPoolError:  # the actors are gone, the learner is whole
-            self._save()
-            if self.interrupted is None:
+            self.save()
+            if self.interrupts.name is None:
                 raise
         except NonFiniteError as error:
             if error.batch is not None:  # else it is the state itself that must not be kept
-                self._saver.save_evidence(error.batch, self._loop.counters)
-                self._save()
+                self.saver.save_evidence(error.batch, self.loop.counters)
+                self.save()
             raise
         finally:
-            self._interrupts.settle()
-            self._feed.close()
-            self.num_lost = self._feed.num_collected - num_taken + pool.num_in_flight * actors.environments_per_worker
-        self._save()
-        if self._loop.counters.num_updates > self._row_updates:  # else it would repeat the last row
-            self._report(progress)
-        if self.interrupted is None and log.evaluation_interval_minutes is not None and is_first_process():
-            self._evaluate()
+            self.interrupts.settle()
+            self.feed.close()
+        self.save()
+        if not self.loop.is_reported:  # else it would repeat the last row
+            self.report()
+        if self.interrupts.name is None and evaluates:
+            self.evaluate()
 
-    def _take_in(self, batch: Batch) -> None:
-        self._feed.num_skipped = self._loop.counters.num_skipped - self._skipped_before
-        self._episodes.write(self._loop.counters.num_frames, batch.episodes)
-        self._recent_returns.extend(episode.episode_return for episode in batch.episodes)
+    def _train_until_done(self, batches: OwnBatches | SharedBatches, evaluates: bool) -> None:
+        log = self.config.log
+        due_row, due_checkpoint = Timer(log.interval_seconds), Timer(60 * log.checkpoint_interval_minutes)
+        due_evaluation = Timer(60 * (log.evaluation_interval_minutes or float("inf")))
+        while not self._is_done():
+            batch = self.loop.run_batch(batches)
+            self.recording.add_games(self.loop.counters, batch.episodes)
+            self.saver.check()
+            if due_row.rings():
+                self.report()
+            if due_checkpoint.rings():
+                self.save()
+            if evaluates and due_evaluation.rings():
+                self.evaluate()
+                due_evaluation.restart()
 
     def _is_done(self) -> bool:
+        """Returns whether the session ends here; the first process decides for all."""
         if not is_first_process():
             return False
-        return self.interrupted is not None or max(self._fractions_done(), default=0.0) >= 1.0
+        return self.interrupts.name is not None or self.limits.are_reached(self.loop.counters)
 
-    def _fractions_done(self) -> tuple[float, ...]:
-        stop, counters = self._config.stop, self._loop.counters
-        minutes = (time.monotonic() - self._started) / 60
-        limits = (
-            (counters.num_frames, stop.num_frames),
-            (counters.num_updates, stop.num_updates),
-            (minutes, stop.minutes),
-        )
-        return tuple(done / limit for done, limit in limits if limit is not None)
+    def report(self) -> None:
+        """Records a row: means since the row before."""
+        counters, scalars = self.loop.report()
+        dropped = self.pool.num_dropped * self.config.actors.environments_per_worker
+        pool = {"perf/rollouts_waiting": float(self.pool.num_waiting), "perf/sequences_dropped": float(dropped)}
+        row = scalars | self.feed.pop_metrics() | pool
+        self.recording.add_row(counters, row, self.limits.fractions_done(counters))
 
-    def _report(self, progress: Progress) -> None:
-        counters, scalars = self._loop.report()
-        self._row_updates = counters.num_updates
-        scalars |= self._feed.pop_metrics() | self._pool_metrics()
-        self._metrics.write(
-            counters.num_frames, scalars, num_updates=counters.num_updates, wall_seconds=counters.seconds
-        )
-        progress.update(
-            ProgressState(
-                mean_return=float(np.mean(self._recent_returns)) if self._recent_returns else None,
-                num_frames=counters.num_frames,
-                total_frames=self._config.stop.num_frames,
-                frames_per_second=scalars["perf/frames_per_second"],
-                updates_per_second=scalars["perf/updates_per_second"],
-                lag=scalars.get("lag/params_version_mean", 0.0),
-                fractions_done=self._fractions_done(),
-            )
-        )
-
-    def _pool_metrics(self) -> dict[str, float]:
-        dropped = self._pool.num_dropped * self._config.actors.environments_per_worker
-        return {"perf/rollouts_waiting": float(self._pool.num_waiting), "perf/sequences_dropped": float(dropped)}
-
-    def _save(self) -> None:
-        if self._saver.has(self._loop.counters.num_updates):
+    def save(self) -> None:
+        """Saves the learner, and the actors of a deterministic run, unless the newest checkpoint has them."""
+        counters, actor_states = self.loop.counters, {}
+        if self.saver.has(counters.num_updates):
             return
-        arrays = {}
-        if self._config.deterministic and self._loop.counters.num_batches:
-            if self._pool.is_closed:  # a state without the actors' is none: the last one stands
+        if self.config.deterministic:
+            if self.pool.is_closed:  # a state without the actors' is none: the last one stands
                 return
-            arrays = self._pool.save()
-        self._saver.save(self._loop, arrays)
+            actor_states = self.pool.save()
+        self.saver.save(self.loop.state, counters, actor_states)
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
         """Plays greedy games with the present search average; keeps the state if it is the best so far."""
-        self._save()  # the games may take longer than the grace period of a signal
-        counters = self._loop.counters
+        self.save()  # the games may take longer than the grace period of a signal
+        counters = self.loop.counters
         try:
             result = evaluation.evaluate_params(
-                self._config,
-                jax.device_get(self._loop.state.search_average),
-                num_episodes=self._config.log.evaluation_episodes,
-                seed=evaluation.selection_seed(self._config.seed, counters.num_updates),
+                self.config,
+                jax.device_get(self.loop.state.search_average),
+                num_episodes=self.config.log.evaluation_episodes,
+                seed=evaluation.selection_seed(self.config.seed, counters.num_updates),
                 checkpoint=counters.num_updates,
-                on_decision=self._interrupts.check,
+                on_decision=self.interrupts.check,
             )
         except Interrupted:
             return
-        evaluation.write_result(self._directory, result, name=f"training-{counters.num_updates:09d}")
+        evaluation.write_result(self.directory, result, name=f"training-{counters.num_updates:09d}")
         print(f"greedy return {result['mean']:.2f} over {len(result['returns'])} games", flush=True)
-        self._saver.save_if_best(self._loop, result["mean"])
-
-
-def _with_params(state: LearnerState, params: Params, mesh) -> LearnerState:
-    fresh = lambda: place(params, mesh)
-    return state._replace(params=fresh(), search_average=fresh(), target_average=fresh())
+        self.saver.save_if_best(self.loop.state, counters, result["mean"])

@@ -13,7 +13,6 @@ from actors.identity import CodeMismatch
 from configs.checks import check
 from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import differences, to_dict
-from learner.loop import Counters
 from learner.records.checkpoint_files import complete_slots
 from learner.records.run_directory import RunDirectory
 from muzero.types import Params
@@ -22,7 +21,9 @@ from scripts.program import assemble
 from scripts.program.commands import check_environment, check_machine, checkpoint_name, open_run
 from scripts.program.exit_codes import ExitCode
 from scripts.training import cluster, core_shares, group, supervision
-from scripts.training.session import Session, Start
+from scripts.training.beginning import Start
+from scripts.training.interrupts import Interrupts
+from scripts.training.session import Outcome, run_session
 
 
 def start(
@@ -165,17 +166,13 @@ def _train(config: Config, directory: RunDirectory, start: Start, again: list[st
     return ExitCode.DONE
 
 
-def _run_learner(config: Config, directory: RunDirectory, start: Start) -> tuple[Counters, str | None, int]:
-    """Trains in this process, or in several others.
-
-    Returns the counters, the signal that ended it (None if a limit did), and the sequences known to be lost.
-    """
+def _run_learner(config: Config, directory: RunDirectory, start: Start) -> Outcome:
+    """Trains in this process, or in several others, whose lost sequences nobody counts."""
     if config.learner.num_processes > 1:
-        return *group.run_group(config, directory, start), 0
+        return group.run_group(config, directory, start)
     assemble.split_cpu(config)
     directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
-    session = Session(config, directory, start)
-    return session.run(), session.interrupted, session.num_lost
+    return run_session(config, directory, start, Interrupts())
 
 
 def _print_final_score(config: Config, directory: RunDirectory) -> None:

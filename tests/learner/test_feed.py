@@ -267,13 +267,14 @@ def test_rollouts_beyond_the_lag_are_dropped_and_asked_for_again():
 
 def test_updates_that_were_skipped_made_no_lag():
     """Ten updates on each batch, of which nine are skipped: the versions stay behind the tries, and nothing is old."""
-    versions = itertools.count(10)
+    versions, skipped = itertools.count(10), [0]
     feed = BatchFeed(
         lambda: _versioned(next(versions)), lambda arrays: arrays, batch_size=SEQUENCES, collect_ahead=False,
         num_passes=10, num_minibatches=1, num_starts=1, seed=0, first_update=10, max_lag=1,
+        num_skipped=lambda: skipped[0],
     )  # fmt: skip
     for number in range(5):
-        feed.num_skipped = 9 * number
+        skipped[0] = 9 * number
         assert _take(feed).params_version[0, -1] == 10 + number
     assert feed.pop_metrics()["lag/sequences_dropped"] == 0
     feed.close()

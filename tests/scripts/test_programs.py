@@ -22,7 +22,6 @@ import pytest
 import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from actors.pool import ActorPoolError
 from configs import presets
 from configs.schema import ConfigError, StopConfig
 from configs.serialise import from_dict, to_dict
@@ -30,15 +29,16 @@ from configs.suite import Suite, Trial
 from learner.loop import Counters
 from learner.records.checkpoint import Checkpointer
 from learner.records.metrics import DOCUMENTED_TAGS, documented_tag
-from learner.records.progress import Progress
 from learner.records.run_directory import RunDirectory
 from scripts import curves, evaluate, resume, train
 from scripts.experiments import trials
+from scripts.experiments.curves import names
 from scripts.playing.evaluation import evaluation_seed, load_agent, load_env, selection_seed
 from scripts.program import commands
 from scripts.program.exit_codes import ExitCode
 from scripts.training import cluster, whole_run
-from scripts.training.session import Session, Start
+from scripts.training.beginning import Start, begin
+from scripts.training.recording import Recording
 
 pytestmark = pytest.mark.timeout(900)  # several programs a test, on a machine that may be busy
 
@@ -125,16 +125,12 @@ def stored(path, step=None):
         checkpointer.close()
 
 
-@contextlib.contextmanager
-def session(path, start):
-    """Yields a session of the run at `path`, made but not run."""
+def begun(path, start):
+    """Returns how a session of the run at `path` begins: its state, on the host, and its counters. Trains nothing."""
     directory = RunDirectory.open(path)
-    made = Session(from_dict(directory.read_config()), directory, start)
-    try:
-        yield made
-    finally:
-        for part in (made._metrics, made._episodes, made._saver):
-            part.close()
+    beginning = begin(from_dict(directory.read_config()), directory, start)
+    beginning.saver.close()
+    return jax.device_get(beginning.state), beginning.counters
 
 
 def board(path):
@@ -378,9 +374,8 @@ def test_a_resumed_session_starts_from_the_very_state_of_the_checkpoint(killed, 
     path = tmp_path / "run"
     shutil.copytree(killed, path)
     checkpoint = stored(path)
-    with session(path, Start(resume=True)) as resumed:
-        counters, state = resumed._loop.counters._asdict(), jax.device_get(resumed._loop.state)
-    assert counters == checkpoint.metadata["counters"]
+    state, counters = begun(path, Start(resume=True))
+    assert counters._asdict() == checkpoint.metadata["counters"]
     assert int(state.num_updates) == checkpoint.step > 0
     restored = leaves(state)
     expected = {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in leaves(checkpoint.state)}
@@ -388,6 +383,7 @@ def test_a_resumed_session_starts_from_the_very_state_of_the_checkpoint(killed, 
     for keys, leaf in restored:
         name = jax.tree_util.keystr(keys, simple=True, separator="/")
         np.testing.assert_array_equal(leaf, expected[name], err_msg=name)
+    Recording(RunDirectory.open(path), counters, is_resumed=True, num_frames=None).close()
     assert column(path, "num_updates") == list(range(1, checkpoint.step + 1))  # rows beyond it are cut
 
 
@@ -460,8 +456,9 @@ def test_a_run_that_lost_every_checkpoint_but_the_first_starts_over(smoke, tmp_p
     path = tmp_path / "run"
     shutil.copytree(smoke[0], path)
     shutil.rmtree(path / "checkpoints" / "8")
-    with session(path, Start(resume=True)) as begun:
-        assert begun._loop.counters.num_updates == 0 and int(begun._loop.state.num_updates) == 0
+    state, counters = begun(path, Start(resume=True))
+    assert counters.num_updates == 0 and int(state.num_updates) == 0
+    Recording(RunDirectory.open(path), counters, is_resumed=True, num_frames=None).close()
     assert (path / "metrics.jsonl").read_text() == (path / "episodes.jsonl").read_text() == ""
 
 
@@ -512,29 +509,6 @@ def test_a_session_that_cannot_write_its_record_ends_and_says_so(programs, tmp_p
     assert "Traceback" not in done.stderr and 0 in complete_steps(path)
 
 
-@pytest.mark.parametrize("is_interrupted", [True, False])
-def test_a_session_whose_actors_are_gone_saves_what_it_has(smoke, tmp_path, is_interrupted):
-    """A signal to the whole process group ends Ray's processes as well; without a signal it is a failure."""
-    path = tmp_path / "run"
-    RunDirectory.create(path, json.loads((smoke[0] / "config.json").read_text()), ["test"], {})
-
-    class Pool:
-        num_in_flight = 0
-
-        def next_rollout(self):
-            raise ActorPoolError("all gone")
-
-    def wait_for_a_batch(feed):
-        begun._interrupts.name = "SIGTERM" if is_interrupted else None
-        return next(feed)
-
-    with session(path, Start()) as begun:
-        begun._loop.run_batch = wait_for_a_batch
-        with contextlib.nullcontext() if is_interrupted else pytest.raises(ActorPoolError, match="all gone"):
-            begun._train(Pool(), Progress())
-    assert complete_steps(path) == [0]
-
-
 # --- weights of another run ------------------------------------------------------------------------------------------
 
 
@@ -544,8 +518,7 @@ def test_init_from_takes_the_weights_and_nothing_else(smoke, suffix, step, tmp_p
     config = from_dict(json.loads((path / "config.json").read_text()))
     load_params = whole_run.initial_params(config, commands.check_environment(config), f"{path}{suffix}")
     RunDirectory.create(tmp_path / "new", to_dict(config), ["test"], {})
-    with session(tmp_path / "new", Start(load_params=load_params)) as begun:
-        counters, state = begun._loop.counters, jax.device_get(begun._loop.state)
+    state, counters = begun(tmp_path / "new", Start(load_params=load_params))
     source = stored(path, step).state
     for name in ("params", "search_average", "target_average"):
         found = jax.tree.leaves(getattr(state, name)._asdict())
@@ -780,8 +753,8 @@ def test_curves_of_a_run(smoke, call, tmp_path):
 
 def test_runs_of_one_seed_are_told_apart(tmp_path):
     directories = [RunDirectory(tmp_path / name) for name in ("a/run", "b/run", "c")]
-    assert curves.names(directories) == ["a/run", "b/run", "c"]
-    assert curves.names(directories[:1]) == ["run"]
+    assert names(directories) == ["a/run", "b/run", "c"]
+    assert names(directories[:1]) == ["run"]
 
 
 def test_curves_of_nothing_of_one_run_twice_and_of_a_damaged_run_are_refused(smoke, call, tmp_path):

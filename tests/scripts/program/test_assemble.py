@@ -86,7 +86,8 @@ def test_settings_of_the_learner(spy):
 
 def test_settings_of_the_feed(spy):
     feed = spy("BatchFeed")
-    assemble.build_feed(CONFIG, "next rollout", "put", Counters(num_updates=19, num_batches=3, num_skipped=1))
+    counters = Counters(num_updates=19, num_batches=3, num_skipped=1)
+    assemble.build_feed(CONFIG, "next rollout", "put", counters, num_skipped="skipped")
     assert feed.call_args == mock.call(
         "next rollout",
         "put",
@@ -99,6 +100,7 @@ def test_settings_of_the_feed(spy):
         num_batches=3,
         first_update=19,
         max_lag=13,
+        num_skipped="skipped",
     )
 
 

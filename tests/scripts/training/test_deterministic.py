@@ -10,17 +10,18 @@ import dataclasses
 import jax
 import pytest
 
-from actors.states import part
 from configs.checks import check
-from configs.presets import PRESETS
 from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import to_dict
 from learner.records.checkpoint_files import complete_slots
 from learner.records.run_directory import RunDirectory
 from scripts.inspection.digests import run_digests
 from scripts.program import commands
-from scripts.program.assemble import rollout_builder
-from scripts.training.session import Session, Start
+from scripts.training import session
+from scripts.training.beginning import Start
+from scripts.training.interrupts import Interrupts
+from scripts.training.session import run_session
+from tests.scripts.training.local import LocalPool, settings
 
 pytestmark = pytest.mark.timeout(900)  # several sessions a test, on a machine that may be busy
 
@@ -30,42 +31,9 @@ PARTS = {
 }  # fmt: skip
 
 
-class LocalPool:
-    """A `RoundPool` whose workers are objects of this process."""
-
-    num_dropped = num_in_flight = num_waiting = 0
-    is_closed = False
-
-    def __init__(self, config: Config, seed: int):
-        build = rollout_builder(config)
-        self.rollouts = [build(seed + worker) for worker in range(config.actors.num_workers)]
-        self.turn = 0
-
-    def publish(self, published):
-        if self.turn % len(self.rollouts) == 0:
-            self.published = published
-
-    def next_rollout(self):
-        self.turn += 1
-        return self.rollouts[(self.turn - 1) % len(self.rollouts)].run(self.published)
-
-    def save(self):
-        return {f"{n}/{name}": x for n, rollout in enumerate(self.rollouts) for name, x in rollout.save().items()}
-
-    def load(self, arrays):
-        for n, rollout in enumerate(self.rollouts):
-            rollout.load(part(str(n), arrays))
-
-    def close(self):
-        for rollout in self.rollouts:
-            rollout.close()
-
-
-class LocalSession(Session):
-    """A session with a pool of this process; seeds differ between sessions, as those of the real one do."""
-
-    def _make_pool(self):
-        return LocalPool(self._config, seed=self._loop.counters.num_batches)
+@pytest.fixture(autouse=True)
+def local_pool(monkeypatch):
+    monkeypatch.setattr(session, "build_pool", LocalPool)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,40 +52,20 @@ def quick_compilation(tmp_path_factory):
         jax.config.update(name, default)
 
 
-def settings(environment: str) -> Config:
-    """Returns the smoke preset in rounds: two workers, two passes in two pieces, so that every order matters."""
-    config = PRESETS["smoke"]
-    replace = dataclasses.replace
-    return replace(
-        config,
-        env=replace(config.env, name=environment),
-        optimiser=replace(config.optimiser, schedule_num_updates=64),  # at 0 nothing would move
-        actors=replace(config.actors, num_workers=2, sequence_overlap=4),
-        learner=replace(
-            config.learner,
-            batch_size=4,
-            collect_ahead=False,
-            num_passes=2,
-            num_minibatches=2,
-            publish_interval=4,
-            target_average_rate=0.5,
-        ),  # fmt: skip
-        deterministic=True,
-    )
-
-
 def train(config: Config, path, num_updates: int, *, resume: bool = False) -> None:
     if not resume:
         RunDirectory.create(path, to_dict(config), ["test"], {})
     config = dataclasses.replace(config, stop=StopConfig(num_updates=num_updates))
-    LocalSession(config, RunDirectory.open(path), Start(resume=resume)).run()
+    run_session(config, RunDirectory.open(path), Start(resume=resume), Interrupts())
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Returns the digests of 16 updates in one go."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    train(settings("CartPole-v1"), path, 16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "build_pool", LocalPool)
+        train(settings("CartPole-v1"), path, 16)
     return run_digests(path)
 
 

@@ -18,8 +18,8 @@ from learner.loop import Counters, NonFiniteError
 from learner.records.checkpoint import restore_params
 from learner.records.run_directory import RunDirectory
 from scripts.training import cluster, group
+from scripts.training.beginning import Start
 from scripts.training.interrupts import Interrupted
-from scripts.training.session import Start
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -151,8 +151,8 @@ def test_a_group_that_failed_goes_on_from_a_checkpoint_if_there_is_one(run_stand
             raise OSError("the coordinator's port was taken")
         return Counters(num_updates=5)
 
-    (counters, name), path = run_stand_ins(train)
-    assert (counters.num_updates, name) == (5, None)
+    outcome, path = run_stand_ins(train)
+    assert outcome == (Counters(num_updates=5), None, 0)
     assert (path / "starts-0").read_text() == f"False\n{has_checkpoint}\n"
 
 

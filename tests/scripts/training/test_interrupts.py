@@ -24,7 +24,8 @@ def send(number):
 
 def test_one_sigterm_that_comes_as_two_is_one(clock):
     """As under SLURM with a supervisor: both get it, and the supervisor hands its own on."""
-    with Interrupts(after_grace=lambda: None) as found:
+    found = Interrupts()
+    with found.watched(after_grace=lambda: None):
         found.check()
         send(signal.SIGTERM)
         clock[0] += 1.0
@@ -38,7 +39,8 @@ def test_one_sigterm_that_comes_as_two_is_one(clock):
 
 
 def test_ctrl_c_twice_leaves_at_once(clock):
-    with Interrupts(after_grace=lambda: None) as found:
+    found = Interrupts()
+    with found.watched(after_grace=lambda: None):
         send(signal.SIGINT)
         assert found.name == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
@@ -47,7 +49,7 @@ def test_ctrl_c_twice_leaves_at_once(clock):
 
 def test_the_handlers_before_come_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with Interrupts(after_grace=lambda: None):
+    with Interrupts().watched(after_grace=lambda: None):
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
