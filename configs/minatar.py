@@ -3,7 +3,8 @@
     python scripts/train.py minatar --env.name MinAtar/Breakout-v1
 
 Any of `MinAtar/{Asterix,Breakout,Freeway,Seaquest,SpaceInvaders}-v1`.
-Run time: 3 million decisions in 35 to 50 minutes on one core shared with other jobs. Expected score: see docs/results.md.
+Run time: 3 million decisions in 35 to 50 minutes on one core shared with other jobs. Expected score: see
+docs/results.md.
 
 The games repeat the last action with probability 0.1 whatever `env.sticky_action_prob` says: MinAtar's own default, for
 which its Gymnasium ids have no setting. What the last action was is not observed with one frame of history.
