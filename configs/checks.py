@@ -11,7 +11,16 @@ from configs.serialise import to_dict
 def check(config: Config) -> None:
     """Raises `ConfigError` with one line per problem if `config` cannot work."""
     reader.typed(Config, to_dict(config))
-    rules = (reader.out_of_bounds, _lengths, _batches, _networks, _behaviour, _rounds)
+    rules = (
+        reader.out_of_bounds,
+        _lengths,
+        _batches,
+        _replay,
+        _networks,
+        _behaviour,
+        _value_targets,
+        _rounds,
+    )
     problems = [problem for rule in rules for problem in rule(config)]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -24,10 +33,12 @@ def check_devices(config: Config, num_available: int) -> None:
         raise ConfigError(f"learner.num_devices = {asked}: this process sees {num_available} device(s)")
     devices = asked or num_available
     devices *= config.learner.num_processes
-    if config.learner.batch_size % devices:
+    name = "replay.batch_size" if config.replay.capacity else "learner.batch_size"
+    batch_size = (config.replay if config.replay.capacity else config.learner).batch_size
+    if batch_size % devices:
         raise ConfigError(
-            f"learner.batch_size = {config.learner.batch_size}: must be divisible by the {devices} devices "
-            f"of the learner (set learner.num_devices or learner.batch_size)"
+            f"{name} = {batch_size}: must be divisible by the {devices} devices "
+            f"of the learner (set learner.num_devices or {name})"
         )
 
 
@@ -38,7 +49,7 @@ def _lengths(config: Config):
             f"actors.sequence_overlap = {actors.sequence_overlap}: must be below "
             f"actors.sequence_length = {actors.sequence_length}"
         )
-    if actors.sequence_overlap < steps:
+    if actors.sequence_overlap < steps and not config.replay.capacity:
         yield (
             f"actors.sequence_overlap = {actors.sequence_overlap}: must be at least "
             f"loss.num_unroll_steps = {steps}, or the last start states lack targets"
@@ -79,6 +90,37 @@ def _batches(config: Config):
         yield f"actors.device_fraction = {config.actors.device_fraction}: must be 1.0 with actors.device = tpu"
 
 
+def _replay(config: Config):
+    """Windows are drawn from what is stored: sequences may be short, and are gone through by no passes."""
+    replay, learner, actors = config.replay, config.learner, config.actors
+    if replay.capacity <= 0:
+        return
+    length = config.loss.num_unroll_steps + replay.tail_steps
+    workers = 1 if actors.num_workers == "auto" else actors.num_workers  # checked again with a number
+    streams = workers * actors.environments_per_worker * learner.num_processes
+    room = max(length, actors.sequence_length - 1) * streams
+    for name, value, least, why in (
+        ("replay.capacity", replay.capacity, room, f"a sequence and {length} decisions of {streams} environments"),
+        ("replay.capacity", replay.capacity, replay.min_decisions, "replay.min_decisions"),
+        ("replay.min_decisions", replay.min_decisions, (length + 1) * streams, "some start state with its successors"),
+        ("actors.sequence_overlap", actors.sequence_overlap, 1, "the state where the next sequence goes on"),
+    ):
+        if value < least:
+            yield f"{name} = {value}: must be at least {least}, {why}"
+    for name in ("num_passes", "num_minibatches"):
+        if getattr(learner, name) != 1:
+            yield f"learner.{name} = {getattr(learner, name)}: must be 1 with replay.capacity > 0; see replay.ratio"
+    if learner.max_lag is not None:
+        yield f"learner.max_lag = {learner.max_lag}: must be None with replay.capacity > 0, which keeps what is old"
+    if learner.num_processes > 0 and replay.batch_size % learner.num_processes:
+        yield (
+            f"replay.batch_size = {replay.batch_size}: must be divisible by "
+            f"learner.num_processes = {learner.num_processes}"
+        )
+    if replay.saved and learner.num_processes > 1:
+        yield f"replay.saved = True: must be False with learner.num_processes = {learner.num_processes}"
+
+
 def _networks(config: Config):
     if config.network.remat and config.network.latent == "vector":
         yield "network.remat = True: only with network.latent = planes; vector latents have no blocks to compute again"
@@ -93,6 +135,20 @@ def _behaviour(config: Config):
         yield (
             "search.policy = gumbel_halving: its action has no exact behaviour probability, which loss.past_weight = "
             f"{config.loss.past_weight} needs; use search.policy = gumbel or visits, or loss.past_weight = 0"
+        )
+
+
+def _value_targets(config: Config):
+    loss, replay = config.loss, config.replay
+    if loss.value_target == "vtrace" and loss.bootstrap != "average":
+        yield (
+            f"loss.bootstrap = {loss.bootstrap}: must be average with loss.value_target = vtrace, which compares "
+            "the target average's policy with the one that acted"
+        )
+    if loss.value_target == "n_step" and replay.capacity and replay.tail_steps < loss.num_target_steps:
+        yield (
+            f"replay.tail_steps = {replay.tail_steps}: must be at least loss.num_target_steps = "
+            f"{loss.num_target_steps}, or the last targets are shorter"
         )
 
 
@@ -113,6 +169,13 @@ def _rounds(config: Config):
             f"learner.batch_size = {learner.batch_size}: must be divisible by actors.num_workers * "
             f"actors.environments_per_worker = {sequences} with deterministic = True"
         )
+    if config.replay.capacity:  # how many updates a batch asks for depends on the games
+        if learner.publish_interval != 1:
+            yield (
+                f"learner.publish_interval = {learner.publish_interval}: must be 1 with deterministic = True "
+                "and replay.capacity > 0"
+            )
+        return
     updates = learner.num_passes * learner.num_minibatches
     if learner.publish_interval > 0 and updates % learner.publish_interval:
         yield (

@@ -163,6 +163,14 @@ class LossConfig:
     """V-trace clip of the importance ratios, 1 or more (inf: none); the trace is clipped at 1."""
     past_latents: Literal["target", "online"] = "target"
     """Network whose representation the past heads' V-trace targets are computed from."""
+    value_target: Literal["td_lambda", "n_step", "vtrace"] = "td_lambda"
+    """Of values; `vtrace` corrects for what the target average would have played (`td_lambda` as
+    above, clip 1)."""
+    num_target_steps: Annotated[int, POSITIVE] = 5
+    """`n_step`: rewards summed before the bootstrap (n)."""
+    bootstrap: Literal["search", "average"] = "search"
+    """Values that targets lean on: root values of the searches that acted, or the values of today's
+    target average in the same states."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,6 +262,29 @@ class LearnerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """Learning again from what was played; with capacity 0 from the newest sequences alone.
+
+    Every batch of `learner.batch_size` sequences, which may be short, is stored and then asks for
+    its updates: `ratio` · its decisions / `batch_size`. How old the acting parameters may be say
+    `learner.collect_ahead` and `learner.publish_interval`.
+    """
+
+    capacity: Annotated[int, NOT_NEGATIVE] = 0
+    """Decisions stored, the newest of every environment; 0: none, the on-policy learner."""
+    ratio: Annotated[float, POSITIVE] = 2.0
+    """Start states learned from for each new decision, whatever the speed of the machine."""
+    batch_size: Annotated[int, POSITIVE] = 64
+    """Start states of an update, of all learner processes."""
+    tail_steps: Annotated[int, NOT_NEGATIVE] = 10
+    """Decisions beyond the unrolled ones that a drawn state's targets may read."""
+    min_decisions: Annotated[int, POSITIVE] = 2_000
+    """Decisions stored before the first update, and after a resume without them."""
+    saved: bool = False
+    """Checkpoints hold what is stored, compressed; deterministic runs always do."""
+
+
+@dataclasses.dataclass(frozen=True)
 class LogConfig:
     """What is written while training."""
 
@@ -296,6 +327,7 @@ class Config:
     optimiser: OptimiserConfig = OptimiserConfig()
     actors: ActorsConfig = ActorsConfig()
     learner: LearnerConfig = LearnerConfig()
+    replay: ReplayConfig = ReplayConfig()
     log: LogConfig = LogConfig()
     stop: StopConfig = StopConfig()
     seed: Annotated[int, SEED] = 0

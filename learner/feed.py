@@ -15,16 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from muzero.types import Array, Episode, Origin, PyTree, RolloutResult, Trajectory
+from learner.passes import Passes
+from muzero.types import Episode, Origin, RolloutResult
 
 _logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """`batch_size` sequences, the start states of every update on them, and what came with them."""
+    """`batch_size` sequences as passes of updates on them, and what came with them."""
 
-    trajectory: Trajectory  # device arrays [B, ...]
-    passes: list[list[Array]]  # of every pass its minibatches, as start states [B, S'] on the device
+    passes: Passes
     params_version: np.ndarray  # [B, T+1] who searched these states
     episodes: list[Episode]
     search_stats: dict[str, float]
@@ -45,45 +45,37 @@ class BatchFeed:
 
     Args:
       next_rollout: blocks until some worker has delivered.
-      put: moves arrays [B, ...] to the devices (`jax.device_put` with the batch's sharding).
+      make_passes: (rollouts of a batch, number of the batch) → its passes; called by the thread.
       batch_size: B; every rollout brings `N` sequences with `B % N == 0`.
       collect_ahead: False for lockstep.
-      num_passes: how often the start states of a batch are gone through.
-      num_minibatches: in how many pieces. Each holds as many start states of every sequence, dealt anew for every
-        pass: few whole sequences would be few moments of few games, and teach little of what an action changes.
-      num_starts: S, start states of a sequence.
-      seed: seed of that order; a single piece keeps the order of time.
+      updates_per_batch: updates on a batch, for `max_lag`.
       first_update: updates done before the first batch.
       max_lag: a rollout is dropped, with the games that ended in it, if the parameters of its newest search will be
         older, in updates, when its batch is begun; None for no bound. Ends well: a learner that waits has published
         what the next rollout acts with.
       num_skipped: asked from the thread for the updates, of those on batches of this feed, that were not made: no
         version counts them.
-      num_batches: batches before the first of this feed. The order depends on the seed and the number of the batch
-        alone: a resumed run goes on with the orders of an uninterrupted one.
+      num_batches: batches before the first of this feed.
     """
 
     def __init__(
         self,
         next_rollout: Callable[[], RolloutResult],
-        put: Callable[[PyTree], PyTree],
+        make_passes: Callable[[list[RolloutResult], int], Passes],
         *,
         batch_size: int,
         collect_ahead: bool,
-        num_passes: int,
-        num_minibatches: int,
-        num_starts: int,
-        seed: int,
+        updates_per_batch: int,
         first_update: int = 0,
         max_lag: int | None = None,
         num_skipped: Callable[[], int] = lambda: 0,
         num_batches: int = 0,
     ):
-        self._next_rollout, self._put = next_rollout, put
-        self._next_update, self._max_lag, self._num_skipped = first_update, max_lag, num_skipped
-        self._batch_size, self._num_starts = batch_size, num_starts
-        self._num_passes, self._num_minibatches = num_passes, num_minibatches
-        self._seed, self._num_batches = seed, num_batches
+        self._next_rollout, self._make_passes = next_rollout, make_passes
+        self._next_update, self._max_lag = first_update, max_lag
+        self._num_skipped = num_skipped
+        self._batch_size, self._updates_per_batch = batch_size, updates_per_batch
+        self._num_batches = num_batches
         self._queue: queue.Queue = queue.Queue()
         self._collect_ahead = collect_ahead
         self._wanted = threading.Semaphore(1 if collect_ahead else 0)
@@ -138,7 +130,7 @@ class BatchFeed:
                 self._wanted.acquire()
                 self._queue.put(self._prepare(self._collect()))
                 self._num_prepared += 1
-                self._next_update += self._num_passes * self._num_minibatches
+                self._next_update += self._updates_per_batch
         except BaseException as error:  # handed to the learner, which raises it
             self._queue.put(error)
 
@@ -176,13 +168,10 @@ class BatchFeed:
         return self._max_lag is not None and lag > self._max_lag
 
     def _prepare(self, rollouts: list[RolloutResult]) -> Batch:
-        passes = self._deal()
-        self._num_batches += 1
         with self._clock.spent("copy"):
-            trajectory = self._put(_concatenate(rollouts))
-            passes = [[self._put(starts) for starts in pieces] for pieces in passes]
+            passes = self._make_passes(rollouts, self._num_batches)
+        self._num_batches += 1
         return Batch(
-            trajectory=trajectory,
             passes=passes,
             params_version=np.concatenate([r.trajectory.params_version for r in rollouts]),
             episodes=[episode for r in rollouts for episode in r.episodes],
@@ -192,20 +181,6 @@ class BatchFeed:
             num_steps=sum(r.num_steps for r in rollouts),
             num_frames=sum(r.num_frames for r in rollouts),
         )
-
-    def _deal(self) -> list[list[np.ndarray]]:
-        """Returns the start states [B, S'] of each minibatch of each pass."""
-        in_order = np.tile(np.arange(self._num_starts, dtype=np.int32), (self._batch_size, 1))
-        if self._num_minibatches == 1:
-            return [[in_order]] * self._num_passes
-        rng = np.random.default_rng([self._seed, self._num_batches])
-        orders = [rng.permuted(in_order, axis=1) for _ in range(self._num_passes)]
-        return [np.split(order, self._num_minibatches, axis=1) for order in orders]
-
-
-def _concatenate(rollouts: list[RolloutResult]) -> Trajectory:
-    """Returns the sequences of all `rollouts`, straight from the arrays that Ray delivered."""
-    return Trajectory(*[np.concatenate(parts) for parts in zip(*[r.trajectory for r in rollouts], strict=True)])
 
 
 class _Clock:

@@ -4,9 +4,10 @@ The device skips an update whose numbers are not finite (`learner/update.py`); h
 in a row end the run: what made them is then in the data or in the settings, and will not pass.
 """
 
+import collections
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ from learner.records.metrics import MeanAccumulator
 from learner.state import LearnerState
 from learner.update import SKIPPED, Metrics, Minibatch, UpdateFns, num_compilations
 from muzero.types import Params, Trajectory
+
+Item = TypeVar("Item")
 
 
 class Counters(NamedTuple):
@@ -92,20 +95,12 @@ class LearnerLoop:
         batch = next(iter(batches))
         self._waited += time.monotonic() - started
         self._record_batch(batch)
-        num_tried = self.counters.num_updates + self.counters.num_skipped
-        made: list[Metrics] = []
-        for pieces in batch.passes:
-            prepared = self._update_fns.prepare(self.state, batch.trajectory)
-            for starts in pieces:
-                minibatch = Minibatch(batch.trajectory, prepared, starts)
-                self.state, metrics = self._update_fns.update(self.state, minibatch)
-                made.append(metrics)
-                if (num_tried + len(made)) % self._publish_interval == 0:
-                    self.publish()
-        flags = [metrics.pop(SKIPPED) for metrics in made]
-        was_skipped = [bool(flag) for flag in jax.device_get(flags)]  # waits for the device
-        # A skipped update has nothing to say: its numbers are not numbers.
-        self._pending += [metrics for metrics, is_bad in zip(made, was_skipped, strict=True) if not is_bad]
+        was_skipped: list[bool] = []
+        evidence: Trajectory | None = None
+        for trajectory, made in _one_behind(self._run_passes(batch)):
+            flags = self._settle(made)
+            was_skipped += flags
+            evidence = trajectory if any(flags) else evidence
         self._advance(
             num_updates=len(was_skipped) - sum(was_skipped),
             num_skipped=sum(was_skipped),
@@ -115,7 +110,7 @@ class LearnerLoop:
             num_batches=1,
             seconds=time.monotonic() - started,
         )
-        self._require_progress(batch.trajectory, was_skipped)
+        self._require_progress(evidence, was_skipped)
         return batch
 
     def publish(self) -> None:
@@ -147,7 +142,28 @@ class LearnerLoop:
         self._waited, self._row_started, self._row_counters = 0.0, time.monotonic(), self.counters
         return Report(self.counters, scalars)
 
-    def _require_progress(self, batch: Trajectory, was_skipped: Sequence[bool]) -> None:
+    def _run_passes(self, batch: Batch) -> Iterator[tuple[Trajectory, list[Metrics]]]:
+        """Yields, of every pass, its sequences and the metrics of its updates, which may be under way."""
+        num_tried = self.counters.num_updates + self.counters.num_skipped
+        for trajectory, minibatches in batch.passes(batch.num_steps):
+            prepared, made = self._update_fns.prepare(self.state, trajectory), []
+            for starts in minibatches:
+                minibatch = Minibatch(trajectory, prepared, starts)
+                self.state, metrics = self._update_fns.update(self.state, minibatch)
+                made.append(metrics)
+                num_tried += 1
+                if num_tried % self._publish_interval == 0:
+                    self.publish()
+            yield trajectory, made
+
+    def _settle(self, made: list[Metrics]) -> list[bool]:
+        """Returns which of these updates were skipped, waiting for the device; keeps what the others say."""
+        was_skipped = [bool(flag) for flag in jax.device_get([metrics.pop(SKIPPED) for metrics in made])]
+        # A skipped update has nothing to say: its numbers are not numbers.
+        self._pending += [metrics for metrics, is_bad in zip(made, was_skipped, strict=True) if not is_bad]
+        return was_skipped
+
+    def _require_progress(self, batch: Trajectory | None, was_skipped: Sequence[bool]) -> None:
         """Raises NonFiniteError if updates were skipped on too many batches in a row."""
         self._skipped_in_row = self._skipped_in_row + 1 if any(was_skipped) else 0
         if self._skipped_in_row >= self._max_skipped_in_row:
@@ -167,3 +183,13 @@ class LearnerLoop:
         self._means.add({f"search/{name}": value for name, value in batch.search_stats.items()})
         for episode in batch.episodes:
             self._means.add({"episode/return": episode.episode_return, "episode/length": float(episode.num_steps)})
+
+
+def _one_behind(items: Iterable[Item]) -> Iterator[Item]:
+    """Yields each item once there is the next: the device has work, and no more than that waits for it."""
+    waiting: collections.deque = collections.deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting

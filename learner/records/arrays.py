@@ -1,5 +1,6 @@
 """Named NumPy arrays in one file, without pickle: reading one executes nothing."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,11 +8,14 @@ import numpy as np
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes `arrays` to `path`, an .npz. Raises ValueError if one holds Python objects."""
+    """Writes `arrays` to `path`, a compressed .npz. Raises ValueError if one holds Python objects."""
     if objects := [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]:
         raise ValueError(f"{path}: {', '.join(objects)} would have to be pickled")
-    with path.open("wb") as file:
-        np.savez(file, **{f"/{name}": array for name, array in arrays.items()})  # "file" would be an argument
+    # Level 1 takes frames of games to a tenth, at five times the speed of the default and nearly as small.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"/{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

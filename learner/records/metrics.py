@@ -63,6 +63,10 @@ DOCUMENTED_TAGS: dict[str, str] = {
     "lag/params_version_mean": "age of the parameters that searched the trained states, mean (updates)",
     "lag/params_version_max": "age of the oldest such parameters in a batch (updates)",
     "lag/sequences_dropped": "sequences older than learner.max_lag, since the start of the process (count)",
+    "replay/decisions": "real decisions stored (count, at the end of the row)",
+    "replay/starts": "start states that may be drawn (count, at the end of the row)",
+    "replay/ratio": "start states learned from for each decision beyond replay.min_decisions, so far",
+    "replay/age_mean": "age of the parameters that searched the start states drawn, mean (updates)",
 }
 
 

@@ -21,13 +21,13 @@ import ray
 from actors.pool import ActorPool
 from configs.presets import PRESETS
 from configs.schema import ActorsConfig, Config, EnvConfig
-from learner.feed import BatchFeed
+from learner.feed import Batch, BatchFeed
 from learner.loop import Counters
-from muzero.types import PublishedParams, RolloutResult
+from muzero.types import PublishedParams, RolloutResult, Trajectory
 from scripts.benchmarks import settings
 from scripts.benchmarks.measure import alternate, report, summary
 from scripts.benchmarks.operations import decision_flops
-from scripts.program.assemble import build_feed, env_spec, num_starts
+from scripts.program.assemble import build_feed, build_passes, env_spec, num_starts
 from scripts.program.reexecution import jemalloc_env_vars
 from scripts.training import cluster
 
@@ -68,7 +68,7 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     sizes = [0.1] if tiny else PARAMETER_MEGABYTES
     with cluster_of(max(counts)):
         with feed_of_senders(config, num_senders=2) as feed:
-            batch = next(feed).trajectory
+            batch = sequences(next(feed))
             loops = {"feed": functools.partial(feed_rate, feed), "bare": functools.partial(checksum_rate, batch)}
             rates = alternate(loops, "feed", "bare", rounds=rounds, seconds=seconds)
         publishing = {f"{size} MB": [publish_seconds(size, count) for count in counts] for size in sizes}
@@ -123,7 +123,8 @@ def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
             env_vars=jemalloc_env_vars(),
         )
         pool.publish(PublishedParams(0, np.zeros(1)))
-        feed = build_feed(config, pool.next_rollout, jax.device_put, Counters())
+        passes = build_passes(config, env_spec(config.env), jax.device_put, Counters(), process=0)
+        feed = build_feed(config, pool.next_rollout, passes, Counters())
         try:
             yield feed
         finally:
@@ -138,6 +139,11 @@ def checksum(observation, history_observation):
     return jnp.sum(words(observation)) + jnp.sum(words(history_observation))
 
 
+def sequences(batch: Batch) -> Trajectory:
+    """Returns the sequences of a batch, on the device."""
+    return next(iter(batch.passes(batch.num_steps))).trajectory
+
+
 def frame_bytes(batch) -> int:
     """Returns the bytes of the frames of a batch."""
     return batch.observation.nbytes + batch.history_observation.nbytes
@@ -148,7 +154,7 @@ def feed_rate(feed: BatchFeed, seconds: float) -> float:
     amount, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds or amount == 0:
         batch = next(feed)
-        frames = batch.trajectory
+        frames = sequences(batch)
         received = int(checksum(frames.observation, frames.history_observation))
         sent = round(2 * batch.search_stats["sum"]) % 2**32  # the feed has taken the mean of two rollouts
         if received != sent:

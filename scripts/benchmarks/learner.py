@@ -15,7 +15,7 @@ from learner.update import make_put
 from muzero.types import RolloutResult
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.measure import alternate, report
-from scripts.program.assemble import build_feed, build_learner, build_loop, env_spec, num_starts
+from scripts.program.assemble import build_feed, build_learner, build_loop, build_passes, env_spec, num_starts
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:
@@ -35,7 +35,8 @@ def memory_feed(config: Config) -> Iterator[tuple[LearnerLoop, BatchFeed]]:
     rollout = settings.synthetic_rollout(config, spec, config.actors.environments_per_worker)
     state, fns, mesh = build_learner(config, spec)
     loop = build_loop(config, state, Counters(), fns, lambda version, params: None)
-    feed = build_feed(config, lambda: delivered(rollout), make_put(mesh), Counters())
+    passes = build_passes(config, spec, make_put(mesh), Counters(), process=0)
+    feed = build_feed(config, lambda: delivered(rollout), passes, Counters())
     try:
         yield loop, feed
     finally:

@@ -16,7 +16,7 @@ from scripts.benchmarks import bare, settings
 from scripts.benchmarks.actors import running_pool
 from scripts.benchmarks.measure import alternate, report, summary
 from scripts.benchmarks.pinned import PinnedProcess, run_together
-from scripts.program.assemble import build_feed, build_learner, build_loop, env_spec, split_cpu
+from scripts.program.assemble import build_feed, build_learner, build_loop, build_passes, env_spec, split_cpu
 from scripts.training.core_shares import share_cores
 
 _SETTLED_SECONDS = 0.02
@@ -110,7 +110,8 @@ class System:
         self._pool = pool
         publish = lambda version, params: pool.publish(PublishedParams(version, params))
         self._loop = build_loop(config, state, Counters(), update, publish)
-        self._feed = build_feed(config, pool.next_rollout, make_put(mesh), Counters())
+        passes = build_passes(config, env_spec(config.env), make_put(mesh), Counters(), process=0)
+        self._feed = build_feed(config, pool.next_rollout, passes, Counters())
 
     def __enter__(self) -> "System":
         return self

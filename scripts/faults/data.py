@@ -16,6 +16,7 @@ from configs.schema import Config, ConfigError, LearnerConfig
 from configs.serialise import to_dict
 from learner.feed import Batch, BatchFeed
 from learner.loop import Counters, LearnerLoop, NonFiniteError
+from learner.passes import DealtPasses, Pass
 from learner.records.metrics import MetricWriter
 from learner.state import init_state
 from learner.update import make_mesh, make_update, replicated
@@ -60,9 +61,8 @@ def _loop(published: list[int]) -> LearnerLoop:
 
 def _train(loop: LearnerLoop, rewards: list[float]) -> None:
     for reward in rewards:
-        batch = Batch(
-            _trajectory(reward), [[np.zeros((1, 1), np.int32)]], np.zeros((1, 2)), [], {}, num_steps=1, num_frames=1
-        )
+        passes = [Pass(_trajectory(reward), [np.zeros((1, 1), np.int32)])]
+        batch = Batch(lambda _, passes=passes: passes, np.zeros((1, 2)), [], {}, num_steps=1, num_frames=1)
         loop.run_batch(iter([batch]))
 
 
@@ -112,11 +112,10 @@ def duplicate_and_late_sequences(folder: Path) -> Outcome:
     """Rollouts 1, 2, 2, 1, 3 of worker 0 and 1 of its replacement, then 4 of the one that was replaced."""
     numbers = [(0, 1), (0, 2), (0, 2), (0, 1), (0, 3), (1, 1), (0, 4), (1, 2)]
     results = (_rollout(Origin(0, incarnation, number)) for incarnation, number in numbers)
-    feed = BatchFeed(
-        lambda: next(results), lambda batch: batch, batch_size=5, collect_ahead=False, num_passes=1,
-        num_minibatches=1, num_starts=1, seed=0,
-    )  # fmt: skip
-    taken = [tuple(int(x) for x in row) for row in next(feed).trajectory.reward[:, 0].reshape(-1, 1)]
+    deal = DealtPasses(lambda batch: batch, num_passes=1, num_minibatches=1, num_starts=1, seed=0)
+    feed = BatchFeed(lambda: next(results), deal, batch_size=5, collect_ahead=False, updates_per_batch=1)
+    [(trajectory, _)] = next(feed).passes(5)
+    taken = [tuple(int(x) for x in row) for row in trajectory.reward[:, 0].reshape(-1, 1)]
     feed.close()
     dropped = len(numbers) - len(list(results)) - len(taken)
     held = taken == [(1,), (2,), (3,), (101,), (102,)] and dropped == 3

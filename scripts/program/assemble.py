@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from actors.environments import EnvironmentSpec, Stream, environment_spec, make_environment
 from actors.pool import ActorPool
@@ -13,6 +14,8 @@ from actors.rounds import RoundPool
 from configs.schema import Config, EnvConfig
 from learner.feed import BatchFeed
 from learner.loop import Counters, LearnerLoop
+from learner.passes import DealtPasses, DrawnPasses, PassMaker
+from learner.replay import Replay, ReplaySettings
 from learner.state import LearnerState, init_state, make_optimiser
 from learner.update import UpdateFns, make_mesh, make_update, place
 from muzero.losses import Loss
@@ -108,14 +111,55 @@ def rollout_builder(config: Config) -> Callable[[int], Rollout]:
 
 
 def num_starts(config: Config) -> int:
-    """Returns S, the start states of a sequence: those that its neighbours do not train on."""
+    """Returns S, the start states of a sequence: those that its neighbours do not train on; of a drawn window one."""
+    if config.replay.capacity:
+        return 1
     return config.actors.sequence_length - config.actors.sequence_overlap
+
+
+def replay_settings(config: Config, spec: EnvironmentSpec) -> ReplaySettings:
+    """Returns what one learner process stores."""
+    return ReplaySettings(
+        num_workers=config.actors.num_workers,
+        environments_per_worker=config.actors.environments_per_worker,
+        capacity=config.replay.capacity // config.learner.num_processes,
+        observation_shape=spec.observation_shape,
+        observation_dtype=np.dtype(spec.observation_dtype).name,
+        num_actions=spec.num_actions,
+        history_length=config.network.history_length,
+        sequence_length=config.actors.sequence_length,
+        sequence_overlap=config.actors.sequence_overlap,
+        window_length=config.loss.num_unroll_steps + config.replay.tail_steps,
+    )
+
+
+def build_passes(
+    config: Config, spec: EnvironmentSpec, put: Callable[[PyTree], PyTree], counters: Counters, process: int
+) -> PassMaker:
+    """Returns what one learner process, of this index, learns from; it goes on after `counters`."""
+    learner, replay = config.learner, config.replay
+    if replay.capacity:
+        return DrawnPasses(
+            Replay(replay_settings(config, spec)),
+            put,
+            replay,
+            num_processes=learner.num_processes,
+            seed=(config.seed, process),
+            num_updates=counters.num_updates + counters.num_skipped,
+        )
+    return DealtPasses(
+        put,
+        num_passes=learner.num_passes,
+        num_minibatches=learner.num_minibatches,
+        num_starts=num_starts(config),
+        seed=config.seed,
+    )
 
 
 def build_feed(
     config: Config,
     next_rollout: Callable[[], RolloutResult],
-    put: Callable[[PyTree], PyTree],
+    make_passes: PassMaker,
     counters: Counters,
     *,
     num_skipped: Callable[[], int] = lambda: 0,
@@ -125,20 +169,17 @@ def build_feed(
     Args:
       config: of the run.
       next_rollout: of the actors of this process.
-      put: moves arrays [B, ...] to the devices.
+      make_passes: what is learned from the batches, see `build_passes`.
       counters: at the beginning of the session.
       num_skipped: returns the updates of this session that were not made.
     """
     learner = config.learner
     return BatchFeed(
         next_rollout,
-        put,
+        make_passes,
         batch_size=learner.batch_size // learner.num_processes,
         collect_ahead=learner.collect_ahead,
-        num_passes=learner.num_passes,
-        num_minibatches=learner.num_minibatches,
-        num_starts=num_starts(config),
-        seed=config.seed,
+        updates_per_batch=learner.num_passes * learner.num_minibatches,
         num_batches=counters.num_batches,
         first_update=counters.num_updates,
         max_lag=learner.max_lag,

@@ -9,16 +9,17 @@ import numpy as np
 
 from actors.pool import ActorPool, ActorPoolError
 from actors.rounds import RoundPool
+from actors.states import nested
 from configs.schema import Config
 from learner.feed import BatchFeed
 from learner.loop import Counters, LearnerLoop, NonFiniteError
 from learner.multihost import OwnBatches, SharedBatches, is_first_process, make_batches
+from learner.passes import PassMaker
 from learner.records.run_directory import RunDirectory
-from learner.update import make_put
 from muzero.types import PublishedParams
 from scripts.playing import evaluation
 from scripts.program.assemble import build_feed, build_loop, build_pool
-from scripts.training.beginning import Start, begin
+from scripts.training.beginning import REPLAY, Start, begin
 from scripts.training.core_shares import given_share
 from scripts.training.interrupts import Interrupted, Interrupts
 from scripts.training.limits import Limits
@@ -50,7 +51,7 @@ def run_session(config: Config, directory: RunDirectory, start: Start, interrupt
     CheckpointError, CheckpointWriteError and NotWritten.
     """
     share = given_share(config, start.ray_address)
-    state, counters, actor_states, update_fns, mesh, saver = begin(config, directory, start)
+    state, counters, actor_states, update_fns, passes, saver = begin(config, directory, start)
     limits, recording = Limits(config.stop), NoRecording()
     if is_first_process():
         num_frames = config.stop.num_frames
@@ -76,9 +77,9 @@ def run_session(config: Config, directory: RunDirectory, start: Start, interrupt
             actor_states.clear()
         loop.publish()
         num_skipped = lambda: loop.counters.num_skipped - counters.num_skipped
-        feed = build_feed(config, pool.next_rollout, make_put(mesh), counters, num_skipped=num_skipped)
+        feed = build_feed(config, pool.next_rollout, passes, counters, num_skipped=num_skipped)
         print(share, flush=True)
-        session = Session(config, directory, pool, feed, loop, saver, recording, limits, interrupts)
+        session = Session(config, directory, pool, feed, passes, loop, saver, recording, limits, interrupts)
         session.train()
         batch_size = config.learner.batch_size // config.learner.num_processes  # of this process
         num_taken = (loop.counters.num_batches - counters.num_batches) * batch_size
@@ -105,6 +106,7 @@ class Session:
     directory: RunDirectory
     pool: ActorPool | RoundPool
     feed: BatchFeed
+    passes: PassMaker
     loop: LearnerLoop
     saver: Saver | NoSaver
     recording: Recording | NoRecording
@@ -166,19 +168,24 @@ class Session:
         counters, scalars = self.loop.report()
         dropped = self.pool.num_dropped * self.config.actors.environments_per_worker
         pool = {"perf/rollouts_waiting": float(self.pool.num_waiting), "perf/sequences_dropped": float(dropped)}
-        row = scalars | self.feed.pop_metrics() | pool
+        row = scalars | self.feed.pop_metrics() | self.passes.pop_metrics() | pool
         self.recording.add_row(counters, row, self.limits.fractions_done(counters))
 
     def save(self) -> None:
-        """Saves the learner, and the actors of a deterministic run, unless the newest checkpoint has them."""
-        counters, actor_states = self.loop.counters, {}
+        """Saves the learner, and the actors of a deterministic run, unless the newest checkpoint has them.
+
+        What is stored to learn from is saved in a deterministic run, or if that was asked for.
+        """
+        counters, arrays = self.loop.counters, {}
         if self.saver.has(counters.num_updates):
             return
         if self.config.deterministic:
             if self.pool.is_closed:  # a state without the actors' is none: the last one stands
                 return
-            actor_states = self.pool.save()
-        self.saver.save(self.loop.state, counters, actor_states)
+            arrays = self.pool.save()
+        if self.config.deterministic or self.config.replay.saved:
+            arrays = arrays | nested(REPLAY, self.passes.save())
+        self.saver.save(self.loop.state, counters, arrays)
 
     def evaluate(self) -> None:
         """Plays greedy games with the present search average; keeps the state if it is the best so far."""

@@ -20,6 +20,7 @@ from scripts.playing import evaluation
 from scripts.program import assemble
 from scripts.program.commands import check_environment, check_machine, checkpoint_name, open_run
 from scripts.program.exit_codes import ExitCode
+from scripts.program.memory import check_replay
 from scripts.training import cluster, core_shares, group, supervision
 from scripts.training.beginning import Start
 from scripts.training.interrupts import Interrupts
@@ -52,6 +53,7 @@ def start(
     supervision.check(max_restarts)
     spec = check_environment(config)
     check_machine(config)
+    memory = check_replay(config, spec)
     load_params = initial_params(config, spec, init_from)
     if dry_run:
         print(json.dumps(to_dict(config), indent=2))
@@ -60,6 +62,7 @@ def start(
         first = ["train.py", *supervision.without(supervision.without(argv, supervision.OPTION), "--run-dir")]
         address = ["--ray-address", ray_address] if ray_address else []
         return supervision.supervise([*first, "--run-dir", str(path)], path, address, max_restarts)
+    _tell(memory)
     return train_new(config, path, ["scripts/train.py", *argv], load_params=load_params, ray_address=ray_address)
 
 
@@ -120,8 +123,9 @@ def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str
     directory, config = open_run(path)
     config = dataclasses.replace(config, stop=stop)
     check(config)
-    check_environment(config)
+    spec = check_environment(config)
     check_machine(config)
+    _tell(check_replay(config, spec))
     cluster.check_address(ray_address)
     with directory.lock():
         has_begun = bool(complete_slots(directory.checkpoints)) or not directory.is_empty()
@@ -132,6 +136,11 @@ def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str
             )
         directory.record_resume(command, {"seed": config.seed})
         return _train(config, directory, Start(resume=has_begun, ray_address=ray_address), command)
+
+
+def _tell(line: str | None) -> None:
+    if line is not None:
+        print(line, flush=True)
 
 
 def _train(config: Config, directory: RunDirectory, start: Start, again: list[str]) -> int:

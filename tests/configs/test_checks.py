@@ -18,6 +18,9 @@ from configs.serialise import to_dict
 NAN, INF = math.nan, math.inf
 
 
+REPLAY = {"replay.capacity": 100_000, "replay.min_decisions": 50_000}
+
+
 def with_value(config, path, value):
     """Returns `config` with the field at the dotted `path` replaced."""
     name, _, rest = path.partition(".")
@@ -46,7 +49,8 @@ NUMERIC = {path: (kind, optional) for path, kind, optional in numeric_fields()}
 # The lowest value that is refused below, and the highest above; written down apart from configs/schema.py.
 NOT_NEGATIVE = {
     "env.max_noops", "network.num_blocks", "loss.reward_weight", "loss.value_weight", "loss.policy_weight",
-    "loss.past_weight", "optimiser.final_learning_rate", "optimiser.weight_decay",
+    "loss.past_weight", "optimiser.final_learning_rate", "optimiser.weight_decay", "replay.capacity",
+    "replay.tail_steps",
 }  # fmt: skip
 FRACTIONS = {"env.sticky_action_prob", "search.dirichlet_fraction", "loss.discount_factor", "loss.td_lambda"}
 RATES = {"learner.search_average_rate", "learner.target_average_rate"}
@@ -151,6 +155,51 @@ def test_every_preset_passes(name):
             "learner.max_lag = 3: must be at least learner.publish_interval = 4, or no rollout is new enough",
         ),
         (
+            {"replay.capacity": 15_000, "replay.min_decisions": 13_000},
+            "replay.capacity = 15000: must be at least 22272, a sequence and 15 decisions of 768 environments",
+        ),
+        (
+            {"replay.capacity": 30_000, "replay.min_decisions": 40_000},
+            "replay.capacity = 30000: must be at least 40000, replay.min_decisions",
+        ),
+        (
+            {"replay.capacity": 30_000, "replay.min_decisions": 12_000, "replay.tail_steps": 11},
+            "replay.min_decisions = 12000: must be at least 13056, some start state with its successors",
+        ),
+        (
+            REPLAY | {"actors.sequence_overlap": 0},
+            "actors.sequence_overlap = 0: must be at least 1, the state where the next sequence goes on",
+        ),
+        (
+            REPLAY | {"learner.num_passes": 2},
+            "learner.num_passes = 2: must be 1 with replay.capacity > 0; see replay.ratio",
+        ),
+        (
+            REPLAY | {"learner.num_minibatches": 2},
+            "learner.num_minibatches = 2: must be 1 with replay.capacity > 0; see replay.ratio",
+        ),
+        (
+            REPLAY | {"learner.max_lag": 10},
+            "learner.max_lag = 10: must be None with replay.capacity > 0, which keeps what is old",
+        ),
+        (
+            REPLAY | {"learner.num_processes": 3},
+            "replay.batch_size = 64: must be divisible by learner.num_processes = 3",
+        ),
+        (
+            REPLAY | {"learner.num_processes": 2, "replay.saved": True},
+            "replay.saved = True: must be False with learner.num_processes = 2",
+        ),
+        (
+            {"loss.value_target": "vtrace"},
+            "loss.bootstrap = search: must be average with loss.value_target = vtrace, which compares the target "
+            "average's policy with the one that acted",
+        ),
+        (
+            REPLAY | {"loss.value_target": "n_step", "loss.num_target_steps": 11},
+            "replay.tail_steps = 10: must be at least loss.num_target_steps = 11, or the last targets are shorter",
+        ),
+        (
             {"actors.device": "tpu", "actors.device_fraction": 0.5},
             "actors.device_fraction = 0.5: must be 1.0 with actors.device = tpu",
         ),
@@ -191,6 +240,10 @@ def test_a_combination_that_cannot_work_is_refused_in_one_line(values, message):
         {"search.policy": "gumbel", "search.normalisation": "siblings"},
         {"search.policy": "gumbel_halving", "search.normalisation": "none", "loss.past_weight": 0.0},
         {"search.normalisation": "siblings"},
+        {"loss.value_target": "vtrace", "loss.bootstrap": "average"},
+        {"loss.value_target": "n_step", "loss.num_target_steps": 11},
+        REPLAY | {"actors.sequence_overlap": 1, "actors.sequence_length": 4},
+        REPLAY | {"replay.saved": True},
     ],
     ids=lambda values: ",".join(values),
 )
@@ -220,6 +273,13 @@ def test_more_devices_than_there_are_is_refused():
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused(num_devices, num_available):
     with pytest.raises(ConfigError, match=r"^learner\.batch_size = 96: .*the 5 devices"):
         check_devices(with_value(Config(), "learner.num_devices", num_devices), num_available)
+
+
+def test_with_a_replay_it_is_the_start_states_of_an_update_that_divide_over_the_devices():
+    config = with_values(REPLAY | {"replay.batch_size": 60, "learner.num_devices": 5})
+    check_devices(config, 5)
+    with pytest.raises(ConfigError, match=r"^replay\.batch_size = 60: must be divisible by the 8 devices"):
+        check_devices(with_value(config, "learner.num_devices", 8), 8)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from learner import feed as feed_module
 from learner.feed import BatchFeed
+from learner.passes import DealtPasses
 from muzero.types import Episode, RolloutResult, Trajectory
 from tests import tiny
 
@@ -65,11 +66,25 @@ class Workers:
         assert not self._asked.acquire(timeout=SILENCE)
 
 
-def _feed(workers, **changes):
-    settings = dict(
-        batch_size=4, collect_ahead=True, num_passes=1, num_minibatches=1, num_starts=tiny.NUM_STARTS, seed=0
-    )
-    return BatchFeed(workers.next_rollout, workers.put, **settings | changes)
+def _deal(put=lambda arrays: arrays, **changes):
+    settings = dict(num_passes=1, num_minibatches=1, num_starts=tiny.NUM_STARTS, seed=0)
+    return DealtPasses(put, **settings | changes)
+
+
+def _feed(workers, deal=None, **changes):
+    settings = dict(batch_size=4, collect_ahead=True, updates_per_batch=1)
+    return BatchFeed(workers.next_rollout, deal or _deal(workers.put), **settings | changes)
+
+
+def _passes(batch):
+    return batch.passes(batch.num_steps)
+
+
+def _sequences(batch):
+    """Returns the sequences that all passes of a batch go over."""
+    trajectories = [trajectory for trajectory, _ in _passes(batch)]
+    assert all(trajectory is trajectories[0] for trajectory in trajectories)
+    return trajectories[0]
 
 
 def _marks(batch):
@@ -104,8 +119,8 @@ def test_a_batch_holds_the_rollouts_of_its_collection():
     feed = _feed(Workers(), batch_size=6)
     first, second = _take(feed), _take(feed)
     feed.close()
-    assert _marks(first.trajectory) == [0, 1, 2, 3, 4, 5]
-    assert _marks(second.trajectory) == [6, 7, 8, 9, 10, 11]
+    assert _marks(_sequences(first)) == [0, 1, 2, 3, 4, 5]
+    assert _marks(_sequences(second)) == [6, 7, 8, 9, 10, 11]
     assert (first.num_steps, first.num_frames) == (0 + 1 + 2, 300)
     assert (second.num_steps, second.num_frames) == (3 + 4 + 5, 1200)
     assert first.search_stats == {"depth": 1.0} and second.search_stats == {"depth": 4.0}
@@ -116,9 +131,9 @@ def test_a_batch_holds_the_rollouts_of_its_collection():
 
 
 def test_passes_over_a_whole_batch_keep_the_order_of_time():
-    batch = _take(_feed(Workers(), num_passes=3))
-    assert _marks(batch.trajectory) == [0, 1, 2, 3]
-    [[first], [second], [third]] = batch.passes
+    batch = _take(_feed(Workers(), _deal(num_passes=3)))
+    assert _marks(_sequences(batch)) == [0, 1, 2, 3]
+    [(_, [first]), (_, [second]), (_, [third])] = _passes(batch)
     for starts in (first, second, third):
         np.testing.assert_array_equal(starts, [range(tiny.NUM_STARTS)] * 4)
 
@@ -127,11 +142,12 @@ def test_passes_over_a_whole_batch_keep_the_order_of_time():
 def test_every_pass_takes_every_start_state_once_and_every_minibatch_some_of_every_sequence(
     num_passes, num_minibatches, size
 ):
-    batch = _take(_feed(Workers(), num_passes=num_passes, num_minibatches=num_minibatches))
-    assert [len(pieces) for pieces in batch.passes] == [num_minibatches] * num_passes
+    deal = _deal(num_passes=num_passes, num_minibatches=num_minibatches)
+    batch = _take(_feed(Workers(), deal))
+    assert [len(pieces) for _, pieces in _passes(batch)] == [num_minibatches] * num_passes
     in_order = [list(range(tiny.NUM_STARTS))] * 4
     orders = []
-    for pieces in batch.passes:
+    for _, pieces in _passes(batch):
         assert all(starts.shape == (4, size) and starts.dtype == np.int32 for starts in pieces)
         orders.append(np.concatenate(pieces, axis=1).tolist())
         assert [sorted(row) for row in orders[-1]] == in_order != orders[-1]
@@ -140,9 +156,12 @@ def test_every_pass_takes_every_start_state_once_and_every_minibatch_some_of_eve
 
 
 def test_the_order_follows_the_seed_and_the_number_of_the_batch():
-    orders = lambda **changes: str(_take(_feed(Workers(), num_minibatches=2, **changes)).passes)
+    def orders(seed, num_batches=0):
+        feed = _feed(Workers(), _deal(num_minibatches=2, seed=seed), num_batches=num_batches)
+        return str([pieces for _, pieces in _passes(_take(feed))])
+
     assert orders(seed=1) == orders(seed=1)
-    assert len({orders(seed=seed) for seed in range(6)} | {orders(num_batches=7)}) == 7
+    assert len({orders(seed=seed) for seed in range(6)} | {orders(seed=0, num_batches=7)}) == 7
 
 
 # --- When it asks -----------------------------------------------------------------------------------------
@@ -164,11 +183,11 @@ def test_at_most_one_batch_is_collected_ahead():
 
 def test_in_lockstep_nothing_is_asked_before_it_is_wanted():
     workers = Workers(allowed=100)
-    feed = _feed(workers, collect_ahead=False, num_passes=2)
+    feed = _feed(workers, collect_ahead=False)
     workers.wait_for_asks(0)
     assert workers.tape == []
     for i in range(1, 4):
-        assert _marks(_take(feed).trajectory)[0] == 4 * (i - 1)
+        assert _marks(_sequences(_take(feed)))[0] == 4 * (i - 1)
         workers.wait_for_asks(2)
         assert len(workers.tape) == 3 * i and workers.tape[-3:-1] == ["ask", "ask"]
     feed.close()
@@ -183,7 +202,7 @@ def test_the_learner_waits_for_the_last_rollout_of_its_batch():
     workers.wait_for_asks(1)  # half a batch: asked for the rest, nothing delivered
     assert taken.empty()
     workers.allow(1)
-    assert _marks(taken.get(timeout=PATIENCE).trajectory) == [0, 1, 2, 3]
+    assert _marks(_sequences(taken.get(timeout=PATIENCE))) == [0, 1, 2, 3]
     feed.close()
 
 
@@ -193,7 +212,7 @@ def test_the_learner_waits_for_the_last_rollout_of_its_batch():
 @pytest.mark.parametrize("collect_ahead", [True, False])
 def test_an_error_of_a_rollout_is_raised_after_the_batches_before_it_and_for_ever(collect_ahead):
     feed = _feed(Workers(error_at=3), collect_ahead=collect_ahead)
-    assert _marks(_take(feed).trajectory) == [0, 1, 2, 3]
+    assert _marks(_sequences(_take(feed))) == [0, 1, 2, 3]
     for _ in range(3):
         with pytest.raises(OSError, match="rollout 3 failed"):
             _take(feed)
@@ -201,9 +220,8 @@ def test_an_error_of_a_rollout_is_raised_after_the_batches_before_it_and_for_eve
 
 def test_an_error_of_the_device_is_raised():
     workers = Workers()
-    workers.put = lambda arrays: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        _take(_feed(workers))
+        _take(_feed(workers, _deal(lambda arrays: 1 / 0)))
 
 
 def test_close_stops_the_thread_while_it_rests():
@@ -254,8 +272,8 @@ def test_rollouts_beyond_the_lag_are_dropped_and_asked_for_again():
     """Two updates a batch: batch number k begins at update 10 + 2 k."""
     versions = iter([6, 7, 8, 5, 7, 9, 11, 8, 9, 12, 13])
     feed = BatchFeed(
-        lambda: _versioned(next(versions)), lambda arrays: arrays, batch_size=2 * SEQUENCES, collect_ahead=False,
-        num_passes=2, num_minibatches=1, num_starts=1, seed=0, first_update=10, max_lag=3,
+        lambda: _versioned(next(versions)), _deal(), batch_size=2 * SEQUENCES, collect_ahead=False,
+        updates_per_batch=2, first_update=10, max_lag=3,
     )  # fmt: skip
     taken = [sorted(set(_take(feed).params_version[:, -1].tolist())) for _ in range(3)]
     assert taken == [[7, 8], [9, 11], [12, 13]]  # 7 is good for update 10, not for 12; 11 for 14, 8 and 9 are not
@@ -269,8 +287,8 @@ def test_updates_that_were_skipped_made_no_lag():
     """Ten updates on each batch, of which nine are skipped: the versions stay behind the tries, and nothing is old."""
     versions, skipped = itertools.count(10), [0]
     feed = BatchFeed(
-        lambda: _versioned(next(versions)), lambda arrays: arrays, batch_size=SEQUENCES, collect_ahead=False,
-        num_passes=10, num_minibatches=1, num_starts=1, seed=0, first_update=10, max_lag=1,
+        lambda: _versioned(next(versions)), _deal(), batch_size=SEQUENCES, collect_ahead=False,
+        updates_per_batch=10, first_update=10, max_lag=1,
         num_skipped=lambda: skipped[0],
     )  # fmt: skip
     for number in range(5):
@@ -293,16 +311,8 @@ def test_the_feed_says_where_its_time_went_and_when_it_rests(monkeypatch):
         clock.now += 1.0  # once for the sequences, once for the start states
         return arrays
 
-    feed = BatchFeed(
-        slow_rollout,
-        slow_put,
-        batch_size=SEQUENCES,
-        collect_ahead=True,
-        num_passes=1,
-        num_minibatches=1,
-        num_starts=1,
-        seed=0,
-    )
+    deal = _deal(slow_put)
+    feed = BatchFeed(slow_rollout, deal, batch_size=SEQUENCES, collect_ahead=True, updates_per_batch=1)
     for _ in range(5):
         _take(feed)
     while not feed.is_idle:
@@ -327,10 +337,7 @@ def test_a_wait_that_is_longer_than_a_row_is_a_part_of_each(monkeypatch):
         assert allowed.acquire(timeout=PATIENCE)
         return _rollout(1)
 
-    feed = BatchFeed(
-        next_rollout, lambda arrays: arrays, batch_size=SEQUENCES, collect_ahead=True, num_passes=1, num_minibatches=1,
-        num_starts=1, seed=0,
-    )  # fmt: skip
+    feed = BatchFeed(next_rollout, _deal(), batch_size=SEQUENCES, collect_ahead=True, updates_per_batch=1)
     assert asked.acquire(timeout=PATIENCE)
     waits = []
     for seconds in (10.0, 10.0, 5.0):

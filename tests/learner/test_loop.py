@@ -7,6 +7,7 @@ import pytest
 from learner import loop as loop_module
 from learner.feed import Batch
 from learner.loop import Counters, LearnerLoop, NonFiniteError
+from learner.passes import Pass
 from learner.records.metrics import documented_tag
 from learner.state import LearnerState
 from learner.update import SKIPPED, UpdateFns
@@ -37,10 +38,14 @@ def nothing_fetched():
     OnDevice.fetched = []
 
 
+def passes(*minibatches, trajectory="sequences"):
+    """Returns the passes of a batch, each over these minibatches of the same sequences."""
+    return lambda num_steps: [Pass(trajectory, names) for names in minibatches]
+
+
 def _batch(num_minibatches=1, params_version=((0,),), episodes=(), search_stats=None, num_steps=7, num_frames=28):
     return Batch(
-        trajectory="sequences",
-        passes=[[f"minibatch {i}" for i in range(num_minibatches)]],
+        passes=passes([f"minibatch {i}" for i in range(num_minibatches)]),
         params_version=np.array(params_version, np.int32),
         episodes=list(episodes),
         search_stats=search_stats or {},
@@ -69,12 +74,12 @@ class Learner:
         return LearnerState(on_device("params"), average, on_device("target"), None, on_device("buffer"), n)
 
     def _prepare(self, state, batch):
-        assert batch == "sequences"
+        assert batch.startswith("sequences")
         return f"targets after {state.num_updates}"
 
     def _update(self, state, minibatch):
         batch, prepared, starts = minibatch
-        assert batch == "sequences"
+        assert batch.startswith("sequences")
         self.prepared.append(prepared)
         is_bad = "bad" in starts
         n = state.num_updates + (not is_bad)
@@ -109,7 +114,7 @@ def test_updates_and_publications_interleave():
 
 def test_targets_are_prepared_once_a_pass_by_the_state_it_begins_with():
     learner_ = Learner()
-    learner_.run(_batch()._replace(passes=[["a", "b"], ["c", "d"]]))
+    learner_.run(_batch()._replace(passes=passes(["a", "b"], ["c", "d"])))
     assert learner_.prepared == ["targets after 0"] * 2 + ["targets after 2"] * 2
 
 
@@ -142,8 +147,8 @@ def test_the_search_average_is_published_as_a_copy_that_survives_donation():
     loop.publish()
     for _ in range(4):
         batch = tiny.batch_of_ones()
-        passes = [[np.zeros((2, 1), np.int32)]]
-        loop.run_batch([_batch()._replace(trajectory=batch, passes=passes, params_version=batch.params_version)])
+        whole = passes([np.zeros((2, 1), np.int32)], trajectory=batch)
+        loop.run_batch([_batch()._replace(passes=whole, params_version=batch.params_version)])
     assert [version for version, _ in published] == [0, 1, 2, 3, 4]
     # The search average (rate 0.1), not the target average (rate 0.5) and not the parameters 1, 2, 3, 4.
     values = [float(params.representation) for _, params in published]
@@ -233,6 +238,21 @@ def test_metrics_stay_on_the_device_until_the_report():
     assert OnDevice.fetched == flags + ["loss/total"] * 5  # nothing twice
 
 
+def test_a_pass_is_made_while_the_device_works_on_the_one_before_and_on_no_more():
+    """Windows are drawn one by one: when the third is asked for, the first has been waited for."""
+    fetched = []
+
+    def drawn(num_steps):
+        assert num_steps == 7
+        for number in range(4):
+            fetched.append(list(OnDevice.fetched))
+            yield Pass("sequences", [f"window {number}"])
+
+    Learner(publish_interval=100).run(_batch()._replace(passes=drawn))
+    assert fetched == [[], [], [SKIPPED], [SKIPPED] * 2]
+    assert OnDevice.fetched == [SKIPPED] * 4
+
+
 def test_a_publication_fetches_the_search_average_and_nothing_else():
     learner_ = Learner(publish_interval=2)
     learner_.run(_batch(4))
@@ -257,7 +277,7 @@ def test_an_error_of_the_batches_ends_the_loop():
 def _mixed(pattern):
     """Returns a batch with a minibatch a letter: `b` is one whose update is skipped."""
     names = [f"{'bad' if letter == 'b' else 'good'} {i}" for i, letter in enumerate(pattern)]
-    return _batch(1)._replace(passes=[names])
+    return _batch(1)._replace(passes=passes(names))
 
 
 def test_skipped_updates_are_counted_and_do_not_count_as_updates():
@@ -278,6 +298,16 @@ def test_too_many_batches_in_a_row_with_skipped_updates_end_the_loop_with_the_la
     with pytest.raises(NonFiniteError, match="3 batches in a row .* not finite") as caught:
         learner_.run(_mixed("bgg"))
     assert caught.value.batch == "sequences"
+
+
+def test_the_sequences_that_end_the_loop_are_those_of_a_skipped_update():
+    learner_ = Learner()
+    drawn = [Pass("sequences good", ["good"]), Pass("sequences bad", ["bad"]), Pass("sequences last", ["good"])]
+    batch = _batch()._replace(passes=lambda num_steps: drawn)
+    with pytest.raises(NonFiniteError) as caught:
+        learner_.run(batch, batch, batch)
+    assert caught.value.batch == "sequences bad"
+    assert (learner_.loop.counters.num_updates, learner_.loop.counters.num_skipped) == (6, 3)
 
 
 def test_parameters_that_are_not_finite_are_never_published():

@@ -13,7 +13,7 @@ PATIENCE = 120.0  # seconds for what has to happen, on a machine that may be bus
 
 
 def batch(num_steps, episodes=()):
-    return Batch(None, [], np.zeros((2, 3), np.int32), list(episodes), {}, num_steps, 4 * num_steps)
+    return Batch(None, np.zeros((2, 3), np.int32), list(episodes), {}, num_steps, 4 * num_steps)
 
 
 @pytest.fixture

@@ -15,10 +15,12 @@ from configs.schema import (
     LearnerConfig,
     LossConfig,
     NetworkConfig,
+    ReplayConfig,
     SearchConfig,
     ValueBufferConfig,
 )
 from learner.loop import Counters
+from learner.replay import ReplaySettings
 from scripts.playing import evaluation
 from scripts.program import assemble
 
@@ -87,21 +89,53 @@ def test_settings_of_the_learner(spy):
 def test_settings_of_the_feed(spy):
     feed = spy("BatchFeed")
     counters = Counters(num_updates=19, num_batches=3, num_skipped=1)
-    assemble.build_feed(CONFIG, "next rollout", "put", counters, num_skipped="skipped")
+    assemble.build_feed(CONFIG, "next rollout", "passes", counters, num_skipped="skipped")
     assert feed.call_args == mock.call(
         "next rollout",
-        "put",
+        "passes",
         batch_size=6,  # of one of two processes
         collect_ahead=False,
-        num_passes=4,
-        num_minibatches=5,
-        num_starts=7,
-        seed=17,
+        updates_per_batch=20,
         num_batches=3,
         first_update=19,
         max_lag=13,
         num_skipped="skipped",
     )
+
+
+def test_settings_of_what_is_learned_from_what_has_just_been_played(spy):
+    dealt = spy("DealtPasses", "passes")
+    assert assemble.build_passes(CONFIG, SPEC, "put", Counters(), process=1) == "passes"
+    assert dealt.call_args == mock.call("put", num_passes=4, num_minibatches=5, num_starts=7, seed=17)
+
+
+def test_settings_of_what_is_learned_from_a_replay(spy):
+    replay, drawn = spy("Replay", "ring"), spy("DrawnPasses", "passes")
+    settings = ReplayConfig(capacity=999, ratio=2.5, batch_size=34, tail_steps=8, min_decisions=77)
+    config = dataclasses.replace(CONFIG, replay=settings, actors=dataclasses.replace(CONFIG.actors, num_workers=3))
+    counters = Counters(num_updates=19, num_skipped=2)
+    assert assemble.build_passes(config, SPEC, "put", counters, process=1) == "passes"
+    assert drawn.call_args == mock.call(
+        "ring",
+        "put",
+        settings,
+        num_processes=2,
+        seed=(17, 1),
+        num_updates=21,
+    )
+    assert replay.call_args.args[0] == ReplaySettings(
+        num_workers=3,
+        environments_per_worker=2,
+        capacity=499,  # of one of two processes
+        observation_shape=(48, 48, 1),
+        observation_dtype="uint8",
+        num_actions=6,
+        history_length=5,
+        sequence_length=9,
+        sequence_overlap=2,
+        window_length=5 + 8,
+    )
+    assert assemble.num_starts(config) == 1
 
 
 def test_settings_of_the_loop(spy):

@@ -4,7 +4,8 @@ import dataclasses
 
 from actors.states import part
 from configs.presets import PRESETS
-from configs.schema import Config
+from configs.schema import Config, ReplayConfig
+from muzero.types import Origin
 from scripts.program.assemble import rollout_builder
 
 
@@ -24,8 +25,10 @@ class LocalPool:
             self.published = published
 
     def next_rollout(self):
+        number, worker = divmod(self.turn, len(self.rollouts))
         self.turn += 1
-        return self.rollouts[(self.turn - 1) % len(self.rollouts)].run(self.published)
+        result = self.rollouts[worker].run(self.published)
+        return result._replace(origin=Origin(worker, 0, number + 1))
 
     def save(self):
         return {f"{n}/{name}": x for n, rollout in enumerate(self.rollouts) for name, x in rollout.save().items()}
@@ -58,4 +61,15 @@ def settings(environment: str) -> Config:
             target_average_rate=0.5,
         ),  # fmt: skip
         deterministic=True,
+    )
+
+
+def settings_with_replay() -> Config:
+    """Returns the same with short sequences and windows drawn from a ring: four updates for 16 decisions."""
+    config, replace = settings("CartPole-v1"), dataclasses.replace
+    return replace(
+        config,
+        actors=replace(config.actors, sequence_length=5, sequence_overlap=1),
+        learner=replace(config.learner, num_passes=1, num_minibatches=1, publish_interval=1),
+        replay=ReplayConfig(capacity=80, ratio=2.0, batch_size=8, tail_steps=3, min_decisions=24),
     )

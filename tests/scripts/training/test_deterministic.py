@@ -13,6 +13,7 @@ import pytest
 from configs.checks import check
 from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import to_dict
+from learner.records.checkpoint import restore_params
 from learner.records.checkpoint_files import complete_slots
 from learner.records.run_directory import RunDirectory
 from scripts.inspection.digests import run_digests
@@ -21,7 +22,7 @@ from scripts.training import session
 from scripts.training.beginning import Start
 from scripts.training.interrupts import Interrupts
 from scripts.training.session import run_session
-from tests.scripts.training.local import LocalPool, settings
+from tests.scripts.training.local import LocalPool, settings, settings_with_replay
 
 pytestmark = pytest.mark.timeout(900)  # several sessions a test, on a machine that may be busy
 
@@ -80,6 +81,48 @@ def test_stopping_and_resuming_changes_no_bit(whole, tmp_path):
     assert set(whole) == PARTS and {len(digest) for digest in whole.values()} == {64}
     assert [name for name in PARTS if half[name] == whole[name]] == []  # everything moved, and is compared
     assert len(set(whole.values())) == len(PARTS)
+
+
+def test_with_a_replay_stopping_and_resuming_changes_no_bit(tmp_path):
+    """After 12 updates the ring of 20 decisions an environment has gone round."""
+    config = settings_with_replay()
+    check(config)
+    train(config, tmp_path / "whole", 24)
+    train(config, tmp_path / "parts", 12)
+    stored = restore_params(tmp_path / "parts" / "checkpoints", "latest")
+    assert stored.arrays["replay/num_written"].min() > 20 and stored.arrays["replay/is_start"].any()
+    train(config, tmp_path / "parts", 24, resume=True)
+    assert run_digests(tmp_path / "parts") == run_digests(tmp_path / "whole")
+    done = restore_params(tmp_path / "whole" / "checkpoints", "latest").metadata["counters"]
+    assert done["num_updates"] == int(2.0 * (done["num_steps"] - 24) / 8) >= 24  # the ratio, exactly
+
+
+def streaming_settings(*, saved: bool) -> Config:
+    config, replace = settings_with_replay(), dataclasses.replace
+    return replace(config, deterministic=False, replay=replace(config.replay, saved=saved))
+
+
+def test_a_streaming_run_goes_on_with_its_replay_if_that_was_to_be_saved(tmp_path, capsys):
+    train(streaming_settings(saved=True), tmp_path / "run", 4)
+    checkpoint = restore_params(tmp_path / "run" / "checkpoints", "latest")
+    assert {name.split("/")[0] for name in checkpoint.arrays} == {"replay"}
+    num_steps = checkpoint.metadata["counters"]["num_steps"]
+    assert checkpoint.arrays["replay/num_decisions"] == num_steps
+    train(streaming_settings(saved=True), tmp_path / "run", 8, resume=True)
+    after = restore_params(tmp_path / "run" / "checkpoints", "latest").metadata["counters"]
+    assert after["num_updates"] == int(2.0 * (after["num_steps"] - 24) / 8)
+    assert "the replay is empty" not in capsys.readouterr().out
+
+
+def test_a_replay_that_was_not_saved_fills_again_before_updates_go_on(tmp_path, capsys):
+    counters = lambda: restore_params(tmp_path / "run" / "checkpoints", "latest").metadata["counters"]
+    train(streaming_settings(saved=False), tmp_path / "run", 4)
+    before = counters()
+    assert "the replay is empty" not in capsys.readouterr().out
+    train(streaming_settings(saved=False), tmp_path / "run", 8, resume=True)
+    assert "the replay is empty: updates go on after 24 decisions\n" in capsys.readouterr().out
+    played = counters()["num_steps"] - before["num_steps"]
+    assert counters()["num_updates"] - before["num_updates"] == int(2.0 * (played - 24) / 8) > 0
 
 
 def test_without_the_actors_states_it_would_not_be_so(whole, tmp_path, monkeypatch):
