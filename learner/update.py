@@ -160,7 +160,7 @@ def make_update(
     """
 
     def prepare(state: LearnerState, batch: Trajectory) -> Prepared:
-        fixed = state.params, state.target_average.representation, state.value_buffer
+        fixed = state.params, state.target_average, state.value_buffer
         return jax.vmap(functools.partial(loss.prepare, *fixed))(batch)
 
     def advanced(state: LearnerState, step: Params, optimiser_state: optax.OptState) -> LearnerState:

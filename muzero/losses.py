@@ -20,8 +20,15 @@ from muzero.observation import stack_trajectory
 from muzero.past_policies import PastTargets, past_losses, past_targets
 from muzero.step_losses import step_losses, step_weights, tagged
 from muzero.support import Support
-from muzero.targets import Targets, make_targets
-from muzero.types import Array, ModelOutput, Params, PyTree, Trajectory
+from muzero.targets import (
+    Targets,
+    make_targets,
+    n_step_targets,
+    real_mask,
+    td_lambda_targets,
+    vtrace_targets,
+)
+from muzero.types import Array, ModelOutput, Params, Trajectory
 from muzero.value_buffer import ValueBuffer
 
 
@@ -58,7 +65,7 @@ class Loss:
     def prepare(
         self,
         params: Params,
-        target_representation: PyTree,
+        target: Params,
         buffer: ValueBuffer,
         trajectory: Trajectory,
     ) -> Prepared:
@@ -66,25 +73,26 @@ class Loss:
 
         Args:
           params: the online parameters, read with `past_latents = online`.
-          target_representation: the target average's representation, for the latents of the real
-            states.
+          target: the target average, for the latents of the real states, and for today's values
+            and policy there.
           buffer: the stored heads.
           trajectory: one sequence.
         """
-        targets = make_targets(trajectory, self.settings, num_starts=self.num_starts)
+        targets = make_targets(
+            trajectory,
+            self._value_targets(target, trajectory),
+            num_starts=self.num_starts,
+            num_unroll_steps=self.settings.num_unroll_steps,
+        )
         if self.settings.past_weight == 0:
             return Prepared(targets, None)
-        is_target = self.settings.past_latents == "target"
-        representation = target_representation if is_target else params.representation
-        states = jnp.arange(trajectory.is_first.shape[0])
-        stacks = stack_trajectory(trajectory, self.num_actions, states)
-        latents = jax.vmap(self.model.represent, (None, 0))(representation, stacks)
+        owner = target if self.settings.past_latents == "target" else params
         past = past_targets(
             self.model,
             self.support,
             self.settings,
             buffer,
-            latents,
+            self._latents(owner, trajectory),
             trajectory,
             chunk_size=self.chunk_size,
         )
@@ -131,6 +139,36 @@ class Loss:
             sums = sums | past_sums | prepared.past.sums
             counts = counts | past_counts | prepared.past.counts
         return LossOutput(total, jnp.sum(targets.value_mask[:, 0]), sums, counts)
+
+    def _latents(self, params: Params, trajectory: Trajectory) -> Array:
+        """Returns the latents [T+1, ...] of all real states of one sequence."""
+        states = jnp.arange(trajectory.is_first.shape[0])
+        stacks = stack_trajectory(trajectory, self.num_actions, states)
+        return jax.vmap(self.model.represent, (None, 0))(params.representation, stacks)
+
+    def _value_targets(self, target: Params, trajectory: Trajectory) -> Array:
+        """Returns the value targets [T+1] of one sequence that `settings.value_target` names.
+
+        They lean on the root values of the searches that acted, or on the target average's values
+        of the same states. V-trace corrects for the difference between the policy that acted and
+        the target average's: ρ_t = min(1, π(a_t) / behaviour_prob_t).
+        """
+        settings, value = self.settings, trajectory.search_value
+        played = trajectory.reward, trajectory.discount, real_mask(trajectory.is_first)
+        factors = dict(discount_factor=settings.discount_factor)
+        if settings.bootstrap == "average":
+            latents = self._latents(target, trajectory)
+            predict = jax.vmap(self.model.predict, (None, 0))
+            policy_logits, value_logits = predict(target.prediction, latents)
+            value = self.support.from_logits(value_logits)
+        if settings.value_target == "n_step":
+            return n_step_targets(value, *played, num_steps=settings.num_target_steps, **factors)
+        if settings.value_target == "td_lambda":
+            return td_lambda_targets(value, *played, td_lambda=settings.td_lambda, **factors)
+        policy = jax.nn.softmax(policy_logits[:-1])
+        prob = jnp.take_along_axis(policy, trajectory.action[:, None], axis=1)[:, 0]
+        probs = prob, trajectory.behaviour_prob
+        return vtrace_targets(value, *probs, *played, td_lambda=settings.td_lambda, **factors)
 
 
 def _steps_from(starts: Array, length: int) -> Array:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import rlax
 
-from configs.schema import LossConfig
 from muzero.types import Array, Trajectory
 
 
@@ -46,6 +45,36 @@ def td_lambda_targets(
         td_lambda,
     )
     return jax.lax.stop_gradient(jnp.append(returns, search_value[-1]))
+
+
+def n_step_targets(
+    value: Array,
+    reward: Array,
+    discount: Array,
+    mask: Array,
+    *,
+    discount_factor: float,
+    num_steps: int,
+) -> Array:
+    """Returns the n-step value targets G [T+1], shorter where the sequence or the game ends.
+
+    G_t = Σ_{j<m} (Π_{i<j} γ d_{t+i}) r_{t+j} + (Π_{i<m} γ d_{t+i}) v_{t+m}, with m the least of n,
+    T − t and the distance to the next decision that is not real, where G_t = v_t.
+
+    Args:
+      value: v [T+1].
+      reward, discount, mask: [T], per decision.
+      discount_factor: γ.
+      num_steps: n.
+    """
+    real = mask > 0
+    returns = rlax.n_step_bootstrapped_returns(
+        jnp.where(real, reward, value[:-1]).astype(jnp.float32),
+        jnp.where(real, discount_factor * discount, 0.0).astype(jnp.float32),
+        value[1:].astype(jnp.float32),
+        num_steps,
+    )
+    return jax.lax.stop_gradient(jnp.append(returns, value[-1]))
 
 
 def importance_ratio(target_prob: Array, behaviour_prob: Array, clip_threshold: float) -> Array:
@@ -173,24 +202,15 @@ class Targets(NamedTuple):
     absorbed_mask: Array  # [S, K+1]
 
 
-def make_targets(trajectory: Trajectory, settings: LossConfig, *, num_starts: int) -> Targets:
+def make_targets(trajectory: Trajectory, returns: Array, *, num_starts: int, num_unroll_steps: int) -> Targets:
     """Returns the targets of all unrolls of one sequence, zero after a termination.
 
     Args:
       trajectory: one sequence.
-      settings: γ, λ and K.
+      returns: [T+1], the value targets of its states.
       num_starts: S.
+      num_unroll_steps: K.
     """
-    num_unroll_steps = settings.num_unroll_steps
-    real = real_mask(trajectory.is_first)
-    returns = td_lambda_targets(
-        trajectory.search_value,
-        trajectory.reward,
-        trajectory.discount,
-        real,
-        discount_factor=settings.discount_factor,
-        td_lambda=settings.td_lambda,
-    )
     masks = unroll_masks(
         trajectory.is_first,
         trajectory.discount,

@@ -87,6 +87,15 @@ def td_lambda_targets(value, reward, discount, mask, gamma: float, lam: float) -
     return targets
 
 
+def n_step_targets(value, reward, discount, mask, gamma: float, num_steps: int) -> np.ndarray:
+    """Returns G [T+1], each the return of `num_steps` steps or of those up to the first decision that is not real."""
+    targets = np.array(value, np.float64)
+    for t in range(len(mask)):
+        n = min(num_steps, first_unreal(mask, t) - t)
+        targets[t] = n_step_return(value, reward, discount, t, n, gamma)
+    return targets
+
+
 def vtrace_targets(seq: Sequence, gamma: float, lam: float, clip: float) -> np.ndarray:
     """Returns vs [T+1]: v_s + Σ_t (Π_{i=s}^{t-1} γ d_i c_i) δ_t (Espeholt et al. 2018, eq. 1)."""
     ratio = seq.target_prob / seq.behaviour_prob

@@ -161,10 +161,10 @@ def make_loss(model: Model = MODEL, **changes) -> Loss:
 
 
 def whole_loss(loss: Loss):
-    """Returns the loss of one sequence in one step: of parameters, target representation, buffer and trajectory."""
+    """Returns the loss of one sequence in one step: of parameters, target average, buffer and trajectory."""
 
-    def evaluate(params, target_representation, buffer, trajectory, num_starts=NUM_STARTS):
-        prepared = loss.prepare(params, target_representation, buffer, trajectory)
+    def evaluate(params, target, buffer, trajectory, num_starts=NUM_STARTS):
+        prepared = loss.prepare(params, target, buffer, trajectory)
         return loss.evaluate(params, buffer, trajectory, prepared, jnp.arange(num_starts))
 
     return evaluate
@@ -178,8 +178,8 @@ def loss_of(evaluate) -> LossFns:
     )
 
 
-def _read(params, target_representation, buffer, trajectory):
-    return Prepared(target_representation * trajectory.reward[0], params.representation * trajectory.reward[0])
+def _read(params, target, buffer, trajectory):
+    return Prepared(target.representation * trajectory.reward[0], params.representation * trajectory.reward[0])
 
 
 def _count(params, buffer, trajectory, prepared, starts):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 SEEDS, BUFFER_SIZE = range(6), 3
 WEIGHTS = {name: getattr(tiny.LOSS_SETTINGS, f"{name}_weight") for name in ("reward", "value", "policy", "past")}
 PARAMS = functools.cache(lambda: jax.device_get(tiny.init_params(jax.random.key(0))))
-TARGET = functools.cache(lambda: jax.device_get(tiny.init_params(jax.random.key(1)).representation))
+TARGET = functools.cache(lambda: jax.device_get(tiny.init_params(jax.random.key(1))))
 
 
 @functools.cache
@@ -60,7 +60,9 @@ def _numpy_head(head):
 def _past(seed, num_heads, past_latents, past_clip):
     """Returns [(head, vs, v, π)] of the heads that the ring still holds, by the oracle."""
     settings, trajectory = tiny.LOSS_SETTINGS, tiny.trajectory(seed)
-    net = tiny.numpy_net(PARAMS() if past_latents == "online" else PARAMS()._replace(representation=TARGET()))
+    net = tiny.numpy_net(
+        PARAMS() if past_latents == "online" else PARAMS()._replace(representation=TARGET().representation)
+    )
     latents = [net.represent(stack) for stack in reference.stacked_trajectory(trajectory, tiny.NUM_ACTIONS)]
     heads = [_numpy_head(head) for head in tiny.heads(num_heads)[-BUFFER_SIZE:]]
     factors = (settings.discount_factor, settings.td_lambda, past_clip)

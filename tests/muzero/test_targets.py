@@ -15,6 +15,7 @@ EVENTS = ["termination", "truncation", "life_loss"]
 
 
 _TD_LAMBDA = jax.jit(targets.td_lambda_targets)
+_N_STEP = jax.jit(targets.n_step_targets, static_argnames="num_steps")
 _VTRACE = jax.jit(targets.vtrace_targets)
 _UNROLL_MASKS = jax.jit(targets.unroll_masks, static_argnames=("num_starts", "num_unroll_steps"))
 
@@ -64,6 +65,18 @@ def test_td_lambda_equals_the_oracle(gamma, lam):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("gamma, num_steps", [(0.997, 1), (0.9, 3), (0.97, 5), (0.9, 29), (0.9, 40)])
+def test_n_step_targets_equal_the_oracle(gamma, num_steps):
+    for seed in SEEDS:
+        seq = reference.random_sequence(np.random.default_rng(seed), 29)
+        played = (seq.value, seq.reward, seq.discount, seq.mask)
+        arrays = [jnp.asarray(x, jnp.float32) for x in played]
+        got = np.asarray(_N_STEP(*arrays, discount_factor=gamma, num_steps=num_steps))
+        assert got.shape == (30,) and got.dtype == np.float32
+        expected = reference.n_step_targets(*played, gamma, num_steps)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("gamma, lam, clip", [(0.997, 0.8, 1.0), (0.9, 1.0, 1.0), (0.9, 0.5, 2.5), (0.9, 0.8, np.inf)])
 def test_vtrace_equals_the_oracle(gamma, lam, clip):
     for seed in SEEDS:
@@ -89,9 +102,15 @@ def test_no_gradient_leaves_the_targets():
     seq = reference.random_sequence(np.random.default_rng(0), 29)
 
     def total(value):
-        td = targets.td_lambda_targets(value, seq.reward, seq.discount, seq.mask, discount_factor=0.9, td_lambda=0.8)
-        rest = (seq.target_prob, seq.behaviour_prob, seq.reward, seq.discount, seq.mask)
-        return jnp.sum(td) + jnp.sum(targets.vtrace_targets(value, *rest, discount_factor=0.9, td_lambda=0.8))
+        played = (seq.reward, seq.discount, seq.mask)
+        td = targets.td_lambda_targets(value, *played, discount_factor=0.9, td_lambda=0.8)
+        n_step = targets.n_step_targets(value, *played, discount_factor=0.9, num_steps=3)
+        rest = (seq.target_prob, seq.behaviour_prob, *played)
+        return (
+            jnp.sum(td)
+            + jnp.sum(n_step)
+            + jnp.sum(targets.vtrace_targets(value, *rest, discount_factor=0.9, td_lambda=0.8))
+        )
 
     assert np.all(np.asarray(jax.grad(total)(jnp.asarray(seq.value, jnp.float32))) == 0.0)
 
