@@ -74,9 +74,21 @@ def test_a_wrong_command_line_would_be_seen(stop_when_parsed):
 
 
 def links(text):
-    """Returns the targets of links and images that are no addresses of the web, without what follows a `#`."""
-    found = re.findall(r"\]\(([^)\s]+)\)", text)
-    return [target.partition("#")[0] for target in found if "://" not in target and not target.startswith("#")]
+    """Returns the targets of links and images that are no addresses of the web."""
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+
+
+def is_there(page, target):
+    """Returns whether the file of a link exists, and the heading after its `#`."""
+    name, _, heading = target.partition("#")
+    path = page.parent / name if name else page
+    return path.exists() and (not heading or heading in headings(path.read_text()))
+
+
+def headings(text):
+    """Returns the headings of a page as they are linked to."""
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def named_files(text):
@@ -89,13 +101,16 @@ def named_files(text):
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_every_file_that_a_page_names_is_there(page):
     text = page.read_text()
-    missing = [target for target in links(text) if not (page.parent / target).exists()]
+    missing = [target for target in links(text) if not is_there(page, target)]
     missing += [name for name in named_files(text) if not (ROOT / name).exists()]
     assert missing == []
 
 
 def test_a_missing_file_would_be_seen():
-    assert links("[a](docs/none.md#part) [b](https://x.org) [c](#here)") == ["docs/none.md"]
+    assert links("[a](docs/none.md#part) [b](https://x.org) [c](#here)") == ["docs/none.md#part", "#here"]
+    readme = ROOT / "README.md"
+    assert is_there(readme, "docs/usage.md#exit-codes") and is_there(readme, "#presets-measured")
+    assert not is_there(readme, "docs/none.md") and not is_there(readme, "#none")
     assert named_files("`muzero/none.py`, /app/scripts/train.py, runs/results/x.csv") == ["muzero/none.py"]
 
 
