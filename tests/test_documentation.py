@@ -114,6 +114,19 @@ def test_a_missing_file_would_be_seen():
     assert named_files("`muzero/none.py`, /app/scripts/train.py, runs/results/x.csv") == ["muzero/none.py"]
 
 
+def named_definitions(text):
+    """Yields (file, name) of every "`file.py`, `name`" of a page; of `Class.field` the class."""
+    for file, names in re.findall(r"`([\w/]+\.py)`, ((?:`[\w.]+`(?: and |, )?)+)", text):
+        yield from ((file, name.split(".")[0]) for name in re.findall(r"`([\w.]+)`", names))
+
+
+def test_what_the_architecture_page_names_is_where_it_says():
+    found = list(named_definitions((ROOT / "docs" / "architecture.md").read_text()))
+    assert len(found) >= 8
+    defines = r"^(?:class |def |    def )?{}\b"
+    assert [(f, n) for f, n in found if not re.search(defines.format(n), (ROOT / f).read_text(), re.M)] == []
+
+
 def test_the_readme_is_short_and_names_every_page():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= MAX_README_LINES
