@@ -3,10 +3,12 @@
 import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 import tyro
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -131,3 +133,18 @@ def test_the_readme_is_short_and_names_every_page():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= MAX_README_LINES
     assert {relative(page) for page in PAGES if page.parent == ROOT / "docs"} <= set(links(text))
+
+
+def test_the_readme_counts_the_faults_that_were_injected():
+    table = (ROOT / "results" / "chaos.md").read_text().splitlines()[2:]
+    assert f"{len(table)} kinds of faults" in (ROOT / "README.md").read_text()
+    assert all(line.endswith("| yes |") for line in table)
+
+
+def test_the_citation_is_of_this_version_and_names_the_four_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["version"] == project["version"] and citation["title"].startswith(project["name"])
+    papers = {paper["title"]: paper["year"] for paper in citation["references"]}
+    assert sorted(papers.values()) == [2020, 2021, 2022, 2025]
+    assert all(author["family-names"] for paper in citation["references"] for author in paper["authors"])
