@@ -3,10 +3,12 @@
 import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 import tyro
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,9 +76,21 @@ def test_a_wrong_command_line_would_be_seen(stop_when_parsed):
 
 
 def links(text):
-    """Returns the targets of links and images that are no addresses of the web, without what follows a `#`."""
-    found = re.findall(r"\]\(([^)\s]+)\)", text)
-    return [target.partition("#")[0] for target in found if "://" not in target and not target.startswith("#")]
+    """Returns the targets of links and images that are no addresses of the web."""
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+
+
+def is_there(page, target):
+    """Returns whether the file of a link exists, and the heading after its `#`."""
+    name, _, heading = target.partition("#")
+    path = page.parent / name if name else page
+    return path.exists() and (not heading or heading in headings(path.read_text()))
+
+
+def headings(text):
+    """Returns the headings of a page as they are linked to."""
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def named_files(text):
@@ -89,17 +103,48 @@ def named_files(text):
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_every_file_that_a_page_names_is_there(page):
     text = page.read_text()
-    missing = [target for target in links(text) if not (page.parent / target).exists()]
+    missing = [target for target in links(text) if not is_there(page, target)]
     missing += [name for name in named_files(text) if not (ROOT / name).exists()]
     assert missing == []
 
 
 def test_a_missing_file_would_be_seen():
-    assert links("[a](docs/none.md#part) [b](https://x.org) [c](#here)") == ["docs/none.md"]
+    assert links("[a](docs/none.md#part) [b](https://x.org) [c](#here)") == ["docs/none.md#part", "#here"]
+    readme = ROOT / "README.md"
+    assert is_there(readme, "docs/usage.md#exit-codes") and is_there(readme, "#presets-measured")
+    assert not is_there(readme, "docs/none.md") and not is_there(readme, "#none")
     assert named_files("`muzero/none.py`, /app/scripts/train.py, runs/results/x.csv") == ["muzero/none.py"]
+
+
+def named_definitions(text):
+    """Yields (file, name) of every "`file.py`, `name`" of a page; of `Class.field` the class."""
+    for file, names in re.findall(r"`([\w/]+\.py)`, ((?:`[\w.]+`(?: and |, )?)+)", text):
+        yield from ((file, name.split(".")[0]) for name in re.findall(r"`([\w.]+)`", names))
+
+
+def test_what_the_architecture_page_names_is_where_it_says():
+    found = list(named_definitions((ROOT / "docs" / "architecture.md").read_text()))
+    assert len(found) >= 8
+    defines = r"^(?:class |def |    def )?{}\b"
+    assert [(f, n) for f, n in found if not re.search(defines.format(n), (ROOT / f).read_text(), re.M)] == []
 
 
 def test_the_readme_is_short_and_names_every_page():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= MAX_README_LINES
     assert {relative(page) for page in PAGES if page.parent == ROOT / "docs"} <= set(links(text))
+
+
+def test_the_readme_counts_the_faults_that_were_injected():
+    table = (ROOT / "results" / "chaos.md").read_text().splitlines()[2:]
+    assert f"{len(table)} kinds of faults" in (ROOT / "README.md").read_text()
+    assert all(line.endswith("| yes |") for line in table)
+
+
+def test_the_citation_is_of_this_version_and_names_the_four_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["version"] == project["version"] and citation["title"].startswith(project["name"])
+    papers = {paper["title"]: paper["year"] for paper in citation["references"]}
+    assert sorted(papers.values()) == [2020, 2021, 2022, 2025]
+    assert all(author["family-names"] for paper in citation["references"] for author in paper["authors"])
