@@ -268,7 +268,10 @@ class LogConfig:
     evaluation_interval_minutes: Annotated[float | None, POSITIVE] = None
     """Minutes between two greedy evaluations while training; None: only at the end."""
     evaluation_episodes: Annotated[int, POSITIVE] = 20
-    """Games of every such evaluation, and of the final score."""
+    """Games of every such evaluation, and of every final score: sampled, greedy, random, best
+    constant action."""
+    constant_max_decisions: Annotated[int, POSITIVE] = 4_500
+    """Decisions after which a game with one button held is cut off: with some it never ends."""
 
 
 @dataclasses.dataclass(frozen=True)

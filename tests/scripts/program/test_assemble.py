@@ -145,7 +145,7 @@ def test_groups_take_turns_on_a_device_and_none_is_empty(spy, device, environmen
 
 def test_the_search_is_noisy_in_training_and_quiet_in_scored_games(spy, monkeypatch):
     monkeypatch.setattr(evaluation, "env_spec", lambda env: SPEC)
-    evaluation._greedy_search.cache_clear()
+    evaluation._scored_search.cache_clear()
     search = spy("make_search", lambda: None)
     assemble.build_search(CONFIG, SPEC)
     for _ in range(2):  # every evaluation of a run plays with one search, compiled once
