@@ -206,6 +206,9 @@ class ActorsConfig:
     """States in a sequence (T + 1)."""
     sequence_overlap: Annotated[int, NOT_NEGATIVE] = 10
     """States shared by neighbouring sequences."""
+    start_spread: Annotated[int, NOT_NEGATIVE] = 0
+    """Most uniformly random decisions that an environment plays before the first sequence of a
+    fresh start; their number is drawn, and nothing of them is counted or stored."""
     max_in_flight: Annotated[int, POSITIVE] = 1
     """Rollouts a worker may have requested and not delivered."""
     cpus_per_worker: Annotated[float, POSITIVE] = 1.0
