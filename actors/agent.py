@@ -1,7 +1,8 @@
-"""A trained agent that plays: search without root noise, the action of highest probability in its policy,
-ties broken at random.
+"""A trained agent that plays: search without root noise, then an action chosen from what the search found.
 
-With 16 simulations over 18 actions ties are common: the first of them, every time, would be a policy nobody trained.
+`greedy` takes the action of highest probability in its policy, ties broken at random: with 16 simulations over 18
+actions they are common, and the first of them, every time, would be a policy nobody trained. `sampled` takes the
+action that the search has drawn.
 """
 
 from collections.abc import Callable
@@ -12,18 +13,31 @@ import numpy as np
 
 from actors.environments import EnvironmentSpec
 from actors.history import History
-from muzero.types import Params
+from muzero.types import Params, SearchOutput
+
+Choose = Callable[[SearchOutput, np.random.Generator], np.ndarray]  # what a search found -> actions [N] int32
 
 
 class Decision(NamedTuple):
     """What the agent thought of each of its N environments."""
 
-    action: np.ndarray  # [N] int32, the most probable
+    action: np.ndarray  # [N] int32, as chosen
     policy: np.ndarray  # [N, A] of the search: visit distribution, or Gumbel's improved policy
     value: np.ndarray  # [N] root value of the search
 
 
-class GreedyAgent:
+def greedy(out: SearchOutput, rng: np.random.Generator) -> np.ndarray:
+    """Returns the most probable actions [N] of the search's policy."""
+    return most_probable(out.policy, rng)
+
+
+def sampled(out: SearchOutput, rng: np.random.Generator) -> np.ndarray:
+    """Returns the actions [N] that the search has drawn, as actors do; see `muzero/search.py` for the law of each."""
+    del rng  # the search has a key of its own
+    return out.action
+
+
+class Agent:
     """Plays N environments at once, with the observation histories kept here.
 
     Args:
@@ -32,7 +46,8 @@ class GreedyAgent:
       spec: the environment.
       history_length: H.
       num_environments: N.
-      seed: seed of the search's tie breaks.
+      seed: of the search, and of ties between equally probable actions.
+      choose: `greedy` or `sampled`.
     """
 
     def __init__(
@@ -44,7 +59,9 @@ class GreedyAgent:
         history_length: int,
         num_environments: int = 1,
         seed: int = 0,
+        choose: Choose = greedy,
     ):
+        self._choose = choose
         self._search, self._params = jax.jit(search_fn), jax.device_put(params)
         self._rng_key = jax.random.key(seed)
         self._tie_rng = np.random.default_rng(seed)
@@ -63,7 +80,7 @@ class GreedyAgent:
     def decide(self, observation: np.ndarray, is_first: np.ndarray) -> Decision:
         """Returns the decisions for `observation` [N, ...]; `is_first` [N] marks the first of a game."""
         out = jax.device_get(self._search(self._params, *self.observe(observation, is_first)))
-        action = most_probable(out.policy, self._tie_rng)
+        action = self._choose(out, self._tie_rng)
         self._history.act(action)
         return Decision(action, out.policy, out.value)
 

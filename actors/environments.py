@@ -7,6 +7,9 @@
 
 A final observation is a state like any other and is never replaced by the next game's first one
 (Gymnasium's NEXT_STEP autoreset), so a truncated game can bootstrap from it.
+
+Environments that start together stay in one phase of their games for long, and so do the batches. With a spread a
+stream starts in the middle of a game, after a random number of random decisions that nobody sees or counts.
 """
 
 import importlib
@@ -144,27 +147,39 @@ class ArrayObservation(gymnasium.ObservationWrapper):
 
 
 class Stream:
-    """An endless stream of states of one environment, game after game; see the diagram of the module."""
+    """An endless stream of states of one environment, game after game; see the diagram of the module.
 
-    def __init__(self, env: gymnasium.Env, *, seed: int, reward_clip: float | None):
+    `is_whole`: the present game, or the one that has just ended, was played from its start; a spread hides the start
+    of the first.
+    """
+
+    def __init__(self, env: gymnasium.Env, *, seed: int, reward_clip: float | None, start_spread: int = 0):
         """Takes over `env`; `reset` comes before the first `step`.
 
         Args:
           env: an environment made by `make_environment`.
           seed: 0 to 2**32 − 1, of everything random in the environment.
           reward_clip: rewards are clipped to ± this; None keeps them.
+          start_spread: most decisions that `reset` plays before the first state; their number is drawn uniformly.
 
         Raises ValueError if `environment_spec` refuses `env`, or the seed is out of range.
         """
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed is {seed}, allowed: 0 to 2**32 - 1")
         self.spec = environment_spec(env)
-        self._env, self._seed = env, seed
+        self._env, self._seed, self._start_spread = env, seed, start_spread
         self._reward_limit = float("inf") if reward_clip is None else float(reward_clip)
 
     def reset(self) -> Array:
-        """Seeds the environment, starts the first game and returns its first observation."""
-        return self._start_game(seed=self._seed)
+        """Seeds the environment, starts the first game, plays the spread and returns the first observation."""
+        observation = self._start_game(seed=self._seed)
+        rng = np.random.default_rng((self._seed, 1))  # not the environment's own stream
+        for _ in range(rng.integers(self._start_spread + 1)):
+            observation = self.step(int(rng.integers(self.spec.num_actions))).observation
+        if self._is_final:
+            observation = self._start_game(seed=None)
+        self.is_whole = self._num_steps == 0
+        return observation
 
     def step(self, action: int) -> Step:
         """Takes one decision; in a final observation `action` is ignored and the next game starts."""
@@ -184,13 +199,14 @@ class Stream:
 
     def save(self) -> states.Arrays:
         """Returns the state of the stream between two decisions. Raises ValueError if `states.why_not_saved`."""
-        game = np.array([self._is_final, self._return, self._num_steps], np.float64)
+        game = np.array([self._is_final, self._return, self._num_steps, self.is_whole], np.float64)
         return {"game": game} | states.nested("env", states.save_environment(self._env))
 
     def load(self, arrays: states.Arrays) -> None:
         """Goes on where the saved stream was, in place of the first `reset`."""
-        is_final, self._return, num_steps = arrays["game"].tolist()
+        is_final, self._return, num_steps, *is_whole = arrays["game"].tolist()
         self._is_final, self._num_steps = bool(is_final), int(num_steps)
+        self.is_whole = is_whole != [0.0]  # states of before there was a spread do not say
         states.load_environment(self._env, states.part("env", arrays))
 
     def close(self) -> None:
@@ -198,7 +214,7 @@ class Stream:
         self._env.close()
 
     def _start_game(self, seed: int | None) -> Array:
-        self._is_final, self._return, self._num_steps = False, 0.0, 0
+        self._is_final, self.is_whole, self._return, self._num_steps = False, True, 0.0, 0
         return self._env.reset(seed=seed)[0]
 
     def _finished_episode(self, info: dict) -> Episode:

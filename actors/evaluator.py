@@ -2,22 +2,37 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from actors.agent import Decision, GreedyAgent
-from actors.environments import Stream
+from actors.agent import Decision
+from actors.environments import Step, Stream
 from muzero.types import Episode
 
 
+class Game(NamedTuple):
+    """One scored game."""
+
+    episode: Episode
+    is_finished: bool  # False: a limit of the environment cut it off, its return so far counts
+
+
+class Player(Protocol):
+    """What plays N environments at once, `actors.agent.Agent` say."""
+
+    def decide(self, observation: np.ndarray, is_first: np.ndarray) -> Decision:
+        """Returns the decisions for `observation` [N, ...]; `is_first` [N] marks the first of a game."""
+
+
 def play(
-    agent: GreedyAgent,
+    agent: Player,
     streams: Sequence[Stream],
     *,
     num_episodes: int,
     on_decision: Callable[[Decision], None] = lambda decision: None,
-) -> list[Episode]:
-    """Returns `num_episodes` whole games of `agent`, its N environments being `streams`.
+) -> list[Game]:
+    """Returns `num_episodes` games of `agent`, its N environments being `streams`.
 
     Every stream plays the same number of games (short games are not preferred); surplus ones are dropped
     from the last streams.
@@ -29,29 +44,42 @@ def play(
       on_decision: called after every decision, for a video say.
     """
     per_stream = math.ceil(num_episodes / len(streams))
-    episodes: list[list[Episode]] = [[] for _ in streams]
+    games: list[list[Game]] = [[] for _ in streams]
     observation = np.stack([stream.reset() for stream in streams])
     is_first = np.ones(len(streams), bool)
-    while min(len(rows) for rows in episodes) < per_stream:
+    while min(len(rows) for rows in games) < per_stream:
         decision = agent.decide(observation, is_first)
         on_decision(decision)
         for n, stream in enumerate(streams):
-            if len(episodes[n]) == per_stream:
+            if len(games[n]) == per_stream:
                 continue  # done; its last state is searched on, for nothing
             step = stream.step(decision.action[n])
             observation[n], is_first[n] = step.observation, step.is_first
-            if step.episode is not None:
-                episodes[n].append(step.episode)
-    return [rows[i] for i in range(per_stream) for rows in episodes][:num_episodes]
+            games[n] += _ended(step)
+    return [rows[i] for i in range(per_stream) for rows in games][:num_episodes]
 
 
-def play_randomly(stream: Stream, *, num_episodes: int, seed: int) -> list[Episode]:
-    """Returns `num_episodes` whole games of the uniformly random policy."""
-    rng = np.random.default_rng(seed)
-    episodes: list[Episode] = []
+def play_blindly(stream: Stream, next_action: Callable[[], int], *, num_episodes: int) -> list[Game]:
+    """Returns `num_episodes` games of a player who looks at nothing.
+
+    Args:
+      stream: a fresh stream, lives ignored.
+      next_action: returns the action of every decision.
+      num_episodes: games wanted.
+    """
+    games: list[Game] = []
     stream.reset()
-    while len(episodes) < num_episodes:
-        step = stream.step(int(rng.integers(stream.spec.num_actions)))
-        if step.episode is not None:
-            episodes.append(step.episode)
-    return episodes
+    while len(games) < num_episodes:
+        games += _ended(stream.step(next_action()))
+    return games
+
+
+def play_randomly(stream: Stream, *, num_episodes: int, seed: int) -> list[Game]:
+    """Returns `num_episodes` games of the uniformly random policy."""
+    rng = np.random.default_rng(seed)
+    return play_blindly(stream, lambda: int(rng.integers(stream.spec.num_actions)), num_episodes=num_episodes)
+
+
+def _ended(step: Step) -> list[Game]:
+    """Returns the game that has ended with `step`, if one has; without lost lives a discount of 0 is its own end."""
+    return [] if step.episode is None else [Game(step.episode, is_finished=step.discount == 0.0)]

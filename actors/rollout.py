@@ -194,7 +194,7 @@ class Rollout:
             tape.reward[n, index - 1] = step.reward
             tape.discount[n, index - 1] = step.discount
             self._at_final[n] = step.episode is not None
-            if step.episode is not None:
+            if step.episode is not None and self._streams[n].is_whole:
                 episodes.append(step.episode)
         return episodes
 

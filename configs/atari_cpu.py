@@ -19,6 +19,9 @@ Deviations from the paper, with reasons:
 * γ 0.97, λ 0.95, value weight 1: short horizons are what a short run can learn;
 * 40 updates per 1,280 new steps, 64 start states each, from 64 games; learning rate 5e-4, gradients clipped: a
   CPU's batches are small;
+* environments start up to 1,000 random decisions apart: a game of Assault lasts 590 ± 110 under random play, and those
+  that started together were still in one phase after 600 (order parameter 0.84 of 1; 0.35 at once with the spread).
+  It takes 13 s of the emulator before the first sequence;
 * 4 past heads: they reach back over 10 % of training as in the paper (interval = 0.1 · updates / size).
 """
 
@@ -47,7 +50,9 @@ CONFIG = Config(
     loss=LossConfig(discount_factor=0.97, td_lambda=0.95, value_weight=1.0),
     value_buffer=ValueBufferConfig(size=4, push_interval=391, chunk_size=4),
     optimiser=OptimiserConfig(learning_rate=5e-4, schedule_num_updates=15_625, max_gradient_norm=10.0),
-    actors=ActorsConfig(num_workers=1, environments_per_worker=64, sequence_length=30, sequence_overlap=10),
+    actors=ActorsConfig(
+        num_workers=1, environments_per_worker=64, sequence_length=30, sequence_overlap=10, start_spread=1_000
+    ),
     learner=LearnerConfig(batch_size=64, num_passes=2, num_minibatches=20, num_devices=1, publish_interval=40),
     log=LogConfig(evaluation_episodes=10),
     stop=StopConfig(num_frames=2_000_000, minutes=10.0),

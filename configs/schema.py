@@ -214,6 +214,9 @@ class ActorsConfig:
     """States in a sequence (T + 1)."""
     sequence_overlap: Annotated[int, NOT_NEGATIVE] = 10
     """States shared by neighbouring sequences."""
+    start_spread: Annotated[int, NOT_NEGATIVE] = 0
+    """Most uniformly random decisions that an environment plays before the first sequence of a
+    fresh start; their number is drawn, and nothing of them is counted or stored."""
     max_in_flight: Annotated[int, POSITIVE] = 1
     """Rollouts a worker may have requested and not delivered."""
     cpus_per_worker: Annotated[float, POSITIVE] = 1.0
@@ -299,7 +302,10 @@ class LogConfig:
     evaluation_interval_minutes: Annotated[float | None, POSITIVE] = None
     """Minutes between two greedy evaluations while training; None: only at the end."""
     evaluation_episodes: Annotated[int, POSITIVE] = 20
-    """Games of every such evaluation, and of the final score."""
+    """Games of every such evaluation, and of every final score: sampled, greedy, random, best
+    constant action."""
+    constant_max_decisions: Annotated[int, POSITIVE] = 4_500
+    """Decisions after which a game with one button held is cut off: with some it never ends."""
 
 
 @dataclasses.dataclass(frozen=True)

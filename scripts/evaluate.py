@@ -1,7 +1,6 @@
 """Scores the agent of a run.
 
-python scripts/evaluate.py RUN_DIR [--checkpoint latest|best|N] [--episodes 200]
-    [--protocol greedy|training-final-200] [--out FILE.json] [--video FILE.mp4]
+python scripts/evaluate.py RUN_DIR [--protocol greedy|sampled|training-final-200] [--baselines] [...]
 """
 
 import dataclasses
@@ -23,12 +22,18 @@ class Options:
     checkpoint: str = "latest"
     """`latest`, `best` (by the evaluations made while training) or a number of updates."""
     episodes: int | None = None
-    """`greedy`: whole games to play; 200 unless given."""
-    protocol: Literal["greedy", "training-final-200"] = "greedy"
-    """`greedy`: fresh games, no root noise, most probable action, lives ignored; `training-final-200`: the paper's
-    score, the last 200 whole games of the actors as played."""
+    """`greedy`, `sampled`: whole games to play; 200 unless given."""
+    protocol: Literal["greedy", "sampled", "training-final-200"] = "greedy"
+    """`greedy`, `sampled`: fresh games, no root noise, lives ignored, the most probable action or one drawn as in
+    training; `training-final-200`: the paper's score, the last 200 whole games of the actors as played."""
+    max_decisions: int | None = None
+    """`greedy`, `sampled`: a game is cut off after so many. Default: the environment's own limit."""
+    baselines: bool = False
+    """Scores random play and the best constant action besides (one button held, chosen on other games)."""
+    baseline_episodes: int = 30
+    """Whole games of either."""
     out: Path | None = None
-    """Where the JSON goes. Default: evaluations/ of the run, `greedy-<updates>-<games>.json`."""
+    """Where the JSON goes. Default: evaluations/ of the run, `<protocol>-<updates>-<games>.json`."""
     video: Path | None = None
     """An .mp4 of one greedy game in its real colours, with search value and policy beside it."""
 
@@ -44,6 +49,8 @@ def main(argv: list[str]) -> int:
         checkpoint=options.checkpoint,
         episodes=options.episodes,
         protocol=options.protocol,
+        max_decisions=options.max_decisions,
+        baseline_episodes=options.baseline_episodes if options.baselines else None,
         out=options.out,
         video_file=options.video,
     )

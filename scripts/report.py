@@ -1,6 +1,6 @@
-"""Compares the arms of a suite: tables, tests and plots from one file of results.
+"""Compares the arms of a suite: tables, tests and plots from its file of results.
 
-    python scripts/report.py RESULTS.csv --out DIR
+    python scripts/report.py RESULTS.csv [MORE.csv ...] --out DIR    # MORE: arms that were run elsewhere, PPO say
     python scripts/report.py results/paper_table3.csv --out runs/paper    # the paper's own table
 
 writes DIR/report.html (one file, opens anywhere), DIR/report.md, a CSV for every table and an SVG for every plot.
@@ -23,14 +23,14 @@ from scripts.program.exit_codes import ExitCode
 class Options:
     """What to compare, and where to."""
 
-    results: Annotated[Path, tyro.conf.Positional]
-    """The file of results."""
+    results: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """The files of results."""
     out: Path = Path("results/report")
     """Directory of the report."""
     baseline: str | None = None
     """Arm that the others are compared with. Default: `muzero`, or the first of the file."""
     kind: str | None = None
-    """Kind of score to compare by. Default: the first in the file of last-10-percent, training-final-200, greedy."""
+    """Kind of score to compare by. Default: the first there of last-10-percent, training-final-200, sampled, greedy."""
     resamples: int = 2000
     """Resamples of the bootstrap."""
 

@@ -13,7 +13,7 @@ from scipy.stats import bootstrap, t, trim_mean, wilcoxon
 from actors.scores import scale, standard_error
 from scripts.experiments.results import Row
 
-NUM_STANDARD_ERRORS = 5.0  # by which the baseline has to beat the random policy for a game to count
+NUM_STANDARD_ERRORS = 5.0  # by which an agent has to beat random play and the best constant action
 _SEED = 0  # of the bootstrap
 
 
@@ -57,18 +57,28 @@ def _cell(rows: list[Row]) -> Cell:
     return Cell(float(np.mean(scores)), standard_error(scores), {row.seed: row.score for row in rows})
 
 
-def errors_above_random(cell: Cell | None, random: Cell | None) -> float | None:
-    """Returns by how many standard errors of their difference `cell` lies above `random`; None without either."""
-    if random is None or cell is None or cell.standard_error is None or random.standard_error is None:
+def errors_above(cell: Cell | None, other: Cell | None) -> float | None:
+    """Returns by how many standard errors of their difference `cell` lies above `other`; None without either."""
+    if other is None or cell is None or cell.standard_error is None or other.standard_error is None:
         return None
-    difference, error = cell.mean - random.mean, np.hypot(cell.standard_error, random.standard_error)
+    difference, error = cell.mean - other.mean, np.hypot(cell.standard_error, other.standard_error)
     return float(difference / error) if error > 0 else float(np.inf * difference if difference else 0.0)
 
 
-def beats_random(cell: Cell | None, random: Cell | None) -> bool | None:
-    """Returns whether `cell` lies 5 standard errors above the random policy, None without the scores of both."""
-    above = errors_above_random(cell, random)
-    return None if above is None else above > NUM_STANDARD_ERRORS
+def has_learned(cell: Cell | None, random: Cell | None, constant: Cell | None) -> bool | None:
+    """Returns whether an agent has learned a game: it beats two players that look at nothing.
+
+    False where it is not more than 5 standard errors above one of them, None where it cannot be told.
+
+    Args:
+      cell: scores of the agent, over seeds.
+      random: of the random policy.
+      constant: of the best constant action.
+    """
+    above = [errors_above(cell, other) for other in (random, constant)]
+    if any(errors is not None and errors <= NUM_STANDARD_ERRORS for errors in above):
+        return False
+    return None if None in above else True
 
 
 def normalised(game: str, score: float | None) -> float | None:

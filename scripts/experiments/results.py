@@ -21,13 +21,15 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from configs.schema import ConfigError
 from learner.records.run_directory import write_atomically
 
-LAST_FRAMES, GREEDY, RANDOM, CURVE, PAPER = "last-10-percent", "greedy", "random", "curve", "training-final-200"
+LAST_FRAMES, CURVE, PAPER = "last-10-percent", "curve", "training-final-200"
+GREEDY, SAMPLED, RANDOM, CONSTANT = "greedy", "sampled", "random", "constant"
 HEAD_ERROR, MODEL_ERROR, TARGET_ERROR = "audit-head", "audit-model", "audit-target"
 HEAD_SQUARED, MODEL_SQUARED, TARGET_SQUARED = "audit-head-squared", "audit-model-squared", "audit-target-squared"
 VARIANCE = "audit-variance"
@@ -35,7 +37,9 @@ KINDS = {
     LAST_FRAMES: "mean return as played, over the last 10 % of the frames",
     PAPER: "mean return as played, over the last 200 games",
     GREEDY: "greedy games of the last parameters: no root noise, most probable action",
+    SAMPLED: "games of the last parameters: no root noise, actions drawn as in training",
     RANDOM: "games of the uniformly random policy",
+    CONSTANT: "games of one button held, the best of all on other games",
     CURVE: "mean return as played, of the games finished since the row before (a point of the learning curve)",
     HEAD_ERROR: "audit: error of the past values in represented states, over the variance of the returns",
     MODEL_ERROR: "audit: error of the past values after K imagined steps, over the variance of the returns",
@@ -45,7 +49,7 @@ KINDS = {
     TARGET_SQUARED: "audit: squared error of the V-trace targets, mean over heads",
     VARIANCE: "audit: variance of the returns over states, mean over heads",
 }
-FINAL_KINDS = (LAST_FRAMES, PAPER, GREEDY)  # what arms can be compared by, the first that is there unless told
+FINAL_KINDS = (LAST_FRAMES, PAPER, SAMPLED, GREEDY)  # what arms can be compared by, the first that is there unless told
 
 
 class Row(NamedTuple):
@@ -96,6 +100,14 @@ def read(path: Path) -> Results:
     return Results(tuple(line.lstrip("# ") for line in lines[:count]), rows)
 
 
+def read_all(files: Sequence[Path]) -> Results:
+    """Returns several files as one, for an arm that was run elsewhere; raises like `read`, and for a trial in two."""
+    found = [read(file) for file in files]
+    joined = Results(*(tuple(item for each in found for item in each[part]) for part in range(2)))
+    _check_trials(", ".join(map(str, files)), joined.rows)
+    return joined
+
+
 def _row(where: str, cells: list[str]) -> Row:
     if len(cells) != len(Row._fields):
         raise ConfigError(f"{where}: {len(cells)} columns, must be {len(Row._fields)}")
@@ -129,6 +141,10 @@ def _check(path: Path, rows: tuple[Row, ...]) -> None:
         raise ConfigError(f"{path}: has no rows: no trial has finished yet")
     if len(suites) > 1:
         raise ConfigError(f"{path}: suite = {', '.join(sorted(suites))}: a file holds exactly one suite")
+    _check_trials(str(path), rows)
+
+
+def _check_trials(path: str, rows: tuple[Row, ...]) -> None:
     seen: set[tuple] = set()
     for row in rows:
         identity = (row.game, row.arm, row.seed, row.kind, row.frames if row.kind == CURVE else None)

@@ -26,14 +26,16 @@ from actors.scores import standard_error
 from configs.suite import Suite, Trial
 from learner.records.episodes import finished_episodes
 from learner.records.run_directory import RunDirectory
+from muzero.types import Episode
 from scripts.experiments import results
-from scripts.experiments.results import CURVE, GREEDY, LAST_FRAMES, PAPER, RANDOM, Row
+from scripts.experiments.results import CONSTANT, CURVE, GREEDY, LAST_FRAMES, PAPER, RANDOM, SAMPLED, Row
 from scripts.inspection import audit_table
 from scripts.program import process
 
 _ROOT = Path(__file__).resolve().parents[2]
 _NUM_CURVE_POINTS = 20
 _LAST_FRACTION = 0.1
+_SCORES = {GREEDY: "final", SAMPLED: "sampled", RANDOM: "random", CONSTANT: "constant"}  # kind -> file
 _NUM_PAPER_GAMES = 200  # the paper's score: the mean of the last ones
 _TAIL_BYTES = 1 << 16  # of metrics.jsonl, to find its last row
 # What Ray tells its workers about themselves; a program started by one is none.
@@ -175,32 +177,44 @@ def _has_checkpoint(path: Path) -> bool:
 
 
 def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
-    """Returns the results of a finished trial: curve, scores as played, greedy and random games, the audit."""
+    """Returns the results of a finished trial: curve, scores as played, of whole games, the audit."""
     frames, seconds, _ = progress(path)
     row = lambda *values: Row(suite.name, trial.game, trial.arm, trial.seed, *values)
-    episodes = finished_episodes(path)
-    taken_in = np.array([num_frames for num_frames, _ in episodes], dtype=float)
-    returns = np.array([episode.episode_return for _, episode in episodes], dtype=float)
-    edges = suite.frames * np.arange(_NUM_CURVE_POINTS + 1) / _NUM_CURVE_POINTS
-    edges[-1] = np.inf  # the last batch passes the budget
-    bins = [returns[(taken_in > low) & (taken_in <= high)] for low, high in zip(edges, edges[1:], strict=False)]
-    points = [
-        row(round(suite.frames * (n + 1) / _NUM_CURVE_POINTS), CURVE, *_mean(found), None)
-        for n, found in enumerate(bins)
-    ]
-    # Games that outlast the last 10 %: those that ended last.
-    last = returns[taken_in > min((1 - _LAST_FRACTION) * suite.frames, np.max(taken_in, initial=0.0) - 1)]
-    played = [
-        row(frames, kind, result["mean"], result["standard_error"], len(result["returns"]), seconds)
-        for kind, result in ((GREEDY, _evaluation(path, "final")), (RANDOM, _evaluation(path, "random")))
-    ]
+    scored = {kind: _evaluation(path, name) for kind, name in _SCORES.items()}
     audited = {} if suite.audit is None else _audited(path)
     return [
-        *points,
-        row(frames, LAST_FRAMES, *_mean(last), seconds),
-        row(frames, PAPER, *_mean(returns[-_NUM_PAPER_GAMES:]), seconds),
-        *played,
+        *(row(*values) for values in as_played(suite.frames, frames, seconds, finished_episodes(path))),
+        *(row(*whole_games(kind, frames, seconds, result)) for kind, result in scored.items() if result is not None),
         *(row(frames, kind, error, None, suite.audit.num_states, seconds) for kind, error in audited.items()),
+    ]
+
+
+def whole_games(kind: str, frames: int, seconds: float | None, result: dict) -> tuple:
+    """Returns what follows the seed in a row: the score of games played after training."""
+    return frames, kind, result["mean"], result["standard_error"], len(result["returns"]), seconds
+
+
+def as_played(budget: int, frames: int, seconds: float | None, episodes: list[tuple[int, Episode]]) -> list[tuple]:
+    """Returns what follows the seed in the rows of learning curve and of scores as played.
+
+    Args:
+      budget: emulator frames that were planned.
+      frames: those that were consumed.
+      seconds: of training.
+      episodes: every finished game, with the frames consumed when it was taken in.
+    """
+    taken_in = np.array([num_frames for num_frames, _ in episodes], dtype=float)
+    returns = np.array([episode.episode_return for _, episode in episodes], dtype=float)
+    edges = budget * np.arange(_NUM_CURVE_POINTS + 1) / _NUM_CURVE_POINTS
+    edges[-1] = np.inf  # the last batch passes the budget
+    bins = [returns[(taken_in > low) & (taken_in <= high)] for low, high in zip(edges, edges[1:], strict=False)]
+    points = [(round(budget * (n + 1) / _NUM_CURVE_POINTS), CURVE, *_mean(found), None) for n, found in enumerate(bins)]
+    # Games that outlast the last 10 %: those that ended last.
+    last = returns[taken_in > min((1 - _LAST_FRACTION) * budget, np.max(taken_in, initial=0.0) - 1)]
+    return [
+        *points,
+        (frames, LAST_FRAMES, *_mean(last), seconds),
+        (frames, PAPER, *_mean(returns[-_NUM_PAPER_GAMES:]), seconds),
     ]
 
 
@@ -221,8 +235,10 @@ def _audited(path: Path) -> dict[str, float | None]:
     return {kind: None if np.isnan(value) else value for kind, value in found.items()}
 
 
-def _evaluation(path: Path, name: str) -> dict:
-    return json.loads((path / "evaluations" / f"{name}.json").read_text(encoding="utf-8"))
+def _evaluation(path: Path, name: str) -> dict | None:
+    """Returns a score of a finished trial; None where it is older than scores of that name."""
+    file = path / "evaluations" / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def _mean(returns: np.ndarray) -> tuple[float | None, float | None, int]:

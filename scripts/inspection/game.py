@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actors.agent import GreedyAgent
+from actors.agent import Agent
 from actors.environments import Stream, make_environment
 from scripts.inspection.stored import Stored
-from scripts.playing.evaluation import evaluation_seed, make_agent
-from scripts.playing.video import action_names
+from scripts.playing.evaluation import action_names, evaluation_seed, make_agent
 
 
 class Game(NamedTuple):
@@ -19,7 +18,7 @@ class Game(NamedTuple):
     reward: np.ndarray  # [T]
     discount: np.ndarray  # [T]
     is_over: bool
-    agent: GreedyAgent  # has seen all but the last observation
+    agent: Agent  # has seen all but the last observation
     action_names: list[str]
 
 

@@ -1,16 +1,28 @@
-"""Playing whole games with stored parameters: shared by training, `evaluate.py` and the README's five lines."""
+"""Playing whole games with stored parameters: shared by training, `evaluate.py` and the README's five lines.
 
+Two protocols, both on fresh games with lives ignored, searched without root noise:
+
+    greedy    the most probable action of the search's policy, ties broken at random
+    sampled   drawn as in training: with `visits` from visits ** (1 / search.temperature), with `gumbel` from the
+              improved policy. `gumbel_halving` draws by its root noise alone, so that its improved policy, the one it
+              learns, stands in for that.
+"""
+
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium.wrappers import TimeLimit
 
-from actors.agent import Decision, GreedyAgent
+from actors import agent
+from actors.agent import Agent, Decision
 from actors.environments import EnvironmentSpec, Stream, make_environment
-from actors.evaluator import play, play_randomly
+from actors.evaluator import Game, play
 from actors.scores import human_normalised, standard_error
 from configs.schema import Config, ConfigError
 from configs.serialise import from_dict
@@ -25,10 +37,11 @@ from scripts.program.assemble import build_search, env_spec
 # Seeds of fresh games: training draws below 2**31, evaluation in 2**30 above, selection of the best above those.
 _EVALUATION_SEEDS, _SELECTION_SEEDS = 2**31, 3 * 2**30
 _MAX_PARALLEL_GAMES = 25
+PROTOCOLS = {"greedy": agent.greedy, "sampled": agent.sampled}
 
 
-def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> GreedyAgent:
-    """Returns the agent of a run: `load_agent(run_dir).act(observation)`, `.reset()` between games.
+def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> Agent:
+    """Returns the greedy agent of a run: `load_agent(run_dir).act(observation)`, `.reset()` between games.
 
     Args:
       run_dir: of the run.
@@ -64,28 +77,49 @@ def load_params(directory: RunDirectory, checkpoint: int | str) -> tuple[Params,
     return Params(**stored.state["search_average"]), stored.step
 
 
-def make_agent(config: Config, params: Params, *, num_environments: int, seed: int) -> GreedyAgent:
-    """Returns a greedy agent for `num_environments` games of the run's environment."""
+def make_agent(config: Config, params: Params, *, num_environments: int, seed: int, protocol: str = "greedy") -> Agent:
+    """Returns an agent for `num_environments` games of the run's environment; `protocol`: see the module."""
     spec = env_spec(config.env)
-    return GreedyAgent(
-        _greedy_search(config, spec),
+    return Agent(
+        _scored_search(config, spec, protocol),
         params,
         spec=spec,
         history_length=config.network.history_length,
         num_environments=num_environments,
         seed=seed,
+        choose=PROTOCOLS[protocol],
     )
 
 
 @functools.cache  # JAX compiles a function anew that is made anew
-def _greedy_search(config: Config, spec: EnvironmentSpec) -> SearchFn:
+def _scored_search(config: Config, spec: EnvironmentSpec, protocol: str) -> SearchFn:
+    if protocol == "sampled" and config.search.policy == "gumbel_halving":
+        config = dataclasses.replace(config, search=dataclasses.replace(config.search, policy="gumbel"))
     return build_search(config, spec, root_noise=False)
 
 
-def evaluation_stream(config: Config, seed: int, *, render: bool = False) -> tuple[Stream, Any]:
-    """Returns a fresh stream of the run's environment as evaluated (lives ignored), and the environment itself."""
+def evaluation_stream(
+    config: Config, seed: int, *, render: bool = False, max_decisions: int | None = None
+) -> tuple[Stream, Any]:
+    """Returns a fresh stream of the run's environment as evaluated (lives ignored), and the environment itself.
+
+    Args:
+      config: of the run.
+      seed: of the games.
+      render: whether the environment can be rendered.
+      max_decisions: a game is cut off after so many; None leaves it to the environment's own limit.
+    """
     env = make_environment(config.env, training=False, render=render)
+    if max_decisions is not None:
+        env = TimeLimit(env, max_decisions)
     return Stream(env, seed=seed, reward_clip=None), env
+
+
+def action_names(env: gymnasium.Env, num_actions: int) -> list[str]:
+    """Returns what the environment calls its actions, their numbers if it does not say."""
+    if hasattr(env.unwrapped, "get_action_meanings"):
+        return [str(name) for name in env.unwrapped.get_action_meanings()]
+    return [f"action {action}" for action in range(num_actions)]
 
 
 def evaluate_params(
@@ -95,9 +129,11 @@ def evaluate_params(
     num_episodes: int,
     seed: int,
     checkpoint: int,
+    protocol: str = "greedy",
+    max_decisions: int | None = None,
     on_decision: Callable[[Decision], None] = lambda decision: None,
 ) -> dict:
-    """Returns the result of `num_episodes` greedy games: search without noise, most probable action.
+    """Returns the result of `num_episodes` games.
 
     Args:
       config: of the run.
@@ -105,23 +141,24 @@ def evaluate_params(
       num_episodes: games.
       seed: first seed of the games.
       checkpoint: number of updates behind `params`, for the record.
+      protocol: `greedy` or `sampled`, see the module.
+      max_decisions: a game is cut off after so many; None leaves it to the environment's own limit.
       on_decision: called after every decision; what it raises ends the games.
     """
     num_games = min(num_episodes, _MAX_PARALLEL_GAMES)
-    streams = [evaluation_stream(config, seed + n)[0] for n in range(num_games)]
-    agent = make_agent(config, params, num_environments=num_games, seed=seed)
-    episodes = play(agent, streams, num_episodes=num_episodes, on_decision=on_decision)
+    streams = [evaluation_stream(config, seed + n, max_decisions=max_decisions)[0] for n in range(num_games)]
+    player = make_agent(config, params, num_environments=num_games, seed=seed, protocol=protocol)
+    games = play(player, streams, num_episodes=num_episodes, on_decision=on_decision)
     for stream in streams:
         stream.close()
-    return summarise(config, [e.episode_return for e in episodes], protocol="greedy", checkpoint=checkpoint)
+    return scored(config, games, protocol=protocol, checkpoint=checkpoint)
 
 
-def evaluate_randomly(config: Config, *, num_episodes: int) -> dict:
-    """Returns the result of the uniformly random policy on the same kind of games."""
-    stream, _ = evaluation_stream(config, evaluation_seed(config.seed))
-    episodes = play_randomly(stream, num_episodes=num_episodes, seed=config.seed)
-    stream.close()
-    return summarise(config, [e.episode_return for e in episodes], protocol="random", checkpoint=None)
+def scored(config: Config, games: list[Game], *, protocol: str, checkpoint: int | None) -> dict:
+    """Returns the JSON record of scored games, with the number of those that a limit cut off (`num_unfinished`)."""
+    returns = [game.episode.episode_return for game in games]
+    record = summarise(config, returns, protocol=protocol, checkpoint=checkpoint)
+    return record | {"num_unfinished": sum(not game.is_finished for game in games)}
 
 
 def summarise(config: Config, returns: list[float], *, protocol: str, checkpoint: int | None) -> dict:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load, save
 
-from actors.agent import GreedyAgent
+from actors.agent import Agent
 from configs.schema import ConfigError
 from configs.serialise import from_dict, to_dict
 from learner.records.run_directory import RunDirectory, write_atomically
@@ -50,7 +50,7 @@ def export_agent(run_dir: str | Path, out: Path, checkpoint: int | str) -> None:
     write_atomically(out.with_suffix(".json"), json.dumps(description, indent=2) + "\n")
 
 
-def load_exported_agent(path: str | Path) -> GreedyAgent:
+def load_exported_agent(path: str | Path) -> Agent:
     """Returns the agent that `export_agent` wrote to `path`: `.act(observation)`, `.reset()` between games.
 
     Raises ConfigError if the two files do not belong together, or are of a newer format.

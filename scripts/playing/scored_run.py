@@ -1,4 +1,7 @@
-"""The score of a run: greedy games of a checkpoint, or the paper's score of the games as played; a video beside it."""
+"""The score of a run: games of a checkpoint, or the paper's score of the games as played.
+
+Beside it, where asked for: what players score that look at nothing, a video.
+"""
 
 import functools
 import json
@@ -6,7 +9,7 @@ import sys
 from pathlib import Path
 
 from configs.schema import ConfigError
-from scripts.playing import evaluation, video
+from scripts.playing import baselines, evaluation, video
 from scripts.program import commands
 from scripts.program.exit_codes import ExitCode
 
@@ -20,6 +23,8 @@ def score_run(
     checkpoint: str,
     episodes: int | None,
     protocol: str,
+    max_decisions: int | None,
+    baseline_episodes: int | None,
     out: Path | None,
     video_file: Path | None,
 ) -> int:
@@ -27,9 +32,11 @@ def score_run(
 
     Args:
       run_dir: of the run; it may be training.
-      checkpoint: "latest", "best" or a number of updates; `greedy` only.
-      episodes: whole games to play, None for `NUM_EPISODES`; `greedy` only.
-      protocol: "greedy" or "training-final-200".
+      checkpoint: "latest", "best" or a number of updates; `greedy` and `sampled` only.
+      episodes: whole games to play, None for `NUM_EPISODES`; `greedy` and `sampled` only.
+      protocol: "greedy", "sampled" (see `evaluation.py`) or "training-final-200".
+      max_decisions: a game is cut off after so many, None for the environment's own limit; likewise.
+      baseline_episodes: whole games of random play and of the best constant action, None for neither.
       out: file of the result, None for the run's own.
       video_file: file of one greedy game, None for no video.
 
@@ -37,8 +44,13 @@ def score_run(
     """
     directory, config = commands.open_run(run_dir)
     commands.check_environment(config)
-    if protocol != "greedy" and (checkpoint != "latest" or episodes is not None):
-        raise ConfigError(f"{protocol}: not with --checkpoint or --episodes: its games are of many checkpoints")
+    is_played = protocol in evaluation.PROTOCOLS
+    if not is_played and (checkpoint, episodes, max_decisions) != ("latest", None, None):
+        raise ConfigError(f"{protocol}: not with --checkpoint, --episodes or --max-decisions: its games are over")
+    sizes = {"episodes": episodes, "max-decisions": max_decisions, "baseline-episodes": baseline_episodes}
+    for name, value in sizes.items():
+        if value is not None:
+            commands.positive(f"--{name}", value)
     if video_file is not None:
         video.check(config, video_file)
     for name, file in (("--out", out), ("--video", video_file)):
@@ -46,8 +58,8 @@ def score_run(
             commands.make_folder_of(name, file)
     # Once, for games and video: a run that trains has another latest checkpoint a moment later.
     load = functools.cache(lambda: evaluation.load_params(directory, commands.checkpoint_name(checkpoint)))
-    if protocol == "greedy":
-        num_episodes = NUM_EPISODES if episodes is None else commands.positive("--episodes", episodes)
+    if is_played:
+        num_episodes = episodes or NUM_EPISODES
         params, step = load()
         result = evaluation.evaluate_params(
             config,
@@ -55,16 +67,26 @@ def score_run(
             num_episodes=num_episodes,
             seed=evaluation.evaluation_seed(config.seed),
             checkpoint=step,
+            protocol=protocol,
+            max_decisions=max_decisions,
         )
-        name = f"greedy-{step}-{num_episodes}"
+        name = f"{protocol}-{step}-{num_episodes}"
     else:
         result, name = evaluation.score_final_episodes(config, directory, NUM_FINAL_EPISODES), protocol
         if len(result["returns"]) < NUM_FINAL_EPISODES:
             print(f"only {len(result['returns'])} games have been finished: not the paper's score", file=sys.stderr)
-    path = evaluation.write_result(directory, result, name=name, out=out)
-    shown = {key: value for key, value in result.items() if key != "returns"} | {"games": len(result["returns"])}
-    print(json.dumps(shown, indent=2))
-    print(f"written to {path}")
+    _show(result, evaluation.write_result(directory, result, name=name, out=out))
+    if baseline_episodes is not None:
+        for evaluate in (baselines.evaluate_randomly, baselines.evaluate_constant):
+            result = evaluate(config, num_episodes=baseline_episodes)
+            name = f"{result['protocol']}-{baseline_episodes}"
+            _show(result, evaluation.write_result(directory, result, name=name))
     if video_file is not None:
         video.record(config, load()[0], video_file, seed=evaluation.evaluation_seed(config.seed))
     return ExitCode.DONE
+
+
+def _show(result: dict, path: Path) -> None:
+    shown = {key: value for key, value in result.items() if key != "returns"} | {"games": len(result["returns"])}
+    print(json.dumps(shown, indent=2))
+    print(f"written to {path}")

@@ -66,13 +66,6 @@ def record(config: Config, params: Params, path: Path, *, seed: int) -> None:
         stream.close()
 
 
-def action_names(env: gymnasium.Env, num_actions: int) -> list[str]:
-    """Returns what the environment calls its actions, their numbers if it does not say."""
-    if hasattr(env.unwrapped, "get_action_meanings"):
-        return [str(name) for name in env.unwrapped.get_action_meanings()]
-    return [f"action {action}" for action in range(num_actions)]
-
-
 def _open_game(config: Config, *, seed: int) -> tuple[Stream, Any, np.ndarray]:
     """Returns stream, environment and first observation of a game that is known to render."""
     try:
@@ -91,7 +84,7 @@ def _pictures(
     agent = evaluation.make_agent(config, params, num_environments=1, seed=seed)
     unit = "discounted" if config.env.reward_clip is None else f"discounted, rewards within {config.env.reward_clip:g}"
     title = resolve_name(config.env.name).removeprefix("ALE/")
-    panel = Panel(title, action_names(env, stream.spec.num_actions), value_unit=unit)
+    panel = Panel(title, evaluation.action_names(env, stream.spec.num_actions), value_unit=unit)
     is_first, total, is_final = True, 0.0, False
     for num_decisions in range(MAX_DECISIONS + 1):
         decision = agent.decide(observation[None], np.array([is_first]))

@@ -77,17 +77,23 @@ def build_search(
     )
 
 
-def build_rollout(config: Config, seed: int) -> Rollout:
-    """Returns one worker's rollout; `seed` is the worker's own."""
-    num_environments = config.actors.environments_per_worker
-    streams = [
+def build_streams(config: Config, seed: int, num_environments: int) -> list[Stream]:
+    """Returns that many streams as actors play them, each with a seed of its own."""
+    return [
         Stream(
             make_environment(config.env, training=True),
             seed=(seed + 7919 * n) % 2**31,
             reward_clip=config.env.reward_clip,
+            start_spread=config.actors.start_spread,
         )
         for n in range(num_environments)
     ]
+
+
+def build_rollout(config: Config, seed: int) -> Rollout:
+    """Returns one worker's rollout; `seed` is the worker's own."""
+    num_environments = config.actors.environments_per_worker
+    streams = build_streams(config, seed, num_environments)
     num_groups = 1 if config.actors.device == "cpu" else min(2, num_environments)
     return make_rollout(config, streams, seed, num_groups=num_groups)
 

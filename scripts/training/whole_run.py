@@ -1,6 +1,7 @@
 """A training run around its session: weights to start from, Ray, one learner or a group of them, the final score."""
 
 import dataclasses
+import functools
 import json
 import shlex
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from configs.serialise import differences, to_dict
 from learner.records.checkpoint_files import complete_slots
 from learner.records.run_directory import RunDirectory
 from muzero.types import Params
-from scripts.playing import evaluation
+from scripts.playing import baselines, evaluation
 from scripts.program import assemble
 from scripts.program.commands import check_environment, check_machine, checkpoint_name, open_run
 from scripts.program.exit_codes import ExitCode
@@ -185,19 +186,30 @@ def _run_learner(config: Config, directory: RunDirectory, start: Start) -> Outco
 
 
 def _print_final_score(config: Config, directory: RunDirectory) -> None:
-    """Plays the last checkpoint greedily and prints its score next to the random policy's."""
+    """Plays games with the last checkpoint and without it; prints and writes each score as it is there."""
     num_episodes = config.log.evaluation_episodes
-    print(f"playing {num_episodes} whole games greedily, then randomly (Ctrl-C: the run is saved already)", flush=True)
+    print(f"{config.env.name}, {num_episodes} whole games each (Ctrl-C: the run is saved already):", flush=True)
     params, step = evaluation.load_params(directory, "latest")
     seed = evaluation.evaluation_seed(config.seed)
-    agent = evaluation.evaluate_params(config, params, num_episodes=num_episodes, seed=seed, checkpoint=step)
-    random = evaluation.evaluate_randomly(config, num_episodes=num_episodes)
-    for name, result in (("final", agent), ("random", random)):
+    play = functools.partial(
+        evaluation.evaluate_params, config, params, num_episodes=num_episodes, seed=seed, checkpoint=step
+    )
+    players = {  # by file; a suite takes the last one as the end of the run
+        "sampled": lambda: play(protocol="sampled"),
+        "final": lambda: play(protocol="greedy"),
+        "constant": lambda: baselines.evaluate_constant(config, num_episodes=num_episodes),
+        "random": lambda: baselines.evaluate_randomly(config, num_episodes=num_episodes),
+    }
+    for name, evaluate in players.items():
+        result = evaluate()
         evaluation.write_result(directory, result, name=name)
-    print(f"{config.env.name}, {num_episodes} whole games: {_score(agent)} greedy; {_score(random)} random policy")
+        print(_score(result), flush=True)
 
 
 def _score(result: dict) -> str:
+    """Returns a line: `greedy    12.00 ± 1.00 (human-normalised 0.50)`."""
     error = "" if result["standard_error"] is None else f" ± {result['standard_error']:.2f}"
     human = "" if result["human_normalised"] is None else f" (human-normalised {result['human_normalised']:.2f})"
-    return f"{result['mean']:.2f}{error}{human}"
+    held = f", best of all: {result['action_name']}" if "action_name" in result else ""
+    cut = f", {result['num_unfinished']} unfinished" if result["num_unfinished"] else ""
+    return f"  {result['protocol']:<9} {result['mean']:.2f}{error}{human}{held}{cut}"

@@ -150,6 +150,51 @@ def test_resetting_a_stream_starts_it_anew():
     assert [seed for call, seed in env.tape if call == "reset"] == [5, 5]
 
 
+ENDLESS = [(1.0, False, False, {})] * 1000
+
+
+def spread_stream(env, seed, most):
+    stream = Stream(env, seed=seed, reward_clip=None, start_spread=most)
+    return stream, stream.reset()
+
+
+def test_a_spread_starts_streams_at_uniformly_random_times_of_their_games():
+    envs = [Scripted(ENDLESS) for _ in range(400)]
+    times = np.array([spread_stream(env, seed, 40)[1][1] for seed, env in enumerate(envs)])
+    assert times.min() == 0 and times.max() == 40  # both ends belong to it
+    assert abs(times.mean() - 20) < 4 * 11.8 / 20 and abs(times.std() - 11.8) < 1.5  # uniform: 20 and 11.8
+    taken = [action for env in envs for call, action in env.tape if call == "step"]
+    assert len(taken) == times.sum() and (abs(np.bincount(taken) / len(taken) - 1 / 3) < 0.03).all()
+    again = [spread_stream(Scripted(ENDLESS), seed, 40)[1][1] for seed in range(400)]
+    assert again == times.tolist()
+
+
+def test_without_a_spread_all_streams_start_at_a_reset():
+    env = Scripted(ENDLESS)
+    stream, observation = spread_stream(env, 3, 0)
+    assert observation.tolist() == [0, 0] and env.tape == [("reset", 3)] and stream.is_whole
+
+
+def test_a_game_whose_start_was_hidden_is_not_whole_and_the_next_one_is():
+    script = [*ENDLESS[:99], (1.0, True, False, {})]
+    starts = [spread_stream(Scripted(script), seed, 30) for seed in range(20)]
+    assert sum(time > 0 for _, (_, time) in starts) > 10
+    for stream, (_, time) in starts:
+        assert stream.is_whole == (time == 0)
+        steps = [stream.step(0) for _ in range(int(100 - time))]
+        assert steps[-1].episode is not None and stream.is_whole == (time == 0)  # still of the game that has ended
+        assert stream.step(0).is_first and stream.is_whole
+
+
+def test_a_spread_that_ends_with_a_game_starts_the_next_one():
+    """Games of one decision: the state after an odd number of decisions would be final."""
+    for seed in range(10):
+        env = Scripted([(1.0, True, False, {})])
+        stream, (_, time) = spread_stream(env, seed, 9)
+        assert time == 0 and stream.is_whole and env.tape[-1] == ("reset", seed if env.game == 0 else None)
+        assert not stream.step(0).is_first
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_that_an_environment_could_not_take_raises(seed):
     with pytest.raises(ValueError, match="seed is"):

@@ -1,4 +1,4 @@
-"""The greedy agent and the games it is scored on, against scripted games whose states carry their own number."""
+"""The agent and the games it is scored on, against scripted games whose states carry their own number."""
 
 import gymnasium
 import jax
@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
 
-from actors.agent import GreedyAgent, most_probable
+from actors.agent import Agent, greedy, most_probable, sampled
 from actors.environments import EnvironmentSpec, Stream
-from actors.evaluator import play, play_randomly
+from actors.evaluator import Game, play, play_blindly, play_randomly
 from actors.rollout import Rollout
 from configs.schema import ActorsConfig
 from muzero.observation import stack_history
@@ -68,9 +69,15 @@ class Search:
         return {int(frames[-1, 0]): stack_history(frames, a, first, NUM_ACTIONS) for frames, a, first in rows}
 
 
-def make_agent(search, *, history=1, num_environments=1, params=0.0):
-    return GreedyAgent(
-        search, np.float32(params), spec=SPEC, history_length=history, num_environments=num_environments, seed=3
+def make_agent(search, *, history=1, num_environments=1, params=0.0, choose=greedy):
+    return Agent(
+        search,
+        np.float32(params),
+        spec=SPEC,
+        history_length=history,
+        num_environments=num_environments,
+        seed=3,
+        choose=choose,
     )
 
 
@@ -144,17 +151,17 @@ def test_the_agent_does_not_write_into_the_observations_it_is_given():
 def test_play_gives_every_stream_the_same_number_of_games_in_rounds():
     envs = [Numbered([9, 8, 7]), Numbered([1, 2, 3, 99]), Numbered([2, 1, 2, 99])]
     agent = make_agent(Search(), num_environments=3)
-    episodes = play(agent, [make_stream(env) for env in envs], num_episodes=9)
-    assert [episode.num_steps for episode in episodes] == [9, 1, 2, 8, 2, 1, 7, 3, 2]
+    games = play(agent, [make_stream(env) for env in envs], num_episodes=9)
+    assert [game.episode.num_steps for game in games] == [9, 1, 2, 8, 2, 1, 7, 3, 2]
     assert [len(env.actions) for env in envs] == [24, 6, 5]  # a stream that is done is left alone
-    assert episodes[0] == Episode(episode_return=45.0, num_steps=9, num_frames=9)
+    assert games[0] == Game(Episode(episode_return=45.0, num_steps=9, num_frames=9), is_finished=True)
 
 
 def test_play_drops_surplus_games_from_the_last_streams():
     envs = [Numbered([4, 3]), Numbered([1, 2]), Numbered([5, 6])]
     agent = make_agent(Search(), num_environments=3)
-    episodes = play(agent, [make_stream(env) for env in envs], num_episodes=4)
-    assert [episode.num_steps for episode in episodes] == [4, 1, 5, 3]
+    games = play(agent, [make_stream(env) for env in envs], num_episodes=4)
+    assert [game.episode.num_steps for game in games] == [4, 1, 5, 3]
 
 
 def test_play_takes_the_most_probable_action_of_each_environment_and_scores_unclipped():
@@ -162,10 +169,28 @@ def test_play_takes_the_most_probable_action_of_each_environment_and_scores_uncl
     seen = []
     agent = make_agent(Search(), num_environments=2)
     streams = [make_stream(env, reward_clip=1.0) for env in envs]
-    episodes = play(agent, streams, num_episodes=2, on_decision=seen.append)
+    games = play(agent, streams, num_episodes=2, on_decision=seen.append)
     assert [env.actions for env in envs] == [[0, 1, 2, 0], [1, 2, 0]]  # state mod 3
-    assert [episode.episode_return for episode in episodes] == [20.0, 15.0]
+    assert [game.episode.episode_return for game in games] == [20.0, 15.0]
+    assert [game.is_finished for game in games] == [False, True]  # the first was truncated
     assert [decision.value[0] for decision in seen] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_play_of_a_sampling_agent_takes_the_actions_that_the_search_drew_and_remembers_them():
+    env, search = Numbered([4]), Search()
+    agent = make_agent(search, history=2, choose=sampled)
+    play(agent, [make_stream(env)], num_episodes=1)
+    assert env.actions == [1, 2, 0, 1]  # state mod 3, and one more
+    jax.effects_barrier()
+    assert [actions[0, -1] for _, actions, _ in search.asked[1:]] == [1, 2, 0]
+
+
+def test_play_blindly_holds_a_button_until_a_limit_ends_the_game():
+    env = TimeLimit(Numbered([9, 3, 9]), 5)
+    games = play_blindly(make_stream(env), lambda: 2, num_episodes=3)
+    assert [game.episode.num_steps for game in games] == [5, 3, 5]
+    assert [game.is_finished for game in games] == [False, True, False]
+    assert env.unwrapped.actions == [2] * 13
 
 
 def test_play_begins_each_game_with_an_empty_history():
@@ -183,7 +208,7 @@ def test_play_randomly_is_uniform_and_repeatable():
     games = [
         play_randomly(make_stream(env), num_episodes=2, seed=seed) for env, seed in zip(envs, (7, 7, 8), strict=True)
     ]
-    assert games[0] == [Episode(5000.0, 1000, 1000)] * 2
+    assert games[0] == [Game(Episode(5000.0, 1000, 1000), is_finished=True)] * 2
     assert envs[0].actions == envs[1].actions != envs[2].actions
     counts = np.bincount(envs[0].actions)
     assert counts.sum() == 2000 and (abs(counts - 2000 / 3) < 100).all()  # standard deviation 21

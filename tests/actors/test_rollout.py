@@ -80,9 +80,9 @@ class Search:
         return [int(frames[n, -1, 0]) for frames, _, _ in self.asked]
 
 
-def make_rollout(envs, search, *, history=1, length=LENGTH, overlap=OVERLAP, seed=0, num_groups=1):
+def make_rollout(envs, search, *, history=1, length=LENGTH, overlap=OVERLAP, seed=0, num_groups=1, spread=0):
     return Rollout(
-        [Stream(env, seed=5, reward_clip=None) for env in envs],
+        [Stream(env, seed=5 + n, reward_clip=None, start_spread=spread) for n, env in enumerate(envs)],
         search,
         ActorsConfig(sequence_length=length, sequence_overlap=overlap),
         num_actions=NUM_ACTIONS,
@@ -267,6 +267,26 @@ def test_whole_games_are_reported_once_by_the_sequence_in_which_they_end():
     episodes = [rollout.run(published()).episodes for _ in range(4)]
     # states 0 1 2 3 | 4 5 6 7 8 9 10 | 11 ...: game 0 ends in state 3, game 1 in state 10
     assert episodes == [[Episode(7.0, 3, 3)], [], [Episode(2.0, 6, 6)], []]
+
+
+def test_a_spread_sets_environments_apart_and_nothing_of_it_is_counted_or_stored():
+    games = [[REWARDED] * 29 + [TERMINATED], [PLAIN] * 7 + [TERMINATED], ENDLESS]
+    envs, others = ([Numbered(games, name) for name in range(40)] for _ in range(2))
+    apart, together = make_rollout(envs, Search(), history=4, spread=20), make_rollout(others, Search(), history=4)
+    results, plain = ([rollout.run(published()) for _ in range(12)] for rollout in (apart, together))
+    first = results[0].trajectory
+    starts = [numbers(first, n)[0] for n in range(40)]  # steps since the reset: all are in their first game
+    assert len(set(starts)) > 12 and min(starts) < 3 and max(starts) > 17
+    assert [numbers(first, n) for n in range(40)] == [list(range(start, start + LENGTH)) for start in starts]
+    assert first.is_first.tolist() == [[True] + [False] * 5] * 40  # before it there is no history
+    assert not first.history_observation.any() and not first.history_action.any()
+    assert (results[0].num_steps, results[0].num_frames) == (plain[0].num_steps, plain[0].num_frames) == (200, 200)
+    assert sum(result.num_steps for result in results) == sum(len(env.actions) for env in envs) - sum(starts)
+    episodes = [episode for result in results for episode in result.episodes]
+    whole = starts.count(0)
+    assert whole > 0 and episodes.count(Episode(7.0 * 29, 30, 30)) == whole  # of the others nobody has seen the start
+    assert len(episodes) == whole + episodes.count(Episode(0.0, 8, 8)) > whole
+    assert [e for result in plain for e in result.episodes] == [Episode(7.0 * 29, 30, 30)] * 40
 
 
 @pytest.mark.parametrize("history", [1, 4, 9])

@@ -152,11 +152,11 @@ def test_smoke_trains_to_its_limit_and_prints_its_score(smoke):
     lines = done.stdout.splitlines()
     assert lines[0] == f"run directory: {path}"
     assert "saved after 8 updates, " in done.stdout
-    number = r"-?\d+\.\d\d"
-    assert re.search(
-        rf"^breakout, 1 whole games: {number} \(human-normalised {number}\) greedy; .* random policy$",
-        lines[-1],
-    )
+    assert lines[-5] == "breakout, 1 whole games each (Ctrl-C: the run is saved already):"
+    score = r"-?\d+\.\d\d \(human-normalised -?\d+\.\d\d\)"
+    for line, player in zip(lines[-4:], ("sampled", "greedy", "constant", "random"), strict=True):
+        held = ", best of all: (NOOP|FIRE|RIGHT|LEFT)" if player == "constant" else ""
+        assert re.fullmatch(rf"  {player} +{score}{held}, 1 unfinished", line)  # truncated after 60 frames
     assert sum(line.startswith("return ") for line in lines) == 8
     assert "Traceback" not in done.stderr and "os.fork" not in done.stderr
 
@@ -172,7 +172,9 @@ def test_smoke_leaves_a_complete_run_directory(smoke):
     expected["log"]["interval_seconds"] = 1e-6
     assert config == expected
     assert complete_steps(path) == [0, 8]  # a run that is killed before its first checkpoint can be resumed
-    assert {entry.name for entry in (path / "evaluations").iterdir()} == {"final.json", "random.json"}
+    assert {entry.name for entry in (path / "evaluations").iterdir()} == {
+        "sampled.json", "final.json", "constant.json", "random.json",
+    }  # fmt: skip
     log = (path / "logs" / "worker-000.log").read_text()
     assert "JAX_PLATFORMS cpu" in log and "failed" not in log
 
@@ -265,7 +267,9 @@ def test_a_suite_can_read_the_results_of_a_whole_run(smoke):
     suite = Suite("s", "smoke", ("breakout",), (0,), column(path, "num_frames")[-1], {"muzero": {}}, {})
     assert trials.is_finished(suite, path)
     results = {row.kind: row for row in trials.rows(suite, Trial("breakout", "muzero", 0), path)}
-    assert results["greedy"].score == json.loads((path / "evaluations" / "final.json").read_text())["mean"]
+    files = {"greedy": "final", "sampled": "sampled", "constant": "constant", "random": "random"}
+    for kind, name in files.items():
+        assert results[kind].score == json.loads((path / "evaluations" / f"{name}.json").read_text())["mean"]
     assert results["last-10-percent"].wall_seconds == column(path, "wall_seconds")[-1]
     assert trials.progress(path).num_frames == suite.frames == results["random"].frames
 
@@ -747,7 +751,8 @@ def test_curves_of_a_run(smoke, call, tmp_path):
     assert len(lines) - 1 == sum("episode/return" in row for row in rows(smoke[0])) > 0
     with (tmp_path / "new" / "mine-scores.csv").open() as file:
         scores = [(row["environment"], row["seed"], row["protocol"], row["episodes"]) for row in csv.DictReader(file)]
-    assert scores == [("breakout", "0", "greedy", "1"), ("breakout", "0", "random", "1")]
+    players = ("constant", "greedy", "random", "sampled")
+    assert scores == [("breakout", "0", player, "1") for player in players]
     assert (tmp_path / "new" / "mine.png").stat().st_size > 1000
 
 
@@ -792,12 +797,42 @@ def evaluated(smoke, programs, tmp_path_factory):
 KEYS = {"environment", "protocol", "checkpoint", "mean", "standard_error", "human_normalised", "returns"}
 
 
+def test_sampled_score_and_baselines(smoke, call, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(smoke[0], path)
+    arguments = (
+        "--protocol",
+        "sampled",
+        "--episodes",
+        2,
+        "--max-decisions",
+        6,
+        "--baselines",
+        "--baseline-episodes",
+        2,
+    )
+    code, output, _ = call(evaluate, path, *arguments)
+    assert code == 0
+    folder = path / "evaluations"
+    sampled, random, constant = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("sampled-8-2", "random-2", "constant-2")
+    )
+    assert set(sampled) == set(random) == KEYS | {"num_unfinished"}
+    assert set(constant) == set(random) | {"action", "action_name", "action_means"}
+    assert [(x["protocol"], x["checkpoint"], len(x["returns"]), x["num_unfinished"]) for x in (sampled, constant)] == [
+        ("sampled", 8, 2, 2), ("constant", None, 2, 2)
+    ]  # fmt: skip
+    assert len(constant["action_means"]) == 4 and constant["action"] == np.argmax(constant["action_means"])
+    assert output.count("written to") == 3
+
+
 def test_greedy_score(evaluated):
     folder, done = evaluated
     assert done.returncode == 0, done.stderr
     result = json.loads((folder / "score.json").read_text())
-    assert set(result) == KEYS
+    assert set(result) == KEYS | {"num_unfinished"}
     assert (result["protocol"], result["checkpoint"], len(result["returns"])) == ("greedy", 8, 3)
+    assert result["num_unfinished"] == 3  # the preset truncates games after 60 frames
     assert result["mean"] == pytest.approx(sum(result["returns"]) / 3)
     spread = sum((x - result["mean"]) ** 2 for x in result["returns"]) / 2  # unbiased variance of three games
     assert result["standard_error"] == pytest.approx((spread / 3) ** 0.5)
@@ -854,8 +889,11 @@ def test_only_the_last_200_games_count(smoke, call, tmp_path):
         (("--episodes", "0"), "--episodes = 0: must be above 0"),
         (("--video", "game.gif"), r"--video game\.gif: must end in \.mp4"),
         (("--out", "."), r"--out \.: is a directory, must be a file"),
-        (("--protocol", "training-final-200", "--checkpoint", "8"), "training-final-200: not with --checkpoint or"),
-        (("--protocol", "training-final-200", "--episodes", "5"), "training-final-200: not with --checkpoint or"),
+        (("--protocol", "training-final-200", "--checkpoint", "8"), "training-final-200: not with --checkpoint, "),
+        (("--protocol", "training-final-200", "--episodes", "5"), "training-final-200: not with --checkpoint, "),
+        (("--protocol", "training-final-200", "--max-decisions", "5"), "training-final-200: not with --checkpoint, "),
+        (("--max-decisions", "0"), "--max-decisions = 0: must be above 0"),
+        (("--baseline-episodes", "0"), "--baseline-episodes = 0: must be above 0"),
         (("--out", "file/x.json"), r"--out file: .*File exists"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",

@@ -1,5 +1,6 @@
-"""From a file of results to its report."""
+"""From files of results to their report."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs.schema import ConfigError
@@ -9,11 +10,11 @@ from scripts.program import commands
 _PLAIN_ARM = "muzero"
 
 
-def write_report(file: Path, out: Path, *, baseline: str | None, kind: str | None, resamples: int) -> None:
-    """Writes the report on a file of results to `out`, and prints its short tables.
+def write_report(files: Sequence[Path], out: Path, *, baseline: str | None, kind: str | None, resamples: int) -> None:
+    """Writes the report on some files of results to `out`, and prints its short tables.
 
     Args:
-      file: of results.
+      files: of results; the first names the suite.
       out: directory of the report.
       baseline: arm that the others are compared with, None for the plain one.
       kind: of score to compare by, None for the first of `results.FINAL_KINDS` in the file.
@@ -21,7 +22,9 @@ def write_report(file: Path, out: Path, *, baseline: str | None, kind: str | Non
 
     Raises `ConfigError` for a bad file, and for an arm or a kind that is not in it.
     """
-    comments, rows = results.read(file)
+    if not files:
+        raise ConfigError("give at least one file of results")
+    comments, rows = results.read_all(files)
     commands.positive("--resamples", resamples)
     final = list(dict.fromkeys(row.kind for row in rows if row.kind in results.FINAL_KINDS))
     kind = choose("kind", kind, final, results.FINAL_KINDS)
@@ -32,9 +35,10 @@ def write_report(file: Path, out: Path, *, baseline: str | None, kind: str | Non
 
     compared = tables.compare(rows, kind, baseline, resamples)
     lines = [
-        *suite_directory.what_is_missing(file, results.Results(comments, rows)),
+        *(line for file in files for line in suite_directory.what_is_missing(file, results.read(file))),
         f"{len(compared.games)} games, arms {', '.join(compared.arms)}; score: {results.KINDS[kind]}.",
         f"{len(compared.compared)} games count, {len(compared.normalised)} of them have a normalised score.",
+        *tables.learned_line(compared),
         *(() if len(compared.arms) > 1 else ("Only one arm: nothing to compare it with.",)),
         *suite_directory.several_commits(comments),
         *comments,

@@ -8,7 +8,7 @@ import numpy as np
 from actors.scores import scale
 from scripts.experiments import comparison
 from scripts.experiments.comparison import Cell, Estimate
-from scripts.experiments.results import GREEDY, RANDOM, Row
+from scripts.experiments.results import CONSTANT, GREEDY, RANDOM, SAMPLED, Row
 
 MISSING = "not available"
 ENDS = ("95 %: low", "95 %: high")
@@ -40,10 +40,14 @@ class Comparison(NamedTuple):
     cells: dict[tuple[str, str], Cell]
     games: list[str]  # all of them
     random: dict[str, Cell | None]  # by game: scores of the random policy, which plays the same games for every arm
-    learned: dict[str, bool | None]  # by game: does the baseline beat the random policy
+    constant: dict[str, Cell | None]  # by game: scores of the best constant action, likewise
     compared: list[str]  # games with a score in every arm that are not known to be unlearned
     normalised: list[str]  # those of them that have a normalised axis
     resamples: int
+
+    def learned(self, game: str, arm: str) -> bool | None:
+        """Returns whether an arm has learned a game; see `comparison.has_learned`."""
+        return comparison.has_learned(self.cells.get((game, arm)), self.random[game], self.constant[game])
 
     def runs(self, arm: str) -> np.ndarray | None:
         """Returns the normalised scores of an arm [seeds, games], None without scores of single seeds."""
@@ -72,12 +76,16 @@ def compare(rows: tuple[Row, ...], kind: str, baseline: str, resamples: int) -> 
     arms = [baseline, *(arm for arm in dict.fromkeys(row.arm for row in rows) if arm != baseline)]
     games = list(dict.fromkeys(row.game for row in rows))
     cells = comparison.cells(rows, kind)
-    by_random = comparison.cells((row for row in rows if row.arm == baseline), RANDOM)
-    random = {game: by_random.get((game, baseline)) for game in games}
-    learned = {game: comparison.beats_random(cells.get((game, baseline)), random[game]) for game in games}
-    compared = [game for game in games if all((game, arm) in cells for arm in arms) and learned[game] is not False]
-    normalised = [game for game in compared if scale(game) is not None]
-    return Comparison(rows, kind, arms, cells, games, random, learned, compared, normalised, resamples)
+    random, constant = (_of_any_arm(comparison.cells(rows, blind), games, arms) for blind in (RANDOM, CONSTANT))
+    everything = Comparison(rows, kind, arms, cells, games, random, constant, [], [], resamples)
+    is_scored = lambda game: all((game, arm) in cells for arm in arms)
+    compared = [game for game in games if is_scored(game) and everything.learned(game, baseline) is not False]
+    return everything._replace(compared=compared, normalised=[game for game in compared if scale(game) is not None])
+
+
+def _of_any_arm(cells: dict[tuple[str, str], Cell], games: list[str], arms: list[str]) -> dict[str, Cell | None]:
+    """Returns what the first arm that has them says of players that are no arm's own."""
+    return {game: next((cells[game, arm] for arm in arms if (game, arm) in cells), None) for game in games}
 
 
 def tables(compared: Comparison) -> list[Table]:
@@ -87,30 +95,33 @@ def tables(compared: Comparison) -> list[Table]:
 
 
 def _games(compared: Comparison) -> Table:
-    columns = ["game", "counts", "random", "random: standard error"]
-    above = "standard errors above random"
+    columns = ["game", "counts", "random", "random: standard error", "constant", "constant: standard error"]
+    above = ("standard errors above random", "standard errors above constant")
     for arm in compared.arms:
-        columns += [arm, f"{arm}: standard error", f"{arm}: seeds", f"{arm}: {above}", f"{arm}: normalised"]
+        columns += [arm, *(f"{arm}: {what}" for what in ("standard error", "seeds", *above, "learned", "normalised"))]
     nothing, rows = Cell(None, None, None), []
     for game in compared.games:
-        random = compared.random[game] or nothing
-        row = [game, counts(compared, game), random.mean, random.standard_error]
+        blind = [compared.random[game] or nothing, compared.constant[game] or nothing]
+        row = [game, counts(compared, game), *(value for cell in blind for value in (cell.mean, cell.standard_error))]
         for arm in compared.arms:
             cell = compared.cells.get((game, arm), nothing)
             seeds = None if cell.seeds is None else len(cell.seeds)
-            beyond = comparison.errors_above_random(cell, compared.random[game])
-            row += [cell.mean, cell.standard_error, seeds, beyond, comparison.normalised(game, cell.mean)]
+            beyond = [comparison.errors_above(cell, other) for other in blind]
+            learned = {True: "yes", False: "no", None: None}[compared.learned(game, arm)]
+            row += [cell.mean, cell.standard_error, seeds, *beyond, learned, comparison.normalised(game, cell.mean)]
         rows.append(tuple(row))
     sources = sorted({axis.source for axis in map(scale, compared.games) if axis is not None})
     note = (
-        f"A game counts if {compared.arms[0]} is more than {comparison.NUM_STANDARD_ERRORS:g} standard errors of the "
-        f"difference above random, both over seeds. Normalised scores: {'; '.join(sources) or MISSING}."
+        f"An arm has learned a game if it is more than {comparison.NUM_STANDARD_ERRORS:g} standard errors of the "
+        "difference above random play and above the best constant action, all over seeds. A game counts if "
+        f"{compared.arms[0]} has, as far as the file can tell. Normalised scores: {'; '.join(sources) or MISSING}."
     )
     return Table("games", "Every game: mean over seeds", tuple(columns), rows, note, by_game=True)
 
 
 def _seeds(compared: Comparison) -> Table:
-    kinds = list(dict.fromkeys((compared.kind, GREEDY)))
+    later = [SAMPLED] if any(row.kind == SAMPLED for row in compared.rows) else []  # not in older files
+    kinds = list(dict.fromkeys((compared.kind, *later, GREEDY)))
     by_kind, rows = [comparison.cells(compared.rows, kind) for kind in kinds], []
     for game in compared.games:
         cells = [found.get((game, arm)) for found in by_kind for arm in compared.arms]
@@ -123,12 +134,29 @@ def _seeds(compared: Comparison) -> Table:
 
 def counts(compared: Comparison, game: str) -> str:
     """Returns whether a game counts in what is said of all games together, and if not, why."""
-    if compared.learned[game] is False:
+    baseline = compared.cells.get((game, compared.arms[0]))
+    if compared.learned(game, compared.arms[0]) is False:
         return "no: not learned, no evidence"
     if game not in compared.compared:
         return "no: an arm has no score"
-    checked = "" if compared.learned[game] else ", not checked against random play"
+    blind = {"random play": compared.random[game], "a constant action": compared.constant[game]}
+    unknown = [name for name, cell in blind.items() if comparison.errors_above(baseline, cell) is None]
+    checked = f", not checked against {' or '.join(unknown)}" if unknown else ""
     return f"yes{checked}" if game in compared.normalised else f"yes, raw scores only{checked}"
+
+
+def learned_line(compared: Comparison) -> list[str]:
+    """Returns how many games every arm has learned, in a line; none for a file without constant actions."""
+    if not any(compared.constant.values()):
+        return []
+    found = "; ".join(f"{arm} {_count_learned(compared, arm)}" for arm in compared.arms)
+    return [f"Games learned (better than random play and than any one button held): {found}."]
+
+
+def _count_learned(compared: Comparison, arm: str) -> str:
+    verdicts = [compared.learned(game, arm) for game in compared.games]
+    unknown = f", {verdicts.count(None)} unknown" if None in verdicts else ""
+    return f"{verdicts.count(True)} of {len(verdicts)}{unknown}"
 
 
 def interval(estimate: Estimate | None) -> tuple:

@@ -18,11 +18,12 @@ from configs.schema import ConfigError
 from scripts import report
 from scripts.experiments import comparison, results, suite_directory
 from scripts.experiments.report import audits, page, tables
-from scripts.experiments.results import CURVE, LAST_FRAMES, RANDOM, Results, Row
+from scripts.experiments.results import CONSTANT, CURVE, LAST_FRAMES, RANDOM, SAMPLED, Results, Row
 
 ROOT = Path(__file__).resolve().parents[3]
 PAPER = ROOT / "results" / "paper_table3.csv"
 HEADER = ",".join(Row._fields)
+UNCHECKED = "yes, not checked against random play or a constant action"
 
 
 def trial(game="pong", arm="muzero", seed=0, kind=LAST_FRAMES, score=1.0, frames=100, **more):
@@ -39,6 +40,7 @@ def made_up(num_seeds=4, games=("MinAtar/Breakout-v1", "MinAtar/Asterix-v1", "Mi
             for arm, factor in (("muzero", 1.0), ("muzero+past", 1.1)):
                 rows.append(trial(game, arm, seed, score=factor * score, wall_seconds=3600.0))
                 rows.append(trial(game, arm, seed, RANDOM, 0.3 + 0.01 * seed))
+                rows.append(trial(game, arm, seed, CONSTANT, 0.2 + 0.01 * seed))
                 rows += [trial(game, arm, seed, CURVE, factor * score * k, frames=50 * k) for k in (1, 2)]
     return tuple(rows)
 
@@ -88,7 +90,7 @@ def test_what_needs_single_seeds_is_not_available_for_the_paper(paper):
 
 def test_every_game_of_the_paper_is_in_the_table_with_its_error(paper):
     games = {row["game"]: row for row in table(paper[0], "games")}
-    assert len(games) == 57 and {row["counts"] for row in games.values()} == {"yes, not checked against random play"}
+    assert len(games) == 57 and {row["counts"] for row in games.values()} == {UNCHECKED}
     alien = games["alien"]
     assert (float(alien["muzero+past"]), float(alien["muzero+past: standard error"])) == (52821, 1918)
     assert float(alien["muzero: normalised"]) == pytest.approx((38698 - 227.8) / (7127.7 - 227.8))
@@ -157,16 +159,22 @@ def test_seeds_that_differ_between_games_leave_no_interval():
     assert mean[4:6] == (None, None) and mean[6] < mean[3] < mean[7]  # Welch needs no equal numbers
 
 
+def by_game(made):
+    return {row[0]: dict(zip(made.columns, row, strict=True)) for row in made.rows}
+
+
 def test_a_game_that_was_not_learned_is_no_evidence():
     nothing = lambda row: row._replace(score=0.33 if row.kind == LAST_FRAMES else row.score)
     rows = [nothing(row) if row.game == "MinAtar/Asterix-v1" else row for row in made_up()]
     found = tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
     assert found.compared == ["MinAtar/Breakout-v1", "MinAtar/Freeway-v1"]
-    games = {row[0]: row for row in tables._games(found).rows}
-    assert games["MinAtar/Asterix-v1"][1] == "no: not learned, no evidence"
-    random = found.random["MinAtar/Asterix-v1"]
-    assert games["MinAtar/Asterix-v1"][7] == pytest.approx((0.33 - random.mean) / random.standard_error)
-    assert games["MinAtar/Breakout-v1"][7] > 5 > games["MinAtar/Asterix-v1"][7]
+    games = by_game(tables._games(found))
+    asterix, breakout = games["MinAtar/Asterix-v1"], games["MinAtar/Breakout-v1"]
+    assert asterix["counts"] == "no: not learned, no evidence"
+    random, above = found.random["MinAtar/Asterix-v1"], "muzero: standard errors above random"
+    assert asterix[above] == pytest.approx((0.33 - random.mean) / random.standard_error)
+    assert breakout[above] > 5 > asterix[above]
+    assert (breakout["muzero: learned"], asterix["muzero: learned"]) == ("yes", "no")
     effects = {row[0]: row[1] for row in tables._game_differences(found).rows}
     assert effects["MinAtar/Asterix-v1"] == "no: not learned, no evidence"  # shown, and marked
 
@@ -184,12 +192,66 @@ def test_a_game_that_an_arm_has_not_finished_is_left_out():
     assert tables._games(found).rows[1][1] == "no: an arm has no score"
 
 
-@pytest.mark.parametrize("mean, errors, beats", [(26.0, 5.2, True), (25.0, 5.0, False), (24.0, 4.8, False)])
-def test_a_game_counts_above_five_standard_errors_of_the_difference(mean, errors, beats):
+def cell(mean, standard_error=4.0):
+    return comparison.Cell(mean, standard_error, None)
+
+
+@pytest.mark.parametrize("mean, errors, learned", [(26.0, 5.2, True), (25.0, 5.0, False), (24.0, 4.8, False)])
+def test_a_game_is_learned_above_five_standard_errors_of_the_difference(mean, errors, learned):
     """Of standard errors 3 and 4, that of the difference is 5."""
-    cell, random = comparison.Cell(mean + 1.0, 3.0, None), comparison.Cell(1.0, 4.0, None)
-    assert comparison.errors_above_random(cell, random) == pytest.approx(errors)
-    assert comparison.beats_random(cell, random) is beats
+    agent = cell(mean + 1.0, 3.0)
+    assert comparison.errors_above(agent, cell(1.0)) == pytest.approx(errors)
+    for random, constant in ((cell(1.0), cell(-9.0)), (cell(-9.0), cell(1.0))):  # the better of the two decides
+        assert comparison.has_learned(agent, random, constant) is learned
+
+
+@pytest.mark.parametrize(
+    "random, constant, learned",
+    [
+        (cell(1.0), None, None),  # an older file
+        (None, cell(1.0), None),
+        (cell(1.0), cell(1.0, None), None),  # of one seed
+        (cell(90.0), None, False),
+        (None, cell(90.0), False),
+        (None, None, None),
+    ],
+)
+def test_with_one_yardstick_a_game_may_be_unlearned_but_not_learned(random, constant, learned):
+    assert comparison.has_learned(cell(100.0, 3.0), random, constant) is learned
+    assert comparison.has_learned(None, random, constant) is None
+
+
+def test_a_game_in_which_one_button_scores_as_much_is_not_learned():
+    held = lambda row: row._replace(score=9.8) if (row.game, row.kind) == ("pong", CONSTANT) else row
+    found = tables.compare(tuple(map(held, made_up(games=("pong", "qbert")))), LAST_FRAMES, "muzero", 50)
+    games = by_game(tables._games(found))
+    assert {name: (row["counts"], row["muzero: learned"]) for name, row in games.items()} == {
+        "pong": ("no: not learned, no evidence", "no"), "qbert": ("yes", "yes")
+    }  # fmt: skip
+    assert games["pong"]["muzero: standard errors above random"] > 5
+    assert games["pong"]["constant"] == 9.8 and games["qbert"]["constant"] == pytest.approx(0.215)
+    assert tables.learned_line(found) == [
+        "Games learned (better than random play and than any one button held): muzero 1 of 2; muzero+past 1 of 2."
+    ]
+
+
+def test_a_file_without_constant_actions_is_read_as_before():
+    rows = tuple(row for row in made_up(games=("pong", "qbert")) if row.kind != CONSTANT)
+    found = tables.compare(rows, LAST_FRAMES, "muzero", 50)
+    games = by_game(tables._games(found))
+    assert found.compared == ["pong", "qbert"] and tables.learned_line(found) == []
+    assert games["pong"]["counts"] == "yes, not checked against a constant action"
+    assert games["pong"]["muzero: learned"] is None and games["pong"]["constant"] is None
+    nothing = [row._replace(score=0.33) if row.kind == LAST_FRAMES else row for row in rows]
+    assert tables.compare(tuple(nothing), LAST_FRAMES, "muzero", 50).compared == []
+
+
+def test_sampled_games_stand_beside_greedy_ones_in_files_that_have_them():
+    rows = made_up(games=("pong",))
+    later = (*rows, *(row._replace(kind=SAMPLED, score=3.0) for row in rows if row.kind == LAST_FRAMES))
+    for given, kinds in ((rows, (LAST_FRAMES, "greedy")), (later, (LAST_FRAMES, "sampled", "greedy"))):
+        found = tables._seeds(tables.compare(given, LAST_FRAMES, "muzero", 50))
+        assert found.columns[2:] == tuple(f"{arm}: {kind}" for kind in kinds for arm in ("muzero", "muzero+past"))
 
 
 def test_equal_arms_have_no_test():
@@ -214,14 +276,11 @@ def test_a_game_has_its_effect_without_a_normaliser_or_equal_seeds():
 def test_without_seeds_a_game_has_a_difference_and_no_interval():
     rows = (trial(seed=None, score=1.0), trial(seed=None, arm="muzero+past", score=3.0))
     found = tables._game_differences(tables.compare(rows, LAST_FRAMES, "muzero", 50)).rows
-    assert found == [("pong", "yes, not checked against random play", "muzero+past", 2.0, *[None] * 7)]
+    assert found == [("pong", UNCHECKED, "muzero+past", 2.0, *[None] * 7)]
 
 
 def test_wall_time_of_both_arms_is_reported(compared):
     assert tables._wall_time(compared).rows == [("muzero", 12, 1.0, 12.0), ("muzero+past", 12, 1.0, 12.0)]
-
-
-UNCHECKED = "yes, not checked against random play"
 
 
 def audited(errors, arm, game, kind=results.MODEL_ERROR):

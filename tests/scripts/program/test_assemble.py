@@ -31,7 +31,7 @@ CONFIG = Config(
     search=SearchConfig(num_simulations=14, floor=0.3),
     loss=LossConfig(discount_factor=0.98, past_weight=0.7),
     value_buffer=ValueBufferConfig(size=7, push_interval=11, chunk_size=3),
-    actors=ActorsConfig(environments_per_worker=2, sequence_length=9, sequence_overlap=2),
+    actors=ActorsConfig(environments_per_worker=2, sequence_length=9, sequence_overlap=2, start_spread=21),
     learner=LearnerConfig(
         batch_size=12,
         num_processes=2,
@@ -153,8 +153,8 @@ def test_a_worker_plays_as_training_plays_and_every_game_has_a_seed_of_its_own(s
     assert assemble.rollout_builder(CONFIG)(2**31 - 19) == "rollout"
     assert environment.call_args_list == [mock.call(CONFIG.env, training=True)] * 2
     assert stream.call_args_list == [
-        mock.call("environment", seed=2_147_483_629, reward_clip=1.5),
-        mock.call("environment", seed=7900, reward_clip=1.5),  # 7919 more, below 2**31
+        mock.call("environment", seed=2_147_483_629, reward_clip=1.5, start_spread=21),
+        mock.call("environment", seed=7900, reward_clip=1.5, start_spread=21),  # 7919 more, below 2**31
     ]
     assert search.call_args == mock.call(CONFIG, SPEC)
     assert rollout.call_args == mock.call(
@@ -181,7 +181,7 @@ def test_groups_take_turns_on_a_device_and_none_is_empty(spy, device, environmen
 
 def test_the_search_is_noisy_in_training_and_quiet_in_scored_games(spy, monkeypatch):
     monkeypatch.setattr(evaluation, "env_spec", lambda env: SPEC)
-    evaluation._greedy_search.cache_clear()
+    evaluation._scored_search.cache_clear()
     search = spy("make_search", lambda: None)
     assemble.build_search(CONFIG, SPEC)
     for _ in range(2):  # every evaluation of a run plays with one search, compiled once

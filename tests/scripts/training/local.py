@@ -50,7 +50,7 @@ def settings(environment: str) -> Config:
         config,
         env=replace(config.env, name=environment),
         optimiser=replace(config.optimiser, schedule_num_updates=64),  # at 0 nothing would move
-        actors=replace(config.actors, num_workers=2, sequence_overlap=4),
+        actors=replace(config.actors, num_workers=2, sequence_overlap=4, start_spread=9),
         learner=replace(
             config.learner,
             batch_size=4,
