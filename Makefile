@@ -1,4 +1,6 @@
-PYTHON ?= python3.11
+# The newest of these that is installed; a launcher that finds no interpreter behind it does not count.
+PYTHONS := python3.13 python3.12 python3.11
+PYTHON ?= $(shell for python in $(PYTHONS); do $$python -c "import ensurepip, venv" 2> /dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -8,6 +10,7 @@ install: $(VENV)/.installed
 
 # The stamp names what was installed, so that a changed pin or dependency installs again.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "needs one of $(PYTHONS), with venv" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minatar,test,video]'
 	touch $@

@@ -239,7 +239,9 @@ def test_everything_public_has_a_docstring(path):
 
 def texts():
     for path in sorted(ROOT.rglob("*")):
-        private = PRIVATE & set(path.relative_to(ROOT).parts) or any(part.endswith(".egg-info") for part in path.parts)
+        parts = path.relative_to(ROOT).parts
+        made = parts[0].startswith(".venv") or any(part.endswith(".egg-info") for part in parts)
+        private = made or PRIVATE & set(parts)
         if not private and path.is_file() and (path.suffix in TEXTS or path.name in {"Makefile", "Dockerfile"}):
             yield path
 
