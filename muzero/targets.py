@@ -161,6 +161,36 @@ def windows(x: Array, num_starts: int, length: int) -> Array:
     return x[jnp.arange(num_starts)[:, None] + jnp.arange(length)]
 
 
+class TakenActions(NamedTuple):
+    """What followed the actions of every unroll of one sequence; S start states, K steps."""
+
+    action: Array  # [S, K+1] int32
+    behaviour_prob: Array  # [S, K+1] the probability with which it was drawn
+    advantage: Array  # [S, K+1] G − ν, in units of return; 0 where nothing is known
+
+
+def taken_actions(
+    trajectory: Trajectory, returns: Array, *, num_starts: int, length: int
+) -> TakenActions:
+    """Returns the actions of all unrolls of one sequence and their advantages over the search.
+
+    The sequence's last state has no decision: whatever stands there, its advantage is 0, as it is
+    where a decision is not real (G = ν).
+
+    Args:
+      trajectory: one sequence.
+      returns: G [T+1].
+      num_starts: S.
+      length: K + 1.
+    """
+    advantage = returns - trajectory.search_value
+    return TakenActions(
+        action=windows(jnp.append(trajectory.action, 0), num_starts, length),
+        behaviour_prob=windows(jnp.append(trajectory.behaviour_prob, 1.0), num_starts, length),
+        advantage=windows(advantage, num_starts, length),
+    )
+
+
 class Targets(NamedTuple):
     """Targets and masks of every unroll of one sequence; S start states, K imagined steps."""
 
@@ -171,15 +201,19 @@ class Targets(NamedTuple):
     policy: Array  # [S, K+1, A]
     policy_mask: Array  # [S, K+1]
     absorbed_mask: Array  # [S, K+1]
+    taken: TakenActions | None = None  # where their returns are asked for
 
 
-def make_targets(trajectory: Trajectory, settings: LossConfig, *, num_starts: int) -> Targets:
+def make_targets(
+    trajectory: Trajectory, settings: LossConfig, *, num_starts: int, with_taken: bool = False
+) -> Targets:
     """Returns the targets of all unrolls of one sequence, zero after a termination.
 
     Args:
       trajectory: one sequence.
       settings: γ, λ and K.
       num_starts: S.
+      with_taken: whether to tell what followed the taken actions too.
     """
     num_unroll_steps = settings.num_unroll_steps
     real = real_mask(trajectory.is_first)
@@ -207,4 +241,7 @@ def make_targets(trajectory: Trajectory, settings: LossConfig, *, num_starts: in
         policy=windows(trajectory.search_policy, num_starts, length),
         policy_mask=masks.alive_mask * start,
         absorbed_mask=masks.absorbed_mask,
+        taken=taken_actions(trajectory, returns, num_starts=num_starts, length=length)
+        if with_taken
+        else None,
     )

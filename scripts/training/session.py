@@ -232,5 +232,7 @@ class Session:
 
 
 def _with_params(state: LearnerState, params: Params, mesh) -> LearnerState:
+    if params.statistics is None:  # of a run that had none
+        params = params._replace(statistics=state.params.statistics)
     fresh = lambda: place(params, mesh)
     return state._replace(params=fresh(), search_average=fresh(), target_average=fresh())
