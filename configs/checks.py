@@ -128,14 +128,22 @@ def _networks(config: Config):
 
 def _behaviour(config: Config):
     policy, normalisation = config.search.policy, config.search.normalisation
-    refused = "none" if policy == "visits" else "tree"
-    if normalisation == refused:
+    refused = ("none", "advantages") if policy == "visits" else ("tree",)
+    if normalisation in refused:
         yield f"search.normalisation = {normalisation}: not with search.policy = {policy}; see --help"
-    if config.search.policy == "gumbel_halving" and config.loss.past_weight > 0:
+    if config.search.uniform_fraction > 0 and policy != "gumbel":
         yield (
-            "search.policy = gumbel_halving: its action has no exact behaviour probability, which loss.past_weight = "
-            f"{config.loss.past_weight} needs; use search.policy = gumbel or visits, or loss.past_weight = 0"
+            f"search.uniform_fraction = {config.search.uniform_fraction}: only with "
+            f"search.policy = gumbel, not {policy}"
         )
+    for name in ("past_weight", "return_weight"):
+        weight = getattr(config.loss, name)
+        if policy == "gumbel_halving" and weight > 0:
+            yield (
+                "search.policy = gumbel_halving: its action has no exact behaviour probability, "
+                f"which loss.{name} = {weight} needs; use search.policy = gumbel or visits, or "
+                f"loss.{name} = 0"
+            )
 
 
 def _value_targets(config: Config):

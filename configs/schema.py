@@ -124,16 +124,21 @@ class SearchConfig:
     """`visits`: concentration of the root noise."""
     temperature: Annotated[float, POSITIVE] = 1.0
     """`visits`: actions are drawn from visits ** (1 / temperature)."""
-    normalisation: Literal["tree", "siblings", "none"] = "tree"
-    """Q: over the whole tree (MuZero; `visits` only), over parent and siblings (mctx), or raw
-    (`gumbel` only)."""
+    normalisation: Literal["tree", "siblings", "none", "advantages"] = "tree"
+    """Q: over the whole tree (MuZero; `visits` only), over parent and siblings (mctx), raw, or in
+    units of the spread of advantages (both `gumbel` only)."""
     unvisited: Literal["parent", "min"] = "parent"
     """`tree`: an unvisited child takes its parent's value, or the lowest of the tree, in place of
     its Q."""
     floor: Annotated[float, POSITIVE] = 1.0
     """`tree`: smallest Q range that is stretched to [0, 1], in units of raw return."""
     value_scale: Annotated[float, POSITIVE] = 0.1
-    """`gumbel`: scale of the completed Q in the improved policy."""
+    """`gumbel`: scale of the completed Q in the improved policy; `advantages`: what an advantage of
+    one unit adds to a logit."""
+    max_shift: Annotated[float, POSITIVE] = 2.0
+    """`advantages`: the most that one search adds to a logit, or takes from it."""
+    uniform_fraction: Annotated[float, FRACTION] = 0.0
+    """`gumbel`: share of the actions that is drawn uniformly while training."""
     prior_exponent: Annotated[float, RATE] = 1.0
     """Priors are raised to this power e: below 1 `gumbel` on raw Q settles near
     softmax(50 value_scale Q / (1 - e))."""
@@ -157,6 +162,12 @@ class LossConfig:
     """Weight of the value loss."""
     policy_weight: Annotated[float, NOT_NEGATIVE] = 1.0
     """Weight of the policy loss."""
+    return_weight: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Weight of the policy-gradient loss of the taken actions, by their returns."""
+    return_clip: Annotated[float, POSITIVE] = 3.0
+    """Bound on the advantages of taken actions, in units of their running spread."""
+    entropy_weight: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Weight of the policy's entropy, which is kept from falling."""
     past_weight: Annotated[float, NOT_NEGATIVE] = 0.25
     """Weight of the past-policy loss; 0 is plain MuZero."""
     past_clip: Annotated[float, CLIP] = 1.0

@@ -9,7 +9,7 @@ import optax
 
 from configs.schema import OptimiserConfig
 from muzero import value_buffer
-from muzero.types import Array, Params
+from muzero.types import Array, Params, PyTree
 
 
 class LearnerState(NamedTuple):
@@ -46,12 +46,20 @@ def init_state(
     *,
     value_buffer_size: int,
     rng_key: Array,
+    statistics: PyTree = None,
 ) -> LearnerState:
     """Returns the state before the first update.
 
     Both averages start at the parameters, and the buffer is empty.
+
+    Args:
+      init_params: makes the parameters of a key.
+      optimiser: whose state it holds.
+      value_buffer_size: M.
+      rng_key: of the parameters.
+      statistics: running ones (`muzero/advantages.py`), where they are used.
     """
-    params = init_params(rng_key)
+    params = init_params(rng_key)._replace(statistics=statistics)
     return LearnerState(
         params=params,
         search_average=jax.tree.map(jnp.copy, params),  # donated buffers must not be shared

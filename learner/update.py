@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from configs.schema import LearnerConfig
 from learner.state import LearnerState
 from muzero import value_buffer
+from muzero.advantages import MEAN_SQUARE, advance_statistics
 from muzero.losses import Loss, LossOutput, Prepared
 from muzero.past_policies import with_explained_variance
 from muzero.types import Array, Params, PyTree, Trajectory
@@ -128,8 +129,8 @@ def summed_loss(loss: Loss, params: Params, buffer: ValueBuffer, minibatch: Mini
 
 
 def moving_average(average: Params, params: Params, rate: float) -> Params:
-    """Returns θ' + rate (θ − θ')."""
-    return optax.incremental_update(params, average, rate)
+    """Returns θ' + rate (θ − θ'); running statistics are an average already."""
+    return optax.incremental_update(params, average, rate)._replace(statistics=params.statistics)
 
 
 def make_update(
@@ -163,8 +164,11 @@ def make_update(
         fixed = state.params, state.target_average, state.value_buffer
         return jax.vmap(functools.partial(loss.prepare, *fixed))(batch)
 
-    def advanced(state: LearnerState, step: Params, optimiser_state: optax.OptState) -> LearnerState:
+    def advanced(
+        state: LearnerState, step: Params, optimiser_state: optax.OptState, means: Metrics
+    ) -> LearnerState:
         params = optax.apply_updates(state.params, step)
+        params = params._replace(statistics=_advanced_statistics(state, means))
         target_average = moving_average(state.target_average, params, settings.target_average_rate)
         num_updates = state.num_updates + 1
         return LearnerState(
@@ -194,9 +198,12 @@ def make_update(
             "optimiser/update_norm": optax.global_norm(step),
         }
         is_sound = (num_broken == 0) & all_finite(norms)
-        new_state = jax.lax.cond(is_sound, lambda: advanced(state, step, optimiser_state), lambda: state)
+        means = _loss_metrics(total)
+        new_state = jax.lax.cond(
+            is_sound, lambda: advanced(state, step, optimiser_state, means), lambda: state
+        )
         metrics = (
-            _loss_metrics(total)
+            means
             | _buffer_metrics(new_state)
             | norms
             | {"optimiser/learning_rate": schedule(state.num_updates), SKIPPED: 1.0 - is_sound}
@@ -228,6 +235,15 @@ def all_finite(tree: PyTree) -> Array:
 def _loss_metrics(total: LossOutput) -> Metrics:
     means = {tag: total.sums[tag] / jnp.maximum(total.counts[tag], 1.0) for tag in total.sums}
     return with_explained_variance(means)
+
+
+def _advanced_statistics(state: LearnerState, means: Metrics) -> PyTree:
+    """Returns the running statistics after an update whose losses had these means."""
+    if state.params.statistics is None:
+        return None
+    return advance_statistics(
+        state.params.statistics, means[MEAN_SQUARE], state.num_updates.astype(jnp.float32)
+    )
 
 
 def _buffer_metrics(state: LearnerState) -> Metrics:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from configs.schema import LossConfig
-from muzero import value_buffer
+from muzero import advantages, value_buffer
 from muzero.model import Model, unroll
 from muzero.observation import stack_trajectory
 from muzero.past_policies import PastTargets, past_losses, past_targets
@@ -83,6 +83,7 @@ class Loss:
             self._value_targets(target, trajectory),
             num_starts=self.num_starts,
             num_unroll_steps=self.settings.num_unroll_steps,
+            with_taken=params.statistics is not None,
         )
         if self.settings.past_weight == 0:
             return Prepared(targets, None)
@@ -120,7 +121,9 @@ class Loss:
         stacks = stack_trajectory(trajectory, self.num_actions, starts)
         actions = trajectory.action[_steps_from(starts, num_unroll_steps)]
         output = jax.vmap(functools.partial(unroll, self.model, params))(stacks, actions)
-        total, sums, counts = base_loss(self.support, self.settings, output, targets)
+        total, sums, counts = base_loss(
+            self.support, self.settings, output, targets, params.statistics
+        )
         if prepared.past is not None:
             mask = value_buffer.unchanged_mask(buffer, prepared.past.push_update)
             vs = prepared.past.vs[:, _steps_from(starts, num_unroll_steps + 1)]
@@ -177,7 +180,11 @@ def _steps_from(starts: Array, length: int) -> Array:
 
 
 def base_loss(
-    support: Support, settings: LossConfig, output: ModelOutput, targets: Targets
+    support: Support,
+    settings: LossConfig,
+    output: ModelOutput,
+    targets: Targets,
+    statistics: PyTree = None,
 ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
     """Returns MuZero's loss summed over start states, diagnostics as sums, and their divisors.
 
@@ -186,6 +193,7 @@ def base_loss(
       settings: of the loss.
       output: predictions of every start state, each field with a leading S.
       targets: of the same start states.
+      statistics: running ones, where the returns of taken actions are asked for.
     """
     weights = step_weights(settings.num_unroll_steps)
     reward_probs, value_probs = support.to_probs(targets.reward), support.to_probs(targets.value)
@@ -199,7 +207,21 @@ def base_loss(
         + settings.value_weight * losses["value"].loss
         + settings.policy_weight * losses["policy"].loss
     )
+    policy = output.policy_logits, targets.policy_mask, weights
+    if settings.return_weight > 0:
+        scale = advantages.advantage_scale(statistics)
+        losses["return"] = advantages.return_losses(
+            *policy, taken=targets.taken, scale=scale, clip=settings.return_clip
+        )
+        total += settings.return_weight * losses["return"].loss
+    if settings.entropy_weight > 0:
+        losses["entropy"] = advantages.negative_entropies(*policy)
+        total += settings.entropy_weight * losses["entropy"].loss
     sums, counts = tagged(losses)
+    if targets.taken is not None:
+        is_start = targets.value_mask[:, 0]
+        sums[advantages.MEAN_SQUARE] = jnp.sum(is_start * targets.taken.advantage[:, 0] ** 2)
+        counts[advantages.MEAN_SQUARE] = jnp.sum(is_start)
     sums["loss/target_saturated"] = jnp.sum(support.saturates(targets.value) * targets.value_mask)
     counts["loss/target_saturated"] = jnp.sum(targets.value_mask)
     return total, sums, counts

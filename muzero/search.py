@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import mctx
 
 from configs.schema import SearchConfig
+from muzero.advantages import advantage_scale
 from muzero.model import Model
 from muzero.observation import stack_history
 from muzero.support import Support
@@ -145,15 +146,11 @@ def _make_policy(settings: SearchConfig, root_noise: bool) -> Callable:
         )
     return functools.partial(
         _gumbel_policy,
-        sample_improved_policy=settings.policy == "gumbel",
+        settings,
+        uniform_fraction=settings.uniform_fraction if root_noise else 0.0,
         num_simulations=settings.num_simulations,
         max_num_considered_actions=settings.max_considered_actions,
         gumbel_scale=1.0 if root_noise else 0.0,
-        qtransform=functools.partial(
-            mctx.qtransform_completed_by_mix_value,
-            value_scale=settings.value_scale,
-            rescale_values=settings.normalisation == "siblings",
-        ),
     )
 
 
@@ -172,13 +169,61 @@ def _visits_policy(*inputs, temperature, **options):
     return out.search_tree, out.action, _taken(prob, out.action), out.action_weights
 
 
-def _gumbel_policy(params, rng_key, root, recurrent_fn, *, sample_improved_policy, **options):
+def _gumbel_policy(
+    settings, params, rng_key, root, recurrent_fn, *, uniform_fraction, **options
+):
     rng_key, sample_key = jax.random.split(rng_key)
-    out = mctx.gumbel_muzero_policy(params, rng_key, root, recurrent_fn, **options)
-    action = out.action
-    if sample_improved_policy:
-        action = jax.random.categorical(sample_key, jnp.log(out.action_weights))
-    return out.search_tree, action, _taken(out.action_weights, action), out.action_weights
+    qtransform = _gumbel_qtransform(settings, params.statistics)
+    out = mctx.gumbel_muzero_policy(
+        params, rng_key, root, recurrent_fn, qtransform=qtransform, **options
+    )
+    policy, action, law = out.action_weights, out.action, out.action_weights
+    if settings.policy == "gumbel":
+        if uniform_fraction > 0:
+            law = (1.0 - uniform_fraction) * policy + uniform_fraction / policy.shape[-1]
+        action = jax.random.categorical(sample_key, jnp.log(law))
+    return out.search_tree, action, _taken(law, action), policy
+
+
+def _gumbel_qtransform(settings: SearchConfig, statistics: PyTree) -> Callable:
+    if settings.normalisation == "advantages":
+        return functools.partial(
+            qtransform_by_advantages,
+            scale=advantage_scale(statistics),
+            value_scale=settings.value_scale,
+            max_shift=settings.max_shift,
+        )
+    return functools.partial(
+        mctx.qtransform_completed_by_mix_value,
+        value_scale=settings.value_scale,
+        rescale_values=settings.normalisation == "siblings",
+    )
+
+
+def qtransform_by_advantages(
+    tree: mctx.Tree, node_index: Array, *, scale: Array, value_scale: float, max_shift: float
+) -> Array:
+    """Returns what a node's Q adds to its logits [A]: one unit for every game, and bounded.
+
+    With Q completed by the mixed value (Danihelka et al. 2022, eq. 10) and v the mean of Q under
+    the prior, it is value_scale (Q − v) / scale, at most ± max_shift. Raw Q would move nothing
+    where returns are tiny, and stretching by the siblings' range makes noise as large as a
+    difference that matters.
+
+    Args:
+      tree: one unbatched search tree.
+      node_index: [] the node whose children are scored.
+      scale: [] the running spread of advantages, in units of return.
+      value_scale: logits for an advantage of one unit.
+      max_shift: bound, in logits.
+    """
+    visits = 1.0 + jnp.max(tree.children_visits[node_index])
+    scaled = mctx.qtransform_completed_by_mix_value(
+        tree, node_index, value_scale=1.0, maxvisit_init=1.0, rescale_values=False
+    )
+    q = scaled / visits
+    mean = jnp.sum(jax.nn.softmax(tree.children_prior_logits[node_index]) * q)
+    return jnp.clip(value_scale * (q - mean) / scale, -max_shift, max_shift)
 
 
 def _taken(prob: Array, action: Array) -> Array:

@@ -190,6 +190,37 @@ def windows(x: Array, num_starts: int, length: int) -> Array:
     return x[jnp.arange(num_starts)[:, None] + jnp.arange(length)]
 
 
+class TakenActions(NamedTuple):
+    """What followed the actions of every unroll of one sequence; S start states, K steps."""
+
+    action: Array  # [S, K+1] int32
+    behaviour_prob: Array  # [S, K+1] the probability with which it was drawn
+    advantage: Array  # [S, K+1] G − ν, in units of return; 0 where nothing is known
+
+
+def taken_actions(
+    trajectory: Trajectory, returns: Array, *, num_starts: int, length: int
+) -> TakenActions:
+    """Returns the actions of all unrolls of one sequence and their advantages over the search.
+
+    The advantage is 0 where there is none: where a decision is not real, and of the sequence's last
+    state, which has no decision.
+
+    Args:
+      trajectory: one sequence.
+      returns: G [T+1].
+      num_starts: S.
+      length: K + 1.
+    """
+    is_real = jnp.append(real_mask(trajectory.is_first), 0.0)
+    advantage = (returns - trajectory.search_value) * is_real
+    return TakenActions(
+        action=windows(jnp.append(trajectory.action, 0), num_starts, length),
+        behaviour_prob=windows(jnp.append(trajectory.behaviour_prob, 1.0), num_starts, length),
+        advantage=windows(advantage, num_starts, length),
+    )
+
+
 class Targets(NamedTuple):
     """Targets and masks of every unroll of one sequence; S start states, K imagined steps."""
 
@@ -200,9 +231,17 @@ class Targets(NamedTuple):
     policy: Array  # [S, K+1, A]
     policy_mask: Array  # [S, K+1]
     absorbed_mask: Array  # [S, K+1]
+    taken: TakenActions | None = None  # where their returns are asked for
 
 
-def make_targets(trajectory: Trajectory, returns: Array, *, num_starts: int, num_unroll_steps: int) -> Targets:
+def make_targets(
+    trajectory: Trajectory,
+    returns: Array,
+    *,
+    num_starts: int,
+    num_unroll_steps: int,
+    with_taken: bool = False,
+) -> Targets:
     """Returns the targets of all unrolls of one sequence, zero after a termination.
 
     Args:
@@ -210,6 +249,7 @@ def make_targets(trajectory: Trajectory, returns: Array, *, num_starts: int, num
       returns: [T+1], the value targets of its states.
       num_starts: S.
       num_unroll_steps: K.
+      with_taken: whether to tell what followed the taken actions too.
     """
     masks = unroll_masks(
         trajectory.is_first,
@@ -227,4 +267,7 @@ def make_targets(trajectory: Trajectory, returns: Array, *, num_starts: int, num
         policy=windows(trajectory.search_policy, num_starts, length),
         policy_mask=masks.alive_mask * start,
         absorbed_mask=masks.absorbed_mask,
+        taken=taken_actions(trajectory, returns, num_starts=num_starts, length=length)
+        if with_taken
+        else None,
     )

@@ -66,6 +66,7 @@ class Params(NamedTuple):
     representation: PyTree
     dynamics: PyTree
     prediction: PyTree
+    statistics: PyTree = None  # running statistics of `muzero/advantages.py`, where they are used
 
 
 class PublishedParams(NamedTuple):

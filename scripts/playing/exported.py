@@ -69,15 +69,16 @@ def _flat(params: Params) -> dict[str, np.ndarray]:
     return {
         f"{net}/{module}/{name}": leaf
         for net, modules in params._asdict().items()
+        if modules is not None
         for module, leaves in modules.items()
         for name, leaf in leaves.items()
     }
 
 
 def _nested(flat: dict[str, np.ndarray]) -> Params:
-    nets: dict[str, dict] = {net: {} for net in Params._fields}
+    nets: dict[str, dict] = {}
     for path, leaf in flat.items():
         net, rest = path.split("/", 1)
         module, name = rest.rsplit("/", 1)
-        nets[net].setdefault(module, {})[name] = leaf
+        nets.setdefault(net, {}).setdefault(module, {})[name] = leaf
     return Params(**nets)

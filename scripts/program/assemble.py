@@ -18,6 +18,7 @@ from learner.passes import DealtPasses, DrawnPasses, PassMaker
 from learner.replay import Replay, ReplaySettings
 from learner.state import LearnerState, init_state, make_optimiser
 from learner.update import UpdateFns, make_mesh, make_update, place
+from muzero.advantages import init_statistics
 from muzero.losses import Loss
 from muzero.model import Model, make_model
 from muzero.observation import stack_shape
@@ -248,7 +249,12 @@ def build_learner(config: Config, spec: EnvironmentSpec) -> tuple[LearnerState, 
         config.learner,
         push_interval=config.value_buffer.push_interval,
     )
+    has_statistics = config.search.normalisation == "advantages" or config.loss.return_weight > 0
     state = init_state(
-        model.init, optimiser, value_buffer_size=config.value_buffer.size, rng_key=jax.random.key(config.seed)
+        model.init,
+        optimiser,
+        value_buffer_size=config.value_buffer.size,
+        rng_key=jax.random.key(config.seed),
+        statistics=init_statistics() if has_statistics else None,
     )
     return place(state, mesh), update_fns, mesh

@@ -348,6 +348,38 @@ def test_the_prior_exponent_holds_below_the_root():
     np.testing.assert_allclose(priors, [np.array([1, 4, 9, 16]) / 30] * len(priors), rtol=1e-5)
 
 
+@pytest.mark.parametrize("max_shift", [2.0, 0.5])
+@pytest.mark.parametrize("spread", [0.05, 0.4, 30.0])
+def test_advantages_move_logits_in_units_of_their_spread(spread, max_shift):
+    """Where Q is the reward: log π' = log π + clip(3 (r − Σ π r) / spread), for rewards of any size."""
+    reward = spread * np.array([0.3, 0.1, 0.0, -0.9], np.float32)
+    logits = np.array([0.5, 0.0, -0.3, 0.1], np.float32)
+    rows = {"reward": np.tile(reward, (NUM_STATES, 1)), "logits": np.tile(logits, (NUM_STATES, 1))}
+    params, *inputs = _arguments(SAME_STATE[:1], _one_way_table() | rows)
+    params = params._replace(statistics={"advantage": {"mean_square": np.float32(spread**2)}})
+    changes = REWARD_IS_Q | dict(normalisation="advantages", value_scale=3.0, max_shift=max_shift)
+    out = _jitted(**changes)(1.0, params, jax.random.key(0), *inputs)
+    prior = np.exp(logits) / np.exp(logits).sum()
+    shift = np.clip(3.0 * (reward - prior @ reward) / spread, -max_shift, max_shift)
+    assert (np.abs(shift) == max_shift).any() and (np.abs(shift) < max_shift).any()
+    expected = prior * np.exp(shift) / np.sum(prior * np.exp(shift))
+    np.testing.assert_allclose(out.policy[0], expected, rtol=1e-4)
+
+
+def test_a_uniform_share_is_acted_on_and_not_learned():
+    out = _run(same_state=True, policy="gumbel", uniform_fraction=0.4, **GUMBEL)
+    np.testing.assert_allclose(out.behaviour_prob, 0.6 * _taken(out) + 0.1, rtol=1e-6)
+    assert abs(_inverse_probability_score(out.behaviour_prob, NUM_ACTIONS)) < 4.0
+    assert abs(_inverse_probability_score(_taken(out), NUM_ACTIONS)) > 8.0
+    np.testing.assert_array_equal(out.policy, _run(same_state=True, policy="gumbel", **GUMBEL).policy)
+
+
+def test_scored_games_have_no_uniform_share():
+    settings = dict(policy="gumbel", root_noise=False, uniform_fraction=0.4) | GUMBEL
+    out = _run(same_state=True, **settings)
+    np.testing.assert_array_equal(out.behaviour_prob, _taken(out))
+
+
 def test_gumbels_own_choice_has_another_law():
     """Why `gumbel_halving` is refused together with the past-policy loss."""
     out = _run(same_state=True, policy="gumbel_halving", **GUMBEL)
