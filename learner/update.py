@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs.schema import LearnerConfig
 from learner.state import LearnerState
-from muzero import value_buffer
+from muzero import frame_statistics, value_buffer
 from muzero.losses import Loss, LossOutput, Prepared
 from muzero.past_policies import with_explained_variance
 from muzero.types import Array, Params, PyTree, Trajectory
@@ -163,13 +163,21 @@ def make_update(
         fixed = state.params, state.target_average.representation, state.value_buffer
         return jax.vmap(functools.partial(loss.prepare, *fixed))(batch)
 
-    def advanced(state: LearnerState, step: Params, optimiser_state: optax.OptState) -> LearnerState:
+    def advanced(
+        state: LearnerState, step: Params, optimiser_state: optax.OptState, frame_moments: tuple[Array, Array] | None
+    ) -> LearnerState:
         params = optax.apply_updates(state.params, step)
-        target_average = moving_average(state.target_average, params, settings.target_average_rate)
+        params = frame_statistics.tracked(params, state.params, frame_moments, state.num_updates)
+
+        def moved(average: Params, rate: float) -> Params:
+            """The average of the weights; it looks at frames through the newest statistics."""
+            return frame_statistics.copied(params, moving_average(average, params, rate))
+
+        target_average = moved(state.target_average, settings.target_average_rate)
         num_updates = state.num_updates + 1
         return LearnerState(
             params=params,
-            search_average=moving_average(state.search_average, params, settings.search_average_rate),
+            search_average=moved(state.search_average, settings.search_average_rate),
             target_average=target_average,
             optimiser_state=optimiser_state,
             value_buffer=jax.lax.cond(
@@ -185,6 +193,8 @@ def make_update(
         sums, total, num_broken = jax.lax.psum(
             (*own_sums(state.params, state.value_buffer, minibatch), 1.0 - all_finite(minibatch)), _AXIS
         )
+        frames = jax.vmap(lambda x, starts: x[starts[0]])(minibatch.trajectory.observation, minibatch.starts)
+        frame_moments = jax.lax.pmean(frame_statistics.moments(state.params, frames), _AXIS)
         num_starts = jnp.maximum(total.num_starts, 1.0)
         gradient = jax.tree.map(lambda x: x / num_starts, sums)
         step, optimiser_state = optimiser.update(gradient, state.optimiser_state, state.params)
@@ -194,7 +204,7 @@ def make_update(
             "optimiser/update_norm": optax.global_norm(step),
         }
         is_sound = (num_broken == 0) & all_finite(norms)
-        new_state = jax.lax.cond(is_sound, lambda: advanced(state, step, optimiser_state), lambda: state)
+        new_state = jax.lax.cond(is_sound, lambda: advanced(state, step, optimiser_state, frame_moments), lambda: state)
         metrics = (
             _loss_metrics(total)
             | _buffer_metrics(new_state)
