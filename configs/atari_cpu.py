@@ -8,6 +8,7 @@ Expected score: see docs/results.md.
 Deviations from the paper, with reasons:
 * grey frames of 64×64, four of them, DQN's three convolutions with half their channels, vector latents: the emulator
   and the search have to share two cores with the learner (an encoder of 8×8 patches was cheaper and saw too little);
+* frames less their running mean: a constant background (Boxing's) otherwise hides the players behind LayerNorm;
 * rewards clipped to ± 1, 61 bins to ± 15 on h(x): one value scale for every game;
 * 16 simulations, fewer than some games have actions: acts by Gumbel's improved policy, sampled from directly (its
   probability is exact), on raw Q, because visits of 16 simulations are too coarse a target for 18 actions;
@@ -43,7 +44,13 @@ from configs.schema import (
 CONFIG = Config(
     env=EnvConfig(name="assault", frame_size=64, reward_clip=1.0),
     network=NetworkConfig(
-        latent="vector", encoder="light", history_length=4, num_channels=32, latent_size=128, hidden_size=128
+        latent="vector",
+        encoder="light",
+        centre_frames=True,
+        history_length=4,
+        num_channels=32,
+        latent_size=128,
+        hidden_size=128,
     ),
     support=SupportConfig(min_value=-15.0, max_value=15.0, num_bins=61),
     search=SearchConfig(policy="gumbel", num_simulations=16, normalisation="none", value_scale=1.0, prior_exponent=0.5),

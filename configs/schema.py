@@ -82,6 +82,8 @@ class NetworkConfig:
     """Residual blocks in the representation after the encoder, and in the dynamics."""
     encoder: Literal["muzero", "light"] = "muzero"
     """Image encoder: MuZero's residual downsampling by 16, or DQN's three convolutions by 8."""
+    centre_frames: bool = False
+    """Frames less their running mean, over one running deviation, both kept with the parameters."""
     head_channels: Annotated[int, POSITIVE] = 16
     """Planes of the 1×1 convolution in front of every head."""
     latent_size: Annotated[int, POSITIVE] = 128

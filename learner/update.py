@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs.schema import LearnerConfig
 from learner.state import LearnerState
-from muzero import value_buffer
+from muzero import frame_statistics, value_buffer
 from muzero.advantages import MEAN_SQUARE, advance_statistics
 from muzero.losses import Loss, LossOutput, Prepared
 from muzero.past_policies import with_explained_variance
@@ -165,15 +165,25 @@ def make_update(
         return jax.vmap(functools.partial(loss.prepare, *fixed))(batch)
 
     def advanced(
-        state: LearnerState, step: Params, optimiser_state: optax.OptState, means: Metrics
+        state: LearnerState,
+        step: Params,
+        optimiser_state: optax.OptState,
+        means: Metrics,
+        frame_moments: tuple[Array, Array] | None,
     ) -> LearnerState:
         params = optax.apply_updates(state.params, step)
         params = params._replace(statistics=_advanced_statistics(state, means))
-        target_average = moving_average(state.target_average, params, settings.target_average_rate)
+        params = frame_statistics.tracked(params, state.params, frame_moments, state.num_updates)
+
+        def moved(average: Params, rate: float) -> Params:
+            """The average of the weights; it looks at frames through the newest statistics."""
+            return frame_statistics.copied(params, moving_average(average, params, rate))
+
+        target_average = moved(state.target_average, settings.target_average_rate)
         num_updates = state.num_updates + 1
         return LearnerState(
             params=params,
-            search_average=moving_average(state.search_average, params, settings.search_average_rate),
+            search_average=moved(state.search_average, settings.search_average_rate),
             target_average=target_average,
             optimiser_state=optimiser_state,
             value_buffer=jax.lax.cond(
@@ -189,6 +199,8 @@ def make_update(
         sums, total, num_broken = jax.lax.psum(
             (*own_sums(state.params, state.value_buffer, minibatch), 1.0 - all_finite(minibatch)), _AXIS
         )
+        frames = jax.vmap(lambda x, starts: x[starts[0]])(minibatch.trajectory.observation, minibatch.starts)
+        frame_moments = jax.lax.pmean(frame_statistics.moments(state.params, frames), _AXIS)
         num_starts = jnp.maximum(total.num_starts, 1.0)
         gradient = jax.tree.map(lambda x: x / num_starts, sums)
         step, optimiser_state = optimiser.update(gradient, state.optimiser_state, state.params)
@@ -200,7 +212,9 @@ def make_update(
         is_sound = (num_broken == 0) & all_finite(norms)
         means = _loss_metrics(total)
         new_state = jax.lax.cond(
-            is_sound, lambda: advanced(state, step, optimiser_state, means), lambda: state
+            is_sound,
+            lambda: advanced(state, step, optimiser_state, means, frame_moments),
+            lambda: state,
         )
         metrics = (
             means

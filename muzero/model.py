@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from configs.schema import NetworkConfig
 from muzero import networks
+from muzero.frame_statistics import FrameStatistics
 from muzero.types import Array, ModelOutput, Params, PyTree
 
 
@@ -41,6 +42,8 @@ def make_model(settings: NetworkConfig, *, stack_shape: tuple[int, ...], num_act
     has_planes = settings.latent == "planes" and len(stack_shape) == 3
 
     def representation(stack: Array) -> Array:
+        if settings.centre_frames and len(stack_shape) == 3:
+            stack = FrameStatistics(settings.history_length)(stack)
         if has_planes:
             return networks.PlanesRepresentation(settings)(stack.astype(dtype))
         return networks.VectorRepresentation(settings, num_actions)(stack.astype(dtype))
