@@ -28,7 +28,7 @@ from muzero.targets import (
     td_lambda_targets,
     vtrace_targets,
 )
-from muzero.types import Array, ModelOutput, Params, Trajectory
+from muzero.types import Array, ModelOutput, Params, PyTree, Trajectory
 from muzero.value_buffer import ValueBuffer
 
 
