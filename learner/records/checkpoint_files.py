@@ -152,6 +152,11 @@ def _require_own_files(path: Path, names: Iterable[str]) -> None:
         raise CorruptCheckpoint(f"{path}: missing or foreign files: {', '.join(sorted(found ^ set(names)))}")
 
 
+def arrays_bytes(path: Path) -> int:
+    """Returns what the arrays of a slot, of actors and replay, take on the disk; 0 if it has none."""
+    return (path / _ARRAYS).stat().st_size if (path / _ARRAYS).is_file() else 0
+
+
 def newest_valid(directory: Path, read: Callable[[Path], Checkpoint]) -> tuple[Checkpoint, list[int]]:
     """Returns the newest checkpoint that `read` does not find corrupt, and the slots it did find so.
 

@@ -14,7 +14,7 @@ from actors.identity import CodeMismatch
 from configs.checks import check
 from configs.schema import Config, ConfigError, StopConfig
 from configs.serialise import differences, to_dict
-from learner.records.checkpoint_files import complete_slots
+from learner.records.checkpoint_files import arrays_bytes, complete_slots
 from learner.records.run_directory import RunDirectory
 from muzero.types import Params
 from scripts.playing import baselines, evaluation
@@ -165,6 +165,8 @@ def _train(config: Config, directory: RunDirectory, start: Start, again: list[st
         cluster.stop_ray()
     if (saved := max(complete_slots(directory.checkpoints), default=0)) == counters.num_updates:
         print(f"saved after {counters.num_updates:,} updates, {counters.num_frames:,} frames")
+        if size := arrays_bytes(directory.checkpoints / str(saved)):
+            print(f"the actors' and the replay's part of the checkpoint takes {size / 1e6:.1f} MB")
     else:
         print(f"{counters.num_updates:,} updates were made; the last checkpoint is of {saved:,}, the others come again")
     if num_lost and not config.deterministic:

@@ -143,6 +143,16 @@ def test_what_is_marked_is_kept_whatever_comes_after_it(make):
     assert_state_is(checkpointer.restore(2).state, 2.0)
 
 
+def test_arrays_are_compressed_and_their_size_on_the_disk_is_known(make, tmp_path):
+    frames = np.zeros((100, 64, 64), np.uint8)
+    make().save(1, make_state(1.0), {}, wait=True)
+    make().save(2, make_state(1.0), {}, arrays={"frames": frames}, wait=True)
+    assert checkpoint_files.arrays_bytes(tmp_path / "checkpoints" / "1") == 0
+    slot = tmp_path / "checkpoints" / "2"
+    size = checkpoint_files.arrays_bytes(slot)
+    assert 0 < size == (slot / "arrays.npz").stat().st_size < frames.nbytes / 50
+
+
 def test_arrays_of_any_size_come_back_with_the_state(make):
     arrays = {"0/tape": np.arange(6, dtype=np.uint8).reshape(2, 3), "1/none": np.zeros((0, 4)), "file": np.array(7)}
     make().save(1, make_state(1.0), {}, arrays=arrays, wait=True)
