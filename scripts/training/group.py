@@ -10,7 +10,6 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -28,7 +27,7 @@ from learner.records.run_directory import NotWritten, RunDirectory, RunDirectory
 from scripts.program import assemble
 from scripts.program.reexecution import jemalloc_env_vars
 from scripts.training.beginning import Start
-from scripts.training.interrupts import Interrupted, Interrupts
+from scripts.training.interrupts import Interrupts, StopRequest
 from scripts.training.session import Outcome, run_session
 
 MAX_RESTARTS = 5  # in a row, without a new checkpoint
@@ -37,40 +36,7 @@ _FINAL = (ConfigError, CodeMismatch, RunDirectoryError, NotWritten, CheckpointEr
 _LAST_WORDS_SECONDS = 60.0  # for the first process to write down which batch was not finite
 PLACEMENT_SECONDS = 600.0  # a cluster may have to start machines first
 _POLL_SECONDS = 0.5
-_STOP_FILE = "stop-requested"
 _logger = logging.getLogger(__name__)
-
-
-class StopRequest:
-    """The interrupts of a process that gets no signals: a file in the run directory, which every machine sees."""
-
-    def __init__(self, run_dir: Path):
-        self._path = run_dir / _STOP_FILE
-
-    @property
-    def name(self) -> str | None:
-        """The signal that the program has received, None if there was none."""
-        return self._path.read_text() if self._path.exists() else None
-
-    def ask(self, name: str) -> None:
-        """Asks all processes to finish their batch."""
-        self._path.write_text(name)
-
-    def clear(self) -> None:
-        """Forgets an earlier request."""
-        self._path.unlink(missing_ok=True)
-
-    def settle(self) -> None:
-        """Does nothing: there is no grace period to call off."""
-
-    def check(self, *args: object) -> None:
-        """Raises Interrupted if the program has been asked to stop."""
-        if self.name is not None:
-            raise Interrupted(self.name)
-
-    def watched(self, after_grace: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-        """Returns a context in which nothing more is done: the file says it all, and no grace period ends."""
-        return contextlib.nullcontext()
 
 
 class LearnerProcess:

@@ -5,10 +5,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 GRACE_SECONDS = 10.0  # for the batch under way; the save comes after it, and cluster managers kill after 30 s
 # A cluster manager signals every process of a job, and a supervisor hands what it gets on: one SIGTERM comes as two.
 _ECHO_SECONDS = 2.0
+_STOP_FILE = "stop-requested"
 
 
 class Interrupted(Exception):
@@ -66,3 +68,35 @@ class Interrupts:
         self._timer.daemon = True
         self._timer.start()
         print(f"\n{self.name}: finishing the batch, then saving. Once more to leave without saving.", flush=True)
+
+
+class StopRequest:
+    """The interrupts of a process that gets no signals: a file in the run directory, which every machine sees."""
+
+    def __init__(self, run_dir: Path):
+        self._path = run_dir / _STOP_FILE
+
+    @property
+    def name(self) -> str | None:
+        """The signal that the program has received, None if there was none."""
+        return self._path.read_text() if self._path.exists() else None
+
+    def ask(self, name: str) -> None:
+        """Asks all processes to finish their batch."""
+        self._path.write_text(name)
+
+    def clear(self) -> None:
+        """Forgets an earlier request."""
+        self._path.unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """Does nothing: there is no grace period to call off."""
+
+    def check(self, *args: object) -> None:
+        """Raises Interrupted if the program has been asked to stop."""
+        if self.name is not None:
+            raise Interrupted(self.name)
+
+    def watched(self, after_grace: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Returns a context in which nothing more is done: the file says it all, and no grace period ends."""
+        return contextlib.nullcontext()

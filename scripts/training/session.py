@@ -21,7 +21,7 @@ from scripts.playing import evaluation
 from scripts.program.assemble import build_feed, build_loop, build_pool
 from scripts.training.beginning import REPLAY, Start, begin
 from scripts.training.core_shares import given_share
-from scripts.training.interrupts import Interrupted, Interrupts
+from scripts.training.interrupts import Interrupted, Interrupts, StopRequest
 from scripts.training.limits import Limits
 from scripts.training.recording import NoRecording, Recording
 from scripts.training.saver import NoSaver, Saver
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     num_lost: int  # sequences played and not trained on: in flight, or of a batch not taken
 
 
-def run_session(config: Config, directory: RunDirectory, start: Start, interrupts: Interrupts) -> Outcome:
+def run_session(config: Config, directory: RunDirectory, start: Start, interrupts: Interrupts | StopRequest) -> Outcome:
     """Trains until a limit of `config.stop` or an interrupt; leaves a checkpoint of what it did.
 
     But for a deterministic session whose actors are gone: then the checkpoint before it stands.
@@ -45,7 +45,7 @@ def run_session(config: Config, directory: RunDirectory, start: Start, interrupt
       config: of the run, checked.
       directory: of the run, locked.
       start: where to begin.
-      interrupts: watched while there are actors; of a process that gets no signals something of the same methods.
+      interrupts: watched while there are actors.
 
     Raises ActorPoolError if the actors are gone without an interrupt and NonFiniteError, both after saving;
     CheckpointError, CheckpointWriteError and NotWritten.
@@ -111,7 +111,7 @@ class Session:
     saver: Saver | NoSaver
     recording: Recording | NoRecording
     limits: Limits
-    interrupts: Interrupts
+    interrupts: Interrupts | StopRequest
 
     def train(self) -> None:
         """Trains to the end of the session, whatever ends it, and saves."""

@@ -19,7 +19,6 @@ from learner.records.checkpoint import restore_params
 from learner.records.run_directory import RunDirectory
 from scripts.training import cluster, group
 from scripts.training.beginning import Start
-from scripts.training.interrupts import Interrupted
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -78,20 +77,6 @@ def test_two_processes_of_two_devices_train_as_one_and_survive_the_death_of_one(
     assert [row["num_updates"] for row in rows] == sorted({row["num_updates"] for row in rows})
     assert {path.name for path in (run / "logs").glob("learner-*")} == {"learner-0.log", "learner-1.log"}
     assert (run / "logs" / "worker-000.log").exists() and (run / "logs" / "1" / "worker-000.log").exists()
-
-
-def test_a_request_to_stop_is_a_file_that_every_machine_sees(tmp_path):
-    ours, theirs = group.StopRequest(tmp_path), group.StopRequest(tmp_path)
-    with theirs:
-        assert theirs.name is None
-        theirs.check()
-        ours.ask("SIGTERM")
-        assert theirs.name == "SIGTERM"
-        with pytest.raises(Interrupted):
-            theirs.check()
-    ours.clear()
-    ours.clear()
-    assert theirs.name is None
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from scripts.training import interrupts, timer
-from scripts.training.interrupts import Interrupted, Interrupts
+from scripts.training.interrupts import Interrupted, Interrupts, StopRequest
 
 
 @pytest.fixture
@@ -64,3 +64,17 @@ def test_a_timer_rings_and_what_takes_longer_than_its_interval_leaves_it_time_to
     assert not due.rings()
     clock[0] += 10.0
     assert due.rings()
+
+
+def test_a_request_to_stop_is_a_file_that_every_machine_sees(tmp_path):
+    ours, theirs = StopRequest(tmp_path), StopRequest(tmp_path)
+    with theirs.watched(after_grace=lambda: None):
+        assert theirs.name is None
+        theirs.check()
+        ours.ask("SIGTERM")
+        assert theirs.name == "SIGTERM"
+        with pytest.raises(Interrupted):
+            theirs.check()
+    ours.clear()
+    ours.clear()
+    assert theirs.name is None
