@@ -2,12 +2,13 @@
 
 from types import ModuleType
 
-from configs import atari_cpu, atari_paper, cartpole, minatar, smoke
+from configs import atari_cpu, atari_cpu_onpolicy, atari_paper, cartpole, minatar, smoke
 from configs.schema import Config
 
 _MODULES: dict[str, ModuleType] = {
     "atari-paper": atari_paper,
     "atari-cpu": atari_cpu,
+    "atari-cpu-onpolicy": atari_cpu_onpolicy,
     "minatar": minatar,
     "cartpole": cartpole,
     "smoke": smoke,

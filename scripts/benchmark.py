@@ -27,7 +27,7 @@ class Options:
     """Most rounds; fewer where the 95 % interval of the ratio is narrower than ± 0.03 before."""
     seconds: float = 10.0
     """Length of each measurement of a round."""
-    preset: Literal["atari-cpu", "atari-paper"] | None = None
+    preset: Literal["atari-cpu-onpolicy", "atari-paper"] | None = None
     """`system` only: measure the work of this preset in place of the reference network's."""
     tiny: bool = False
     """The smallest network and sizes: shows that the program works, the figures mean nothing."""

@@ -35,8 +35,8 @@ def reference(tiny: bool) -> Config:
 
 
 def atari_cpu(tiny: bool) -> Config:
-    """Returns the preset that this machine trains, or the smallest."""
-    return TINY if tiny else PRESETS["atari-cpu"]
+    """Returns the small preset without replay, whose bare loop is known, or the smallest."""
+    return TINY if tiny else PRESETS["atari-cpu-onpolicy"]
 
 
 def synthetic_rollout(config: Config, spec: EnvironmentSpec, num_sequences: int, seed: int = 0) -> RolloutResult:

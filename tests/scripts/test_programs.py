@@ -622,8 +622,8 @@ def test_train_refuses_in_one_line(call, tmp_path, monkeypatch, arguments, messa
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (("smok",), ["smok", "atari-paper, atari-cpu, minatar, cartpole, smoke"]),
-        ((), ["atari-paper, atari-cpu, minatar, cartpole, smoke"]),
+        (("smok",), ["smok", "atari-paper, atari-cpu, atari-cpu-onpolicy, minatar, cartpole, smoke"]),
+        ((), ["atari-paper, atari-cpu, atari-cpu-onpolicy, minatar, cartpole, smoke"]),
         (("smoke", "--env.nam", "pong"), ["--env.nam", "--env.name"]),
         (("smoke", "--learner.batch-size", "many"), ["--learner.batch-size", "many"]),
         (("smoke", "--search.policy", "alphazero"), ["--search.policy", "alphazero"]),

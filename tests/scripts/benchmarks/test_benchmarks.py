@@ -126,7 +126,7 @@ def tiny_spec():
 
 
 @pytest.mark.parametrize(
-    "options", [["--rounds", "0"], ["--seconds", "0"], ["--seconds", "nan"], ["--preset", "atari-cpu"]]
+    "options", [["--rounds", "0"], ["--seconds", "0"], ["--seconds", "nan"], ["--preset", "atari-cpu-onpolicy"]]
 )
 def test_impossible_options_are_refused_in_one_line(options, capsys):
     assert benchmark.main(["search", *options]) == benchmark.BAD_INPUT

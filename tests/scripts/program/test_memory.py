@@ -17,12 +17,12 @@ SPEC = EnvironmentSpec((64, 64, 1), "uint8", num_actions=7, frames_per_step=4)
 
 
 def with_replay(**changes):
-    config = PRESETS["atari-cpu"]
+    config = PRESETS["atari-cpu-onpolicy"]
     return dataclasses.replace(config, replay=ReplayConfig(capacity=6400, **changes))
 
 
 def test_without_a_replay_there_is_nothing_to_tell():
-    assert memory.check_replay(PRESETS["atari-cpu"], SPEC, usable_bytes=0) is None
+    assert memory.check_replay(PRESETS["atari-cpu-onpolicy"], SPEC, usable_bytes=0) is None
 
 
 def test_what_is_told_is_what_is_taken():

@@ -17,9 +17,9 @@ def change(config, section, **fields):
 @pytest.mark.parametrize(
     "preset, num_cores, expected",
     [
-        ("atari-cpu", 1, (1, 64, 1, 0)),
-        ("atari-cpu", 2, (1, 64, 1, 1)),  # one acts, one learns
-        ("atari-cpu", 5, (4, 16, 1, 1)),
+        ("atari-cpu-onpolicy", 1, (1, 64, 1, 0)),
+        ("atari-cpu-onpolicy", 2, (1, 64, 1, 1)),  # one acts, one learns
+        ("atari-cpu-onpolicy", 5, (4, 16, 1, 1)),
         ("minatar", 2, (2, 32, 1, 0)),  # lockstep: they take turns
         ("atari-paper", 16, (14, 6, 1, 2)),  # 6 divides a batch of 96
         ("atari-paper", 128, (119, 1, 1, 9)),
@@ -34,7 +34,7 @@ def test_one_worker_a_core_beside_the_learners(preset, num_cores, expected):
 
 def test_auto_becomes_numbers_and_says_so(monkeypatch):
     monkeypatch.setattr(core_shares, "usable_cores", lambda: 5)
-    config = change(PRESETS["atari-cpu"], "actors", num_workers="auto")
+    config = change(PRESETS["atari-cpu-onpolicy"], "actors", num_workers="auto")
     resolved = core_shares.resolve(config, None)
     assert (resolved.actors.num_workers, resolved.actors.environments_per_worker) == (4, 16)
     share = core_shares.given_share(resolved, None)
@@ -50,7 +50,7 @@ def test_auto_becomes_numbers_and_says_so(monkeypatch):
 @pytest.mark.parametrize("num_cores, expected", [(2, (1, 32, None, 1)), (5, (2, 16, 1, 1)), (8, (3, 8, 1, 1))])
 def test_several_learner_processes_share_the_cores_and_the_batch(monkeypatch, num_cores, expected):
     monkeypatch.setattr(core_shares, "usable_cores", lambda: num_cores)
-    config = change(change(PRESETS["atari-cpu"], "learner", num_processes=2), "actors", num_workers="auto")
+    config = change(change(PRESETS["atari-cpu-onpolicy"], "learner", num_processes=2), "actors", num_workers="auto")
     assert tuple(core_shares.share_cores(config, num_cores)) == expected
     check(core_shares.resolve(config, None))
 
@@ -59,7 +59,7 @@ def test_what_given_workers_claim(monkeypatch):
     monkeypatch.setattr(core_shares, "usable_cores", lambda: 8)
     cores = lambda number, address=None, **fields: (
         core_shares.given_share(
-            change(PRESETS["atari-cpu"], "actors", num_workers=number, **fields), address
+            change(PRESETS["atari-cpu-onpolicy"], "actors", num_workers=number, **fields), address
         ).cores_per_worker
     )
     assert [cores(1), cores(3), cores(7), cores(8)] == [7, 2, 1, None]
