@@ -30,8 +30,9 @@ _WORDS = {
 
 
 def read(kind: type[Settings], values: Any, prefix: str = "") -> Settings:
-    """Returns a dataclass of settings made of nested dictionaries; a field left out has its default.
+    """Returns a dataclass of settings, made of nested dictionaries.
 
+    A field that is left out has its default.
     Nothing is converted but a whole number where a number is asked for: "4" is no number.
 
     Args:
@@ -78,7 +79,7 @@ def changed(settings: Settings, changes: Mapping[str, Any], prefix: str = "") ->
 
 
 def _step_into(table: dict, name: str) -> dict:
-    """Returns the table under `name`, which becomes one if it is none: `read` tells what is wrong."""
+    """Returns the table under `name`; what is none becomes one, and `read` tells what is wrong."""
     if not isinstance(table.get(name), dict):
         table[name] = {}
     return table[name]

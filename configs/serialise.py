@@ -21,7 +21,7 @@ def to_dict(config: Config) -> dict:
 
 
 def from_dict(values: dict) -> Config:
-    """Returns the configuration stored by `to_dict`, of this version of the program or an older one.
+    """Returns the configuration stored by `to_dict`, by this version or an older one.
 
     Says in a line which fields were added since, and what they are taken for. Raises `ConfigError`,
     one line a problem, for fields that are gone and for values of a wrong type or out of bounds.

@@ -1,11 +1,13 @@
-"""A suite: games × seeds × arms, every trial with the same preset, frames and code. A file in `configs/suites/`:
+"""A suite: games × seeds × arms, every trial with the same preset, frames and code.
+
+It is a file in `configs/suites/`:
 
     preset = "minatar"
     games = ["MinAtar/Breakout-v1", "MinAtar/Asterix-v1"]
     seeds = [1, 2, 3]
     frames = 1_000_000            # emulator frames of every trial
 
-    [settings]                    # of every trial: fields of configs/schema.py; "None" stands for None
+    [settings]                    # of every trial: fields of configs/schema.py; "None" is None
     value_buffer.push_interval = 625
 
     [arms.muzero]                 # at least one arm: what it changes
@@ -16,9 +18,10 @@
     [resources]                   # may be left out; what Ray reserves for a trial
     cpus = 1                      # of its learner, and of its actors if they are embedded
     gpus = 0
-    actors = "embedded"           # "embedded": in a Ray of the trial's own, on its node; "cluster": anywhere
+    actors = "embedded"           # "embedded": in a Ray of the trial's own, on its node; "cluster":
+    anywhere
 
-    [audit]                       # may be left out: trained trials are audited then (scripts/look.py audit)
+    [audit]                       # may be left out: trained trials are audited (look.py audit)
     num_states = 64
     num_rollouts = 16
 
@@ -26,6 +29,7 @@ Every arm sees the same seeds.  Trials are limited by frames alone.
 """
 
 import dataclasses
+import itertools
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,13 +83,17 @@ class Suite:
     audit: AuditSize | None = None  # None: trials are not audited
 
     def trials(self) -> list[Trial]:
-        """Returns every trial: seed by seed, so that a suite that is cut short has whole seeds; arms side by side."""
+        """Returns every trial, seed by seed, arms side by side.
+
+        So a suite that is cut short has whole seeds.
+        """
         return [Trial(game, arm, seed) for seed in self.seeds for game in self.games for arm in self.arms]
 
     def changes(self, trial: Trial) -> dict[str, Any]:
         """Returns what a trial changes in its preset, by dotted field."""
         limits = {"stop.num_frames": self.frames, "stop.num_updates": None, "stop.minutes": None}
-        return {"env.name": trial.game, "seed": trial.seed, **limits, **self.settings, **self.arms[trial.arm]}
+        own = {"env.name": trial.game, "seed": trial.seed}
+        return own | limits | self.settings | self.arms[trial.arm]
 
     def config(self, trial: Trial) -> Config:
         """Returns the whole configuration of a trial."""
@@ -104,7 +112,8 @@ def load(name: str) -> Suite:
     """
     path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
     if not path.is_file():
-        raise ConfigError(f"suite = {name}: must be one of {', '.join(names())}, or an existing .toml file")
+        known = ", ".join(names())
+        raise ConfigError(f"suite = {name}: must be one of {known}, or an existing .toml file")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -132,7 +141,7 @@ def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def checked(suite: Suite) -> Suite:
-    """Returns `suite`. Raises `ConfigError` if it cannot be run; the games themselves are not tried."""
+    """Returns `suite`. Raises `ConfigError` if it cannot be run; its games are not tried."""
     if suite.preset not in PRESETS:
         raise ConfigError(f"preset = {suite.preset}: must be one of {', '.join(PRESETS)}")
     for name, values in (("games", suite.games), ("seeds", suite.seeds), ("arms", suite.arms)):
@@ -143,7 +152,7 @@ def checked(suite: Suite) -> Suite:
     for problem in out_of_bounds(suite):
         raise ConfigError(problem)
     fixed = {"env.name", "seed", "stop.num_frames", "stop.num_updates", "stop.minutes"}
-    for field in {*suite.settings, *(field for changes in suite.arms.values() for field in changes)} & fixed:
+    for field in fixed.intersection([*suite.settings, *itertools.chain(*suite.arms.values())]):
         raise ConfigError(f"{field}: cannot be set here; games, seeds and frames of the suite decide it")
     for arm in suite.arms:
         for seed in suite.seeds:
@@ -154,7 +163,16 @@ def checked(suite: Suite) -> Suite:
     return suite
 
 
-def overridden(suite: Suite, games: tuple[str, ...] | None, seeds: tuple[int, ...] | None, frames: int | None) -> Suite:
-    """Returns `suite` with the lists of the command line in place of its own. Raises `ConfigError` as `checked`."""
-    given = {"games": games, "seeds": seeds, "frames": frames}
-    return checked(dataclasses.replace(suite, **{name: value for name, value in given.items() if value is not None}))
+def overridden(
+    suite: Suite,
+    games: tuple[str, ...] | None,
+    seeds: tuple[int, ...] | None,
+    frames: int | None,
+) -> Suite:
+    """Returns `suite` with what the command line gives in place of its own.
+
+    Raises `ConfigError` as `checked`.
+    """
+    options = {"games": games, "seeds": seeds, "frames": frames}
+    given = {name: value for name, value in options.items() if value is not None}
+    return checked(dataclasses.replace(suite, **given))

@@ -18,7 +18,7 @@ RANGE_FLOOR = 1e-5  # smallest latent range that is stretched to [0, 1]
 
 
 def layer_norm() -> Callable[[Array], Array]:
-    """Returns a LayerNorm over the last axis with scale and offset; it sums in float32, whatever it is given."""
+    """Returns a LayerNorm over the last axis with scale and offset, which sums in float32."""
     norm = hk.LayerNorm(axis=-1, create_scale=True, create_offset=True)
     return lambda x: norm(x.astype(jnp.float32)).astype(x.dtype)
 
@@ -36,9 +36,10 @@ def conv(num_channels: int, kernel: int = 3, stride: int = 1) -> hk.Conv2D:
 
 
 class PointwiseConv(hk.Module):
-    """A 1×1 convolution without bias, with the parameters of `conv(num_channels, 1)`, written as a product.
+    """A 1×1 convolution without bias, written as a product; parameters as `conv(num_channels, 1)`.
 
-    XLA's compiler for the CPU takes gradients of 1×1 convolutions at half the speed of the product they are.
+    XLA's compiler for the CPU takes gradients of 1×1 convolutions at half the speed of the product
+    they are.
     """
 
     def __init__(self, num_channels: int):
@@ -48,7 +49,8 @@ class PointwiseConv(hk.Module):
     def __call__(self, x: Array) -> Array:
         num_inputs = x.shape[-1]
         init = hk.initializers.TruncatedNormal(num_inputs**-0.5)
-        return x @ hk.get_parameter("w", (1, 1, num_inputs, self._num_channels), x.dtype, init)[0, 0]
+        weights = hk.get_parameter("w", (1, 1, num_inputs, self._num_channels), x.dtype, init)
+        return x @ weights[0, 0]
 
 
 class ResidualBlock(hk.Module):
@@ -61,7 +63,7 @@ class ResidualBlock(hk.Module):
 
 
 def residual_tower(x: Array, num_blocks: int, remat: bool) -> Array:
-    """Returns `x` after `num_blocks` residual blocks; with `remat` the backward pass computes them once more."""
+    """Returns `x` after `num_blocks` residual blocks; `remat`: the backward pass repeats them."""
     for _ in range(num_blocks):
         block = ResidualBlock()
         x = hk.remat(block)(x) if remat else block(x)
@@ -85,7 +87,10 @@ def muzero_encoder(x: Array, num_channels: int, remat: bool) -> Array:
 
 
 def space_to_depth(x: Array, block: int) -> Array:
-    """Returns [h/b, w/b, b·b·c] of [h, w, c]: the pixels of every block as channels, zero-padded at the far edges."""
+    """Returns [h/b, w/b, b·b·c] of [h, w, c]: the pixels of every block as channels.
+
+    The far edges are padded with zeros.
+    """
     height, width, channels = x.shape
     x = jnp.pad(x, ((0, -height % block), (0, -width % block), (0, 0)))
     x = x.reshape(x.shape[0] // block, block, x.shape[1] // block, block, channels)
@@ -95,10 +100,10 @@ def space_to_depth(x: Array, block: int) -> Array:
 def light_encoder(x: Array, num_channels: int, remat: bool) -> Array:
     """Returns a cheap embedding of an image stack [h, w, ·]: the stem for a CPU.
 
-    Frames over 40 pixels are reduced 8 times by the three convolutions of DQN (Mnih et al. 2015; `num_channels` is 64
-    there): 8×8 with stride 4 and half the channels, 4×4 with stride 2, 3×3. `space_to_depth` takes the strides.
-    Small grids keep their resolution: MinAtar's single pixels matter. It has no blocks to compute again: `remat` is
-    ignored.
+    Frames over 40 pixels are reduced 8 times by the three convolutions of DQN (Mnih et al. 2015;
+    `num_channels` is 64 there): 8×8 with stride 4 and half the channels, 4×4 with stride 2, 3×3.
+    `space_to_depth` takes the strides. Small grids keep their resolution: MinAtar's single pixels
+    matter. It has no blocks to compute again: `remat` is ignored.
     """
     del remat
     if max(x.shape[:2]) <= 40:

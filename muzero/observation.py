@@ -11,7 +11,7 @@ from muzero.types import Array, Trajectory
 
 
 def stack_shape(observation_shape: tuple[int, ...], history_length: int) -> tuple[int, ...]:
-    """Returns the shape of a stacked observation: H frames and H − 1 action planes on the last axis."""
+    """Returns the shape of a stack: H frames and H − 1 action planes on the last axis."""
     *grid, channels = observation_shape
     return (*grid, history_length * channels + history_length - 1)
 

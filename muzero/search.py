@@ -158,7 +158,7 @@ def _make_policy(settings: SearchConfig, root_noise: bool) -> Callable:
 
 
 def behaviour_distribution(action_weights: Array, temperature: float) -> Array:
-    """Returns the law [..., A] by which `mctx.muzero_policy` draws its action from visit probabilities.
+    """Returns the law [..., A] by which mctx draws its action from visit probabilities.
 
     It is softmax(log(max(p, tiny)) / temperature): mctx's `action_weights` ignore the temperature.
     """
@@ -166,8 +166,8 @@ def behaviour_distribution(action_weights: Array, temperature: float) -> Array:
     return jax.nn.softmax(logits / temperature)
 
 
-def _visits_policy(params, rng_key, root, recurrent_fn, *, temperature, **options):
-    out = mctx.muzero_policy(params, rng_key, root, recurrent_fn, temperature=temperature, **options)
+def _visits_policy(*inputs, temperature, **options):
+    out = mctx.muzero_policy(*inputs, temperature=temperature, **options)
     prob = behaviour_distribution(out.action_weights, temperature)
     return out.search_tree, out.action, _taken(prob, out.action), out.action_weights
 
@@ -229,4 +229,5 @@ def _tree_depth(tree: mctx.Tree) -> Array:
         return depths.at[:, node].set(jnp.where(parent >= 0, above + 1, 0))
 
     depths = jnp.zeros(tree.parents.shape, jnp.int32)
-    return jnp.max(jax.lax.fori_loop(1, tree.parents.shape[1], visit, depths), axis=1).astype(jnp.float32)
+    depths = jax.lax.fori_loop(1, tree.parents.shape[1], visit, depths)
+    return jnp.max(depths, axis=1).astype(jnp.float32)

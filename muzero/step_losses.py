@@ -24,7 +24,7 @@ def step_weights(num_unroll_steps: int) -> Array:
 
 
 class StepLosses(NamedTuple):
-    """One kind of loss (reward, value, policy or past) over the start states of a sequence, step by step."""
+    """One kind of loss (reward, value, policy, past) over the start states, step by step."""
 
     loss: Array  # [] weighted sum of cross-entropies: what is minimised
     kl: Array  # [K'] sum of cross-entropy minus target entropy
@@ -33,7 +33,7 @@ class StepLosses(NamedTuple):
 
 
 def step_losses(logits: Array, probs: Array, mask: Array, weights: Array) -> StepLosses:
-    """Returns the losses of predictions [S, K', ·] against distributions `probs`, which carry no gradient.
+    """Returns the losses of predictions against distributions `probs`, which carry no gradient.
 
     Args:
       logits, probs: [S, K', classes].
@@ -47,14 +47,15 @@ def step_losses(logits: Array, probs: Array, mask: Array, weights: Array) -> Ste
 
 
 def tagged(losses: dict[str, StepLosses]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Returns `loss/NAME` and `loss/NAME_kK` of every kind as sums, and what each has to be divided by.
+    """Returns `loss/NAME` and `loss/NAME_kK` of every kind as sums, and their divisors.
 
     Rewards begin at k = 1: the first column of `reward` belongs to the first imagined step.
     """
     sums, counts = {}, {}
     for name, steps in losses.items():
         first_k = 1 if name == "reward" else 0
-        sums[f"loss/{name}"], counts[f"loss/{name}"] = jnp.sum(steps.kl * steps.weights), steps.count[0]
+        sums[f"loss/{name}"] = jnp.sum(steps.kl * steps.weights)
+        counts[f"loss/{name}"] = steps.count[0]
         for k, (kl, count) in enumerate(zip(steps.kl, steps.count, strict=True), first_k):
             sums[f"loss/{name}_k{k}"], counts[f"loss/{name}_k{k}"] = kl, count
     return sums, counts

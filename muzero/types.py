@@ -16,20 +16,24 @@ PyTree = Any
 
 
 class Trajectory(NamedTuple):
-    """One fixed-length sequence of one environment (or a batch of them, one leading axis on every field).
+    """One fixed-length sequence of one environment, or a batch of them with one leading axis.
 
-    Lengths carry the alignment: T + 1 states, T decisions and H - 1 states of context before state 0.
-    A decision from a final observation to a reset (`is_first[t + 1]`) is stored but is *not real*.
+    Lengths carry the alignment: T + 1 states, T decisions and H - 1 states of context before state
+    0. A decision from a final observation to a reset (`is_first[t + 1]`) is stored but is *not
+    real*.
     """
 
-    observation: Array  # [T+1, ...] the newest frame of each state (uint8 image, bool planes or float vector)
+    # [T+1, ...] the newest frame of each state (uint8 image, bool planes or float vector)
+    observation: Array
     is_first: Array  # [T+1] bool, the environment was reset here
     search_policy: Array  # [T+1, A] float32, the policy target, see `SearchOutput`
     search_value: Array  # [T+1] float32, root value of the search
-    params_version: Array  # [T+1] int32, number of updates behind the parameters that searched this state
+    # [T+1] int32, number of updates behind the parameters that searched this state
+    params_version: Array
     action: Array  # [T] int32
     reward: Array  # [T] float32, consequence of `action`
-    discount: Array  # [T] float32, 1, or 0 on termination; the discount factor is multiplied in by the targets
+    # [T] float32, 1, or 0 on termination; the discount factor is multiplied in by the targets
+    discount: Array
     behaviour_prob: Array  # [T] float32, probability with which `action` was drawn
     history_observation: Array  # [H-1, ...] frames before state 0
     history_action: Array  # [H-1] int32, actions taken in those states
@@ -41,7 +45,8 @@ class SearchOutput(NamedTuple):
 
     action: Array  # [N] int32, the sampled action
     behaviour_prob: Array  # [N] float32, the probability with which it was sampled
-    policy: Array  # [N, A] float32, the policy target: visit distribution, or Gumbel's improved policy
+    # [N, A] float32, the policy target: visit distribution, or Gumbel's improved policy
+    policy: Array
     value: Array  # [N] float32, root value
     stats: PyTree  # what is told of the tree: scalars for the log, each [N]
 
@@ -79,7 +84,7 @@ class Episode(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Which rollout this is: in a session no two have the same, and those of an incarnation come in order."""
+    """Which rollout this is: unique in a session, and in order within an incarnation."""
 
     worker_id: int
     incarnation: int

@@ -1,4 +1,4 @@
-"""Ring of past prediction heads: the stored policies and value functions of the past-policy loss."""
+"""Ring of past prediction heads: the policies and value functions of the past-policy loss."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from muzero.types import Array, PyTree
 
 
 class ValueBuffer(NamedTuple):
-    """M slots of prediction-head parameters; slot contents are meaningless where `push_update` is −1."""
+    """M slots of head parameters; their contents mean nothing where `push_update` is −1."""
 
     head_params: PyTree  # every leaf [M, ...]
     push_update: Array  # [M] int32, number of updates behind the head, −1 where empty
@@ -36,16 +36,24 @@ def push(buffer: ValueBuffer, head_params: PyTree, num_updates: Array | int) -> 
     """
     slot = buffer.num_pushed % buffer.push_update.shape[0]
     return ValueBuffer(
-        head_params=jax.tree.map(lambda ring, x: ring.at[slot].set(x), buffer.head_params, head_params),
+        head_params=jax.tree.map(
+            lambda ring, x: ring.at[slot].set(x),
+            buffer.head_params,
+            head_params,
+        ),
         push_update=buffer.push_update.at[slot].set(num_updates),
         num_pushed=buffer.num_pushed + 1,
     )
 
 
 def newest_and_oldest(buffer: ValueBuffer) -> tuple[Array, Array]:
-    """Returns the slots, [] each, of the head pushed last and of the one replaced next; meaningless while empty."""
+    """Returns the slots, [] each, of the head pushed last and of the one replaced next.
+
+    They mean nothing while the buffer is empty.
+    """
     size = buffer.push_update.shape[0]
-    return (buffer.num_pushed - 1) % size, jnp.where(buffer.num_pushed > size, buffer.num_pushed % size, 0)
+    oldest = jnp.where(buffer.num_pushed > size, buffer.num_pushed % size, 0)
+    return (buffer.num_pushed - 1) % size, oldest
 
 
 def filled_mask(buffer: ValueBuffer) -> Array:
@@ -54,15 +62,17 @@ def filled_mask(buffer: ValueBuffer) -> Array:
 
 
 def unchanged_mask(buffer: ValueBuffer, push_update: Array) -> Array:
-    """Returns [M] float32, 1 where a slot holds the head that it held when `push_update` [M] was read."""
+    """Returns [M] float32, 1 where a slot holds the head of when `push_update` [M] was read."""
     return filled_mask(buffer) * (buffer.push_update == push_update)
 
 
 def over_heads(fn: Callable[[PyTree], PyTree], buffer: ValueBuffer, chunk_size: int) -> PyTree:
-    """Returns `fn(head_params)` of every slot, each leaf [M, ...], exactly 0 where a slot is empty; without gradient.
+    """Returns `fn(head_params)` of every slot, each leaf [M, ...], without gradient.
 
-    All M slots are always evaluated, `chunk_size` at a time as one batched product, so that nothing is recompiled while
-    the buffer fills and the logits of all heads never exist at once.
+    It is exactly 0 where a slot is empty.
+
+    All M slots are always evaluated, `chunk_size` at a time as one batched product, so that nothing
+    is recompiled while the buffer fills and the logits of all heads never exist at once.
     """
 
     def one_head(slot: tuple[PyTree, Array]) -> PyTree:
@@ -74,7 +84,7 @@ def over_heads(fn: Callable[[PyTree], PyTree], buffer: ValueBuffer, chunk_size: 
 
 
 def mean_over_filled(rows: PyTree, buffer: ValueBuffer) -> PyTree:
-    """Returns the means over the filled slots of what `over_heads` returned, exactly 0 with none."""
+    """Returns the means of what `over_heads` returned over the filled slots, 0 with none."""
     return jax.tree.map(lambda x: jnp.sum(x, axis=0) / _count(filled_mask(buffer)), rows)
 
 
@@ -88,15 +98,16 @@ def mean_loss_over_heads(
 ) -> tuple[Array, PyTree]:
     """Returns the means over some slots of a loss and of its auxiliary output, exactly 0 with none.
 
-    The gradient with respect to `x` is summed up chunk by chunk in the forward pass: the backward pass computes no head
-    a second time, and the logits of more than one chunk never exist.  Stored heads are frozen: no gradient reaches
-    them, nor `rows`.
+    The gradient with respect to `x` is summed up chunk by chunk in the forward pass: the backward
+    pass computes no head a second time, and the logits of more than one chunk never exist.  Stored
+    heads are frozen: no gradient reaches them, nor `rows`.
 
     Args:
       loss_fn: (head_params, x, *row) → (loss [], auxiliary output, which has no gradient).
       buffer: the ring of heads; all M slots are always evaluated.
-      mask: [M], 1 for the heads that count, 0 at least where a slot is empty. Only what comes out is masked with it: it
-        may differ between the sequences of a batch, and their heads stay the same arrays.
+      mask: [M], 1 for the heads that count, 0 at least where a slot is empty. Only what comes out
+        is masked with it: it may differ between the sequences of a batch, and their heads stay the
+        same arrays.
       chunk_size: heads evaluated at a time; the last ones are fewer if it does not divide M.
       x: what the heads are asked about.
       rows: of each leaf [M, ...] a slot gets its own.
@@ -133,5 +144,5 @@ def _count(mask: Array) -> Array:
 
 
 def _zero_unless(keep: Array, tree: PyTree) -> PyTree:
-    """Returns `tree` if `keep` [] is not 0, else zeros: what an empty slot holds is not looked at."""
+    """Returns `tree` if `keep` [] is not 0, else zeros: an empty slot is not looked at."""
     return jax.tree.map(lambda x: jnp.where(keep > 0, x, jnp.zeros_like(x)), tree)
