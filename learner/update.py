@@ -78,7 +78,8 @@ def make_mesh(num_devices: int | None) -> Mesh:
         processes.setdefault(device.process_index, []).append(device)
     fewest = min(len(devices) for devices in processes.values())
     if num_devices is not None and num_devices > fewest:
-        raise ValueError(f"learner.num_devices = {num_devices}: a process of the learner sees {fewest}")
+        field = f"learner.num_devices = {num_devices}"
+        raise ValueError(f"{field}: a process of the learner sees {fewest}")
     chosen = [device for devices in processes.values() for device in devices[:num_devices]]
     return Mesh(chosen, (_AXIS,))
 
@@ -163,28 +164,11 @@ def make_update(
         fixed = state.params, state.target_average, state.value_buffer
         return jax.vmap(functools.partial(loss.prepare, *fixed))(batch)
 
-    def advanced(state: LearnerState, step: Params, optimiser_state: optax.OptState) -> LearnerState:
-        params = optax.apply_updates(state.params, step)
-        target_average = moving_average(state.target_average, params, settings.target_average_rate)
-        num_updates = state.num_updates + 1
-        return LearnerState(
-            params=params,
-            search_average=moving_average(state.search_average, params, settings.search_average_rate),
-            target_average=target_average,
-            optimiser_state=optimiser_state,
-            value_buffer=jax.lax.cond(
-                num_updates % push_interval == 0,
-                lambda: value_buffer.push(state.value_buffer, target_average.prediction, num_updates),
-                lambda: state.value_buffer,
-            ),
-            num_updates=num_updates,
-        )
-
     def update(state: LearnerState, minibatch: Minibatch) -> tuple[LearnerState, Metrics]:
         own_sums = jax.grad(functools.partial(summed_loss, loss), has_aux=True)
-        sums, total, num_broken = jax.lax.psum(
-            (*own_sums(state.params, state.value_buffer, minibatch), 1.0 - all_finite(minibatch)), _AXIS
-        )
+        own, own_total = own_sums(state.params, state.value_buffer, minibatch)
+        own_broken = 1.0 - all_finite(minibatch)
+        sums, total, num_broken = jax.lax.psum((own, own_total, own_broken), _AXIS)
         num_starts = jnp.maximum(total.num_starts, 1.0)
         gradient = jax.tree.map(lambda x: x / num_starts, sums)
         step, optimiser_state = optimiser.update(gradient, state.optimiser_state, state.params)
@@ -194,7 +178,11 @@ def make_update(
             "optimiser/update_norm": optax.global_norm(step),
         }
         is_sound = (num_broken == 0) & all_finite(norms)
-        new_state = jax.lax.cond(is_sound, lambda: advanced(state, step, optimiser_state), lambda: state)
+        new_state = jax.lax.cond(
+            is_sound,
+            lambda: _advanced(state, step, optimiser_state, settings, push_interval),
+            lambda: state,
+        )
         metrics = (
             _loss_metrics(total)
             | _buffer_metrics(new_state)
@@ -209,8 +197,41 @@ def make_update(
     )
 
 
+def _advanced(
+    state: LearnerState,
+    step: Params,
+    optimiser_state: optax.OptState,
+    settings: LearnerConfig,
+    push_interval: int,
+) -> LearnerState:
+    """Returns the state after one step of the optimiser."""
+    params = optax.apply_updates(state.params, step)
+    search_average = moving_average(state.search_average, params, settings.search_average_rate)
+    target_average = moving_average(state.target_average, params, settings.target_average_rate)
+    num_updates = state.num_updates + 1
+    return LearnerState(
+        params=params,
+        search_average=search_average,
+        target_average=target_average,
+        optimiser_state=optimiser_state,
+        value_buffer=jax.lax.cond(
+            num_updates % push_interval == 0,
+            lambda: value_buffer.push(
+                state.value_buffer,
+                target_average.prediction,
+                num_updates,
+            ),
+            lambda: state.value_buffer,
+        ),
+        num_updates=num_updates,
+    )
+
+
 def _on_every_device(mesh: Mesh, program: Callable, out: PartitionSpec, **jit_options) -> Callable:
-    """Returns `program(state, batch)`, jitted: every device has the whole state and its share of the batch."""
+    """Returns `program(state, batch)`, jitted.
+
+    Every device has the whole state and its share of the batch.
+    """
     shardings = replicated(mesh), batch_sharding(mesh)
     specs = tuple(sharding.spec for sharding in shardings)
     # Unchecked: the check's types forbid a loop over what differs between devices to start at zero.
