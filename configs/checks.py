@@ -1,4 +1,6 @@
-"""What can be refused before anything starts; every message names the field, its value and what is allowed.
+"""What can be refused before anything starts.
+
+Every message names the field, its value and what is allowed.
 
 The type and the bounds of a single field stand in `schema.py`; here is what depends on several.
 """
@@ -30,7 +32,8 @@ def check_devices(config: Config, num_available: int) -> None:
     """Raises `ConfigError` if the batch cannot be split over the devices of this machine."""
     asked = config.learner.num_devices
     if asked is not None and asked > num_available:
-        raise ConfigError(f"learner.num_devices = {asked}: this process sees {num_available} device(s)")
+        field = f"learner.num_devices = {asked}"
+        raise ConfigError(f"{field}: this process sees {num_available} device(s)")
     devices = asked or num_available
     devices *= config.learner.num_processes
     name = "replay.batch_size" if config.replay.capacity else "learner.batch_size"
@@ -56,7 +59,8 @@ def _lengths(config: Config):
         )
     support = config.support
     if support.min_value >= support.max_value:
-        yield (f"support.min_value = {support.min_value}: must be below support.max_value = {support.max_value}")
+        most = f"support.max_value = {support.max_value}"
+        yield f"support.min_value = {support.min_value}: must be below {most}"
     if config.env.max_pool_frames > config.env.action_repeat:
         yield (
             f"env.max_pool_frames = {config.env.max_pool_frames}: must be at most "
@@ -69,7 +73,9 @@ def _batches(config: Config):
     if learner.num_processes < 1:
         return
     share = learner.batch_size / learner.num_processes
-    name = "learner.batch_size" if learner.num_processes == 1 else "learner.batch_size / learner.num_processes"
+    name = "learner.batch_size"
+    if learner.num_processes > 1:
+        name += " / learner.num_processes"
     if environments > 0 and share % environments:
         yield (
             f"{name} = {share:g}: must be divisible by "
@@ -78,8 +84,8 @@ def _batches(config: Config):
     num_starts = config.actors.sequence_length - config.actors.sequence_overlap
     if learner.num_minibatches > 0 and num_starts % learner.num_minibatches:
         yield (
-            f"learner.num_minibatches = {learner.num_minibatches}: must divide the {num_starts} start states of a "
-            "sequence (actors.sequence_length - actors.sequence_overlap)"
+            f"learner.num_minibatches = {learner.num_minibatches}: must divide the {num_starts} "
+            "start states of a sequence (actors.sequence_length - actors.sequence_overlap)"
         )
     if learner.max_lag is not None and learner.max_lag < learner.publish_interval:
         yield (
@@ -87,16 +93,21 @@ def _batches(config: Config):
             f"{learner.publish_interval}, or no rollout is new enough"
         )
     if config.actors.device == "tpu" and config.actors.device_fraction != 1.0:
-        yield f"actors.device_fraction = {config.actors.device_fraction}: must be 1.0 with actors.device = tpu"
+        fraction = f"actors.device_fraction = {config.actors.device_fraction}"
+        yield f"{fraction}: must be 1.0 with actors.device = tpu"
 
 
 def _replay(config: Config):
-    """Windows are drawn from what is stored: sequences may be short, and are gone through by no passes."""
+    """Yields what is wrong with a replay.
+
+    Windows are drawn from what is stored: sequences may be short, and no passes go through them.
+    """
     replay, learner, actors = config.replay, config.learner, config.actors
     if replay.capacity <= 0:
         return
     length = config.loss.num_unroll_steps + replay.tail_steps
-    workers = 1 if actors.num_workers == "auto" else actors.num_workers  # checked again with a number
+    # checked again with a number
+    workers = 1 if actors.num_workers == "auto" else actors.num_workers
     streams = workers * actors.environments_per_worker * learner.num_processes
     room = max(length, actors.sequence_length - 1) * streams
     for name, value, least, why in (
@@ -123,14 +134,17 @@ def _replay(config: Config):
 
 def _networks(config: Config):
     if config.network.remat and config.network.latent == "vector":
-        yield "network.remat = True: only with network.latent = planes; vector latents have no blocks to compute again"
+        yield (
+            "network.remat = True: only with network.latent = planes; vector latents have no blocks to compute again"
+        )
 
 
 def _behaviour(config: Config):
     policy, normalisation = config.search.policy, config.search.normalisation
     refused = ("none", "advantages") if policy == "visits" else ("tree",)
     if normalisation in refused:
-        yield f"search.normalisation = {normalisation}: not with search.policy = {policy}; see --help"
+        field = f"search.normalisation = {normalisation}"
+        yield f"{field}: not with search.policy = {policy}; see --help"
     if config.search.uniform_fraction > 0 and policy != "gumbel":
         yield (
             f"search.uniform_fraction = {config.search.uniform_fraction}: only with "
@@ -161,14 +175,18 @@ def _value_targets(config: Config):
 
 
 def _rounds(config: Config):
-    """Deterministic runs: at the end of a batch the actors are at rest and act on with what was published then."""
+    """Yields what is wrong with a deterministic run.
+
+    At the end of a batch its actors are at rest, and act on with what was published then.
+    """
     if not config.deterministic:
         return
     actors, learner = config.actors, config.learner
     if learner.collect_ahead:
         yield "learner.collect_ahead = True: must be False with deterministic = True"
     if learner.num_processes != 1:
-        yield f"learner.num_processes = {learner.num_processes}: must be 1 with deterministic = True"
+        field = f"learner.num_processes = {learner.num_processes}"
+        yield f"{field}: must be 1 with deterministic = True"
     if actors.max_in_flight != 1:
         yield f"actors.max_in_flight = {actors.max_in_flight}: must be 1 with deterministic = True"
     sequences = actors.num_workers * actors.environments_per_worker
@@ -187,6 +205,6 @@ def _rounds(config: Config):
     updates = learner.num_passes * learner.num_minibatches
     if learner.publish_interval > 0 and updates % learner.publish_interval:
         yield (
-            f"learner.publish_interval = {learner.publish_interval}: must divide the {updates} updates of a batch "
-            "with deterministic = True"
+            f"learner.publish_interval = {learner.publish_interval}: must divide the {updates} "
+            "updates of a batch with deterministic = True"
         )

@@ -1,7 +1,8 @@
 """For each batch: update, publish, log, save.
 
-The device skips an update whose numbers are not finite (`learner/update.py`); here they are counted, and too many
-in a row end the run: what made them is then in the data or in the settings, and will not pass.
+The device skips an update whose numbers are not finite (`learner/update.py`); here they are
+counted, and too many in a row end the run: what made them is then in the data or in the settings,
+and will not pass.
 """
 
 import collections
@@ -12,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from configs.schema import LearnerConfig
 from learner.feed import Batch
 from learner.records.metrics import MeanAccumulator
 from learner.state import LearnerState
@@ -62,34 +64,36 @@ class LearnerLoop:
       state: the learner state to go on from.
       counters: what that state has consumed.
       update_fns: the jitted programs; an update donates the state.
+      settings: of the learner.
       publish: called with (version, search average) after every `publish_interval` updates.
-      publish_interval: updates.
-      max_skipped_in_row: batches in a row with skipped updates that end the run (one bad sequence is in all of them).
     """
 
     def __init__(
         self,
         state: LearnerState,
         counters: Counters,
+        settings: LearnerConfig,
         *,
         update_fns: UpdateFns,
         publish: Callable[[int, Params], None],
-        publish_interval: int,
-        max_skipped_in_row: int,
     ):
-        self.state, self.counters = state, counters
-        self._max_skipped_in_row, self._skipped_in_row = max_skipped_in_row, 0
-        self._update_fns, self._publish, self._publish_interval = update_fns, publish, publish_interval
+        self.state = state
+        self.counters = counters
+        self._settings = settings
+        self._update_fns = update_fns
+        self._publish = publish
+        self._num_skipped_in_row = 0  # batches
         self._means = MeanAccumulator()
         self._pending: list[Metrics] = []  # still on the device
         self._waited = 0.0
-        self._row_started, self._row_counters = time.monotonic(), counters
+        self._row_started = time.monotonic()
+        self._row_counters = counters
 
     def run_batch(self, batches: Iterable[Batch]) -> Batch:
         """Waits for the next of `batches`, trains on it, and returns it.
 
-        Raises NonFiniteError after too many batches in a row with skipped updates, or before non-finite parameters are
-        published.
+        Raises NonFiniteError after too many batches in a row with skipped updates, or before
+        non-finite parameters are published.
         """
         started = time.monotonic()
         batch = next(iter(batches))
@@ -114,7 +118,7 @@ class LearnerLoop:
         return batch
 
     def publish(self) -> None:
-        """Hands the search average to the actors, as a copy on the host: the state is donated next."""
+        """Hands the actors a copy of the search average on the host: the state is donated next."""
         version, average = jax.device_get((self.state.num_updates, self.state.search_average))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(average)):
             raise NonFiniteError(f"the parameters after {version} updates are not finite: not published", None)
@@ -126,24 +130,32 @@ class LearnerLoop:
         return self.counters.num_updates == self._row_counters.num_updates
 
     def report(self) -> Report:
-        """Returns the means since the last report: the only place where metrics leave the device, `SKIPPED` apart."""
+        """Returns the means since the last report.
+
+        Here alone do metrics leave the device, `SKIPPED` apart.
+        """
         for metrics in jax.device_get(self._pending):
             self._means.add({tag: float(value) for tag, value in metrics.items()})
         self._pending.clear()
         seconds = time.monotonic() - self._row_started
-        rate = lambda field: (getattr(self.counters, field) - getattr(self._row_counters, field)) / seconds
         scalars = self._means.pop() | {
             SKIPPED: float(self.counters.num_skipped),
-            "perf/frames_per_second": rate("num_frames"),
-            "perf/updates_per_second": rate("num_updates"),
+            "perf/frames_per_second": self._since_row("num_frames") / seconds,
+            "perf/updates_per_second": self._since_row("num_updates") / seconds,
             "perf/learner_wait_fraction": self._waited / seconds,
             "perf/compilations": float(num_compilations()),
         }
-        self._waited, self._row_started, self._row_counters = 0.0, time.monotonic(), self.counters
+        self._waited = 0.0
+        self._row_started = time.monotonic()
+        self._row_counters = self.counters
         return Report(self.counters, scalars)
 
+    def _since_row(self, field: str) -> int:
+        """Returns by how much a counter has grown since the last report."""
+        return getattr(self.counters, field) - getattr(self._row_counters, field)
+
     def _run_passes(self, batch: Batch) -> Iterator[tuple[Trajectory, list[Metrics]]]:
-        """Yields, of every pass, its sequences and the metrics of its updates, which may be under way."""
+        """Yields each pass: its sequences, and the metrics of its updates, maybe under way."""
         num_tried = self.counters.num_updates + self.counters.num_skipped
         for trajectory, minibatches in batch.passes(batch.num_steps):
             prepared, made = self._update_fns.prepare(self.state, trajectory), []
@@ -152,23 +164,30 @@ class LearnerLoop:
                 self.state, metrics = self._update_fns.update(self.state, minibatch)
                 made.append(metrics)
                 num_tried += 1
-                if num_tried % self._publish_interval == 0:
+                if num_tried % self._settings.publish_interval == 0:
                     self.publish()
             yield trajectory, made
 
     def _settle(self, made: list[Metrics]) -> list[bool]:
-        """Returns which of these updates were skipped, waiting for the device; keeps what the others say."""
-        was_skipped = [bool(flag) for flag in jax.device_get([metrics.pop(SKIPPED) for metrics in made])]
+        """Returns which of these updates were skipped; keeps what the others say.
+
+        Waits for the device.
+        """
+        flags = jax.device_get([metrics.pop(SKIPPED) for metrics in made])
+        was_skipped = [bool(flag) for flag in flags]
         # A skipped update has nothing to say: its numbers are not numbers.
         self._pending += [metrics for metrics, is_bad in zip(made, was_skipped, strict=True) if not is_bad]
         return was_skipped
 
     def _require_progress(self, batch: Trajectory | None, was_skipped: Sequence[bool]) -> None:
-        """Raises NonFiniteError if updates were skipped on too many batches in a row."""
-        self._skipped_in_row = self._skipped_in_row + 1 if any(was_skipped) else 0
-        if self._skipped_in_row >= self._max_skipped_in_row:
+        """Raises NonFiniteError if updates were skipped on too many batches in a row.
+
+        Batches are counted: one bad sequence is in all updates on its batch.
+        """
+        self._num_skipped_in_row = self._num_skipped_in_row + 1 if any(was_skipped) else 0
+        if self._num_skipped_in_row >= self._settings.max_skipped_in_row:
             raise NonFiniteError(
-                f"{self._skipped_in_row} batches in a row had numbers that are not finite; "
+                f"{self._num_skipped_in_row} batches in a row had numbers that are not finite; "
                 f"{self.counters.num_updates} updates were made before",
                 batch,
             )
@@ -186,7 +205,7 @@ class LearnerLoop:
 
 
 def _one_behind(items: Iterable[Item]) -> Iterator[Item]:
-    """Yields each item once there is the next: the device has work, and no more than that waits for it."""
+    """Yields each item once there is the next: the device has work, and no more waits for it."""
     waiting: collections.deque = collections.deque()
     for item in items:
         waiting.append(item)

@@ -79,7 +79,8 @@ def make_mesh(num_devices: int | None) -> Mesh:
         processes.setdefault(device.process_index, []).append(device)
     fewest = min(len(devices) for devices in processes.values())
     if num_devices is not None and num_devices > fewest:
-        raise ValueError(f"learner.num_devices = {num_devices}: a process of the learner sees {fewest}")
+        field = f"learner.num_devices = {num_devices}"
+        raise ValueError(f"{field}: a process of the learner sees {fewest}")
     chosen = [device for devices in processes.values() for device in devices[:num_devices]]
     return Mesh(chosen, (_AXIS,))
 
@@ -129,8 +130,9 @@ def summed_loss(loss: Loss, params: Params, buffer: ValueBuffer, minibatch: Mini
 
 
 def moving_average(average: Params, params: Params, rate: float) -> Params:
-    """Returns θ' + rate (θ − θ'); running statistics are an average already."""
-    return optax.incremental_update(params, average, rate)._replace(statistics=params.statistics)
+    """Returns θ' + rate (θ − θ'); running statistics, which are averages already, are θ's."""
+    moved = optax.incremental_update(params, average, rate)
+    return frame_statistics.copied(params, moved._replace(statistics=params.statistics))
 
 
 def make_update(
@@ -164,43 +166,13 @@ def make_update(
         fixed = state.params, state.target_average, state.value_buffer
         return jax.vmap(functools.partial(loss.prepare, *fixed))(batch)
 
-    def advanced(
-        state: LearnerState,
-        step: Params,
-        optimiser_state: optax.OptState,
-        means: Metrics,
-        frame_moments: tuple[Array, Array] | None,
-    ) -> LearnerState:
-        params = optax.apply_updates(state.params, step)
-        params = params._replace(statistics=_advanced_statistics(state, means))
-        params = frame_statistics.tracked(params, state.params, frame_moments, state.num_updates)
-
-        def moved(average: Params, rate: float) -> Params:
-            """The average of the weights; it looks at frames through the newest statistics."""
-            return frame_statistics.copied(params, moving_average(average, params, rate))
-
-        target_average = moved(state.target_average, settings.target_average_rate)
-        num_updates = state.num_updates + 1
-        return LearnerState(
-            params=params,
-            search_average=moved(state.search_average, settings.search_average_rate),
-            target_average=target_average,
-            optimiser_state=optimiser_state,
-            value_buffer=jax.lax.cond(
-                num_updates % push_interval == 0,
-                lambda: value_buffer.push(state.value_buffer, target_average.prediction, num_updates),
-                lambda: state.value_buffer,
-            ),
-            num_updates=num_updates,
-        )
-
     def update(state: LearnerState, minibatch: Minibatch) -> tuple[LearnerState, Metrics]:
         own_sums = jax.grad(functools.partial(summed_loss, loss), has_aux=True)
-        sums, total, num_broken = jax.lax.psum(
-            (*own_sums(state.params, state.value_buffer, minibatch), 1.0 - all_finite(minibatch)), _AXIS
-        )
-        frames = jax.vmap(lambda x, starts: x[starts[0]])(minibatch.trajectory.observation, minibatch.starts)
-        frame_moments = jax.lax.pmean(frame_statistics.moments(state.params, frames), _AXIS)
+        own, own_total = own_sums(state.params, state.value_buffer, minibatch)
+        own_broken = 1.0 - all_finite(minibatch)
+        sums, total, num_broken = jax.lax.psum((own, own_total, own_broken), _AXIS)
+        own_moments = frame_statistics.moments(state.params, _first_frames(minibatch))
+        frame_moments = jax.lax.pmean(own_moments, _AXIS)
         num_starts = jnp.maximum(total.num_starts, 1.0)
         gradient = jax.tree.map(lambda x: x / num_starts, sums)
         step, optimiser_state = optimiser.update(gradient, state.optimiser_state, state.params)
@@ -211,11 +183,12 @@ def make_update(
         }
         is_sound = (num_broken == 0) & all_finite(norms)
         means = _loss_metrics(total)
-        new_state = jax.lax.cond(
-            is_sound,
-            lambda: advanced(state, step, optimiser_state, means, frame_moments),
-            lambda: state,
-        )
+
+        def moved() -> LearnerState:
+            params = _stepped(state, step, means, frame_moments)
+            return _advanced(state, params, optimiser_state, settings, push_interval)
+
+        new_state = jax.lax.cond(is_sound, moved, lambda: state)
         metrics = (
             means
             | _buffer_metrics(new_state)
@@ -230,8 +203,69 @@ def make_update(
     )
 
 
+def _first_frames(minibatch: Minibatch) -> Array:
+    """Returns the newest frame [B, ...] of the first start state of every sequence."""
+    observation, starts = minibatch.trajectory.observation, minibatch.starts
+    return jax.vmap(lambda frames, own_starts: frames[own_starts[0]])(observation, starts)
+
+
+def _stepped(
+    state: LearnerState,
+    step: Params,
+    means: Metrics,
+    frame_moments: tuple[Array, Array] | None,
+) -> Params:
+    """Returns the parameters after one step of the optimiser, and their running statistics.
+
+    Args:
+      state: before the update.
+      step: of the optimiser; what it says of statistics is ignored.
+      means: of the losses of this update.
+      frame_moments: what its frames say, where their statistics are kept.
+    """
+    params = optax.apply_updates(state.params, step)
+    statistics = state.params.statistics
+    if statistics is not None:
+        num_updates = state.num_updates.astype(jnp.float32)
+        statistics = advance_statistics(statistics, means[MEAN_SQUARE], num_updates)
+    params = params._replace(statistics=statistics)
+    return frame_statistics.tracked(params, state.params, frame_moments, state.num_updates)
+
+
+def _advanced(
+    state: LearnerState,
+    params: Params,
+    optimiser_state: optax.OptState,
+    settings: LearnerConfig,
+    push_interval: int,
+) -> LearnerState:
+    """Returns the state after an update that led to these parameters."""
+    search_average = moving_average(state.search_average, params, settings.search_average_rate)
+    target_average = moving_average(state.target_average, params, settings.target_average_rate)
+    num_updates = state.num_updates + 1
+    return LearnerState(
+        params=params,
+        search_average=search_average,
+        target_average=target_average,
+        optimiser_state=optimiser_state,
+        value_buffer=jax.lax.cond(
+            num_updates % push_interval == 0,
+            lambda: value_buffer.push(
+                state.value_buffer,
+                target_average.prediction,
+                num_updates,
+            ),
+            lambda: state.value_buffer,
+        ),
+        num_updates=num_updates,
+    )
+
+
 def _on_every_device(mesh: Mesh, program: Callable, out: PartitionSpec, **jit_options) -> Callable:
-    """Returns `program(state, batch)`, jitted: every device has the whole state and its share of the batch."""
+    """Returns `program(state, batch)`, jitted.
+
+    Every device has the whole state and its share of the batch.
+    """
     shardings = replicated(mesh), batch_sharding(mesh)
     specs = tuple(sharding.spec for sharding in shardings)
     # Unchecked: the check's types forbid a loop over what differs between devices to start at zero.
@@ -249,15 +283,6 @@ def all_finite(tree: PyTree) -> Array:
 def _loss_metrics(total: LossOutput) -> Metrics:
     means = {tag: total.sums[tag] / jnp.maximum(total.counts[tag], 1.0) for tag in total.sums}
     return with_explained_variance(means)
-
-
-def _advanced_statistics(state: LearnerState, means: Metrics) -> PyTree:
-    """Returns the running statistics after an update whose losses had these means."""
-    if state.params.statistics is None:
-        return None
-    return advance_statistics(
-        state.params.statistics, means[MEAN_SQUARE], state.num_updates.astype(jnp.float32)
-    )
 
 
 def _buffer_metrics(state: LearnerState) -> Metrics:
