@@ -251,7 +251,7 @@ class Replay:
     def _admit(self, worker: int, old_end: int) -> None:
         """Lets the states be drawn that have their context and, only now, their successors."""
         settings, end = self._settings, self._end(worker)
-        oldest = int(self._arrays["segment_start"][worker]) + settings.history_length - 1
-        first = max(oldest, old_end - settings.window_length)
+        oldest = max(int(self._arrays["segment_start"][worker]), end - settings.num_slots)
+        first = max(oldest + settings.history_length - 1, old_end - settings.window_length)
         place = self._rows(worker), self._slots(first, end - settings.window_length)
         self._arrays["is_start"][place] = self._arrays["is_real"][place]

@@ -14,6 +14,7 @@ from learner.state import init_state, make_optimiser
 from learner.update import SKIPPED, Minibatch, make_mesh, make_put, make_update, moving_average, place
 from muzero import value_buffer
 from muzero.losses import LossOutput
+from muzero.types import Params
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -60,7 +61,11 @@ def test_averages_start_at_the_parameters():
 
 
 def test_moving_average_is_literal():
-    assert float(moving_average(jnp.array(2.0), jnp.array(10.0), 0.25)) == 4.0
+    """Running statistics are those of the parameters: an average of averages would lag behind."""
+    average, params = (Params(*jnp.full(3, x), {"advantage": x}) for x in (2.0, 10.0))
+    moved = moving_average(average, params, 0.25)
+    assert [float(x) for x in moved[:3]] == [4.0, 4.0, 4.0]
+    assert moved.statistics == {"advantage": 10.0}
 
 
 @pytest.mark.parametrize("push_interval, num_updates, expected", [(3, 7, [3, 6, -1]), (2, 9, [8, 4, 6])])
