@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from configs.schema import LearnerConfig
 from learner.passes import Passes
 from muzero.types import Episode, Origin, RolloutResult
 
@@ -46,13 +47,12 @@ class BatchFeed:
     Args:
       next_rollout: blocks until some worker has delivered.
       make_passes: (rollouts of a batch, number of the batch) → its passes; called by the thread.
-      batch_size: B; every rollout brings `N` sequences with `B % N == 0`.
-      collect_ahead: False for lockstep.
-      updates_per_batch: updates on a batch, for `max_lag`.
+      settings: of the learner, all of its processes; every rollout brings `N` sequences that divide
+        the share of this process in a batch. With `max_lag` a rollout is dropped, and the games
+        that ended in it, if the parameters of its newest search will be older than that when its
+        batch is begun. It ends well: a learner that waits has published what the next rollout acts
+        with.
       first_update: updates done before the first batch.
-      max_lag: a rollout is dropped, with the games that ended in it, if the parameters of its newest search will be
-        older, in updates, when its batch is begun; None for no bound. Ends well: a learner that waits has published
-        what the next rollout acts with.
       num_skipped: asked from the thread for the updates, of those on batches of this feed, that were not made: no
         version counts them.
       num_batches: batches before the first of this feed.
@@ -62,24 +62,25 @@ class BatchFeed:
         self,
         next_rollout: Callable[[], RolloutResult],
         make_passes: Callable[[list[RolloutResult], int], Passes],
+        settings: LearnerConfig,
         *,
-        batch_size: int,
-        collect_ahead: bool,
-        updates_per_batch: int,
         first_update: int = 0,
-        max_lag: int | None = None,
         num_skipped: Callable[[], int] = lambda: 0,
         num_batches: int = 0,
     ):
-        self._next_rollout, self._make_passes = next_rollout, make_passes
-        self._next_update, self._max_lag = first_update, max_lag
+        self._next_rollout = next_rollout
+        self._make_passes = make_passes
+        self._next_update = first_update
+        self._max_lag = settings.max_lag
         self._num_skipped = num_skipped
-        self._batch_size, self._updates_per_batch = batch_size, updates_per_batch
+        self._batch_size = settings.batch_size // settings.num_processes
+        self._updates_per_batch = settings.num_passes * settings.num_minibatches
         self._num_batches = num_batches
         self._queue: queue.Queue = queue.Queue()
-        self._collect_ahead = collect_ahead
-        self._wanted = threading.Semaphore(1 if collect_ahead else 0)
-        self._num_wanted, self._num_prepared = int(collect_ahead), 0
+        self._collect_ahead = settings.collect_ahead
+        self._wanted = threading.Semaphore(1 if settings.collect_ahead else 0)
+        self._num_wanted = int(settings.collect_ahead)
+        self._num_prepared = 0
         self.num_collected = 0  # sequences for batches, those of batches never taken included
         self._newest: dict[int, tuple[int, int]] = {}  # of each worker: incarnation, number
         self._closed = False

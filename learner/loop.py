@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from configs.schema import LearnerConfig
 from learner.feed import Batch
 from learner.records.metrics import MeanAccumulator
 from learner.state import LearnerState
@@ -62,28 +63,30 @@ class LearnerLoop:
       state: the learner state to go on from.
       counters: what that state has consumed.
       update_fns: the jitted programs; an update donates the state.
+      settings: of the learner.
       publish: called with (version, search average) after every `publish_interval` updates.
-      publish_interval: updates.
-      max_skipped_in_row: batches in a row with skipped updates that end the run (one bad sequence is in all of them).
     """
 
     def __init__(
         self,
         state: LearnerState,
         counters: Counters,
+        settings: LearnerConfig,
         *,
         update_fns: UpdateFns,
         publish: Callable[[int, Params], None],
-        publish_interval: int,
-        max_skipped_in_row: int,
     ):
-        self.state, self.counters = state, counters
-        self._max_skipped_in_row, self._skipped_in_row = max_skipped_in_row, 0
-        self._update_fns, self._publish, self._publish_interval = update_fns, publish, publish_interval
+        self.state = state
+        self.counters = counters
+        self._settings = settings
+        self._update_fns = update_fns
+        self._publish = publish
+        self._num_skipped_in_row = 0  # batches
         self._means = MeanAccumulator()
         self._pending: list[Metrics] = []  # still on the device
         self._waited = 0.0
-        self._row_started, self._row_counters = time.monotonic(), counters
+        self._row_started = time.monotonic()
+        self._row_counters = counters
 
     def run_batch(self, batches: Iterable[Batch]) -> Batch:
         """Waits for the next of `batches`, trains on it, and returns it.
@@ -131,16 +134,21 @@ class LearnerLoop:
             self._means.add({tag: float(value) for tag, value in metrics.items()})
         self._pending.clear()
         seconds = time.monotonic() - self._row_started
-        rate = lambda field: (getattr(self.counters, field) - getattr(self._row_counters, field)) / seconds
         scalars = self._means.pop() | {
             SKIPPED: float(self.counters.num_skipped),
-            "perf/frames_per_second": rate("num_frames"),
-            "perf/updates_per_second": rate("num_updates"),
+            "perf/frames_per_second": self._since_row("num_frames") / seconds,
+            "perf/updates_per_second": self._since_row("num_updates") / seconds,
             "perf/learner_wait_fraction": self._waited / seconds,
             "perf/compilations": float(num_compilations()),
         }
-        self._waited, self._row_started, self._row_counters = 0.0, time.monotonic(), self.counters
+        self._waited = 0.0
+        self._row_started = time.monotonic()
+        self._row_counters = self.counters
         return Report(self.counters, scalars)
+
+    def _since_row(self, field: str) -> int:
+        """Returns by how much a counter has grown since the last report."""
+        return getattr(self.counters, field) - getattr(self._row_counters, field)
 
     def _run_passes(self, batch: Batch) -> Iterator[tuple[Trajectory, list[Metrics]]]:
         """Yields, of every pass, its sequences and the metrics of its updates, which may be under way."""
@@ -152,7 +160,7 @@ class LearnerLoop:
                 self.state, metrics = self._update_fns.update(self.state, minibatch)
                 made.append(metrics)
                 num_tried += 1
-                if num_tried % self._publish_interval == 0:
+                if num_tried % self._settings.publish_interval == 0:
                     self.publish()
             yield trajectory, made
 
@@ -164,11 +172,14 @@ class LearnerLoop:
         return was_skipped
 
     def _require_progress(self, batch: Trajectory | None, was_skipped: Sequence[bool]) -> None:
-        """Raises NonFiniteError if updates were skipped on too many batches in a row."""
-        self._skipped_in_row = self._skipped_in_row + 1 if any(was_skipped) else 0
-        if self._skipped_in_row >= self._max_skipped_in_row:
+        """Raises NonFiniteError if updates were skipped on too many batches in a row.
+
+        Batches are counted: one bad sequence is in all updates on its batch.
+        """
+        self._num_skipped_in_row = self._num_skipped_in_row + 1 if any(was_skipped) else 0
+        if self._num_skipped_in_row >= self._settings.max_skipped_in_row:
             raise NonFiniteError(
-                f"{self._skipped_in_row} batches in a row had numbers that are not finite; "
+                f"{self._num_skipped_in_row} batches in a row had numbers that are not finite; "
                 f"{self.counters.num_updates} updates were made before",
                 batch,
             )

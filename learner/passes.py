@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from configs.schema import ReplayConfig
+from configs.schema import LearnerConfig, ReplayConfig
 from learner.replay import Replay
 from muzero.types import Array, PyTree, RolloutResult, Trajectory
 
@@ -50,8 +50,8 @@ class DealtPasses:
 
     Args:
       put: moves arrays [B, ...] to the devices (`jax.device_put` with the batch's sharding).
-      num_passes: how often the start states are gone through.
-      num_minibatches: in how many pieces; a single one keeps the order of time.
+      settings: how often the start states are gone through, and in how many minibatches; a single
+        one keeps the order of time.
       num_starts: S, start states of a sequence.
       seed: of the order. It depends on the seed and the number of the batch alone: a resumed run
         goes on with the orders of an uninterrupted one.
@@ -60,14 +60,16 @@ class DealtPasses:
     def __init__(
         self,
         put: Callable[[PyTree], PyTree],
+        settings: LearnerConfig,
         *,
-        num_passes: int,
-        num_minibatches: int,
         num_starts: int,
         seed: int,
     ):
-        self._put, self._num_starts, self._seed = put, num_starts, seed
-        self._num_passes, self._num_minibatches = num_passes, num_minibatches
+        self._put = put
+        self._num_passes = settings.num_passes
+        self._num_minibatches = settings.num_minibatches
+        self._num_starts = num_starts
+        self._seed = seed
 
     def __call__(self, rollouts: list[RolloutResult], number: int) -> Passes:
         """Returns passes over the sequences of a batch, all of them on the devices already."""
@@ -131,8 +133,12 @@ class DrawnPasses:
         seed: tuple[int, ...],
         num_updates: int,
     ):
-        self._replay, self._put, self._settings, self._seed = replay, put, settings, seed
-        self._share, self._num_updates = settings.batch_size // num_processes, num_updates
+        self._replay = replay
+        self._put = put
+        self._settings = settings
+        self._seed = seed
+        self._share = settings.batch_size // num_processes
+        self._num_updates = num_updates
         self._num_decisions = 0  # of all processes, since the replay was empty
         self._ages: list[float] = []  # of the start states drawn since the last look, in updates
         self._starts = put(np.zeros((self._share, 1), np.int32))

@@ -51,12 +51,10 @@ def _loop(published: list[int]) -> LearnerLoop:
     init = lambda key: Params(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
     state = jax.device_put(init_state(init, optimiser, value_buffer_size=2, rng_key=None), replicated(mesh))
     schedule = optax.constant_schedule(1.0)
-    rates = LearnerConfig(search_average_rate=0.5, target_average_rate=0.5)
-    fns = make_update(_WeightTimesReward(), optimiser, schedule, mesh, rates, push_interval=2)
+    settings = LearnerConfig(search_average_rate=0.5, target_average_rate=0.5, max_skipped_in_row=_MAX_SKIPPED)
+    fns = make_update(_WeightTimesReward(), optimiser, schedule, mesh, settings, push_interval=2)
     publish = lambda version, params: published.append(version)
-    return LearnerLoop(
-        state, Counters(), update_fns=fns, publish=publish, publish_interval=1, max_skipped_in_row=_MAX_SKIPPED
-    )
+    return LearnerLoop(state, Counters(), settings, update_fns=fns, publish=publish)
 
 
 def _train(loop: LearnerLoop, rewards: list[float]) -> None:
@@ -112,8 +110,9 @@ def duplicate_and_late_sequences(folder: Path) -> Outcome:
     """Rollouts 1, 2, 2, 1, 3 of worker 0 and 1 of its replacement, then 4 of the one that was replaced."""
     numbers = [(0, 1), (0, 2), (0, 2), (0, 1), (0, 3), (1, 1), (0, 4), (1, 2)]
     results = (_rollout(Origin(0, incarnation, number)) for incarnation, number in numbers)
-    deal = DealtPasses(lambda batch: batch, num_passes=1, num_minibatches=1, num_starts=1, seed=0)
-    feed = BatchFeed(lambda: next(results), deal, batch_size=5, collect_ahead=False, updates_per_batch=1)
+    settings = LearnerConfig(batch_size=5, collect_ahead=False)
+    deal = DealtPasses(lambda batch: batch, settings, num_starts=1, seed=0)
+    feed = BatchFeed(lambda: next(results), deal, settings)
     [(trajectory, _)] = next(feed).passes(5)
     taken = [tuple(int(x) for x in row) for row in trajectory.reward[:, 0].reshape(-1, 1)]
     feed.close()

@@ -154,13 +154,7 @@ def build_passes(
             seed=(config.seed, process),
             num_updates=counters.num_updates + counters.num_skipped,
         )
-    return DealtPasses(
-        put,
-        num_passes=learner.num_passes,
-        num_minibatches=learner.num_minibatches,
-        num_starts=num_starts(config),
-        seed=config.seed,
-    )
+    return DealtPasses(put, learner, num_starts=num_starts(config), seed=config.seed)
 
 
 def build_feed(
@@ -180,16 +174,12 @@ def build_feed(
       counters: at the beginning of the session.
       num_skipped: returns the updates of this session that were not made.
     """
-    learner = config.learner
     return BatchFeed(
         next_rollout,
         make_passes,
-        batch_size=learner.batch_size // learner.num_processes,
-        collect_ahead=learner.collect_ahead,
-        updates_per_batch=learner.num_passes * learner.num_minibatches,
+        config.learner,
         num_batches=counters.num_batches,
         first_update=counters.num_updates,
-        max_lag=learner.max_lag,
         num_skipped=num_skipped,
     )
 
@@ -221,10 +211,9 @@ def build_loop(
     return LearnerLoop(
         state,
         counters,
+        config.learner,
         update_fns=update_fns,
         publish=publish,
-        publish_interval=config.learner.publish_interval,
-        max_skipped_in_row=config.learner.max_skipped_in_row,
     )
 
 

@@ -9,6 +9,7 @@ import types
 import numpy as np
 import pytest
 
+from configs.schema import LearnerConfig
 from learner import feed as feed_module
 from learner.feed import BatchFeed
 from learner.passes import DealtPasses
@@ -67,13 +68,14 @@ class Workers:
 
 
 def _deal(put=lambda arrays: arrays, **changes):
-    settings = dict(num_passes=1, num_minibatches=1, num_starts=tiny.NUM_STARTS, seed=0)
-    return DealtPasses(put, **settings | changes)
+    seed = changes.pop("seed", 0)
+    return DealtPasses(put, LearnerConfig(**changes), num_starts=tiny.NUM_STARTS, seed=seed)
 
 
 def _feed(workers, deal=None, **changes):
-    settings = dict(batch_size=4, collect_ahead=True, updates_per_batch=1)
-    return BatchFeed(workers.next_rollout, deal or _deal(workers.put), **settings | changes)
+    num_batches = changes.pop("num_batches", 0)
+    settings = LearnerConfig(**{"batch_size": 4} | changes)
+    return BatchFeed(workers.next_rollout, deal or _deal(workers.put), settings, num_batches=num_batches)
 
 
 def _passes(batch):
@@ -272,9 +274,11 @@ def test_rollouts_beyond_the_lag_are_dropped_and_asked_for_again():
     """Two updates a batch: batch number k begins at update 10 + 2 k."""
     versions = iter([6, 7, 8, 5, 7, 9, 11, 8, 9, 12, 13])
     feed = BatchFeed(
-        lambda: _versioned(next(versions)), _deal(), batch_size=2 * SEQUENCES, collect_ahead=False,
-        updates_per_batch=2, first_update=10, max_lag=3,
-    )  # fmt: skip
+        lambda: _versioned(next(versions)),
+        _deal(),
+        LearnerConfig(batch_size=2 * SEQUENCES, collect_ahead=False, num_passes=2, max_lag=3),
+        first_update=10,
+    )
     taken = [sorted(set(_take(feed).params_version[:, -1].tolist())) for _ in range(3)]
     assert taken == [[7, 8], [9, 11], [12, 13]]  # 7 is good for update 10, not for 12; 11 for 14, 8 and 9 are not
     metrics = feed.pop_metrics()
@@ -287,10 +291,12 @@ def test_updates_that_were_skipped_made_no_lag():
     """Ten updates on each batch, of which nine are skipped: the versions stay behind the tries, and nothing is old."""
     versions, skipped = itertools.count(10), [0]
     feed = BatchFeed(
-        lambda: _versioned(next(versions)), _deal(), batch_size=SEQUENCES, collect_ahead=False,
-        updates_per_batch=10, first_update=10, max_lag=1,
+        lambda: _versioned(next(versions)),
+        _deal(),
+        LearnerConfig(batch_size=SEQUENCES, collect_ahead=False, num_minibatches=10, max_lag=1),
+        first_update=10,
         num_skipped=lambda: skipped[0],
-    )  # fmt: skip
+    )
     for number in range(5):
         skipped[0] = 9 * number
         assert _take(feed).params_version[0, -1] == 10 + number
@@ -312,7 +318,7 @@ def test_the_feed_says_where_its_time_went_and_when_it_rests(monkeypatch):
         return arrays
 
     deal = _deal(slow_put)
-    feed = BatchFeed(slow_rollout, deal, batch_size=SEQUENCES, collect_ahead=True, updates_per_batch=1)
+    feed = BatchFeed(slow_rollout, deal, LearnerConfig(batch_size=SEQUENCES))
     for _ in range(5):
         _take(feed)
     while not feed.is_idle:
@@ -337,7 +343,7 @@ def test_a_wait_that_is_longer_than_a_row_is_a_part_of_each(monkeypatch):
         assert allowed.acquire(timeout=PATIENCE)
         return _rollout(1)
 
-    feed = BatchFeed(next_rollout, _deal(), batch_size=SEQUENCES, collect_ahead=True, updates_per_batch=1)
+    feed = BatchFeed(next_rollout, _deal(), LearnerConfig(batch_size=SEQUENCES))
     assert asked.acquire(timeout=PATIENCE)
     waits = []
     for seconds in (10.0, 10.0, 5.0):

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs.schema import LearnerConfig
 from learner import loop as loop_module
 from learner.feed import Batch
 from learner.loop import Counters, LearnerLoop, NonFiniteError
@@ -62,10 +63,9 @@ class Learner:
         self.loop = LearnerLoop(
             self._state(counters.num_updates),
             counters,
+            LearnerConfig(publish_interval=publish_interval, max_skipped_in_row=3),
             update_fns=UpdateFns(self._prepare, self._update),
             publish=lambda version, params: self.tape.append(f"publish {version}: {params.prediction}"),
-            publish_interval=publish_interval,
-            max_skipped_in_row=3,
         )
 
     def _state(self, n):
@@ -139,10 +139,9 @@ def test_the_search_average_is_published_as_a_copy_that_survives_donation():
     loop = LearnerLoop(
         state,
         Counters(),
+        LearnerConfig(max_skipped_in_row=1),
         update_fns=fns,
         publish=lambda version, params: published.append((version, params)),
-        publish_interval=1,
-        max_skipped_in_row=1,
     )
     loop.publish()
     for _ in range(4):

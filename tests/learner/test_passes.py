@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from configs.schema import ReplayConfig
+from configs.schema import LearnerConfig, ReplayConfig
 from learner.feed import BatchFeed
 from learner.passes import DrawnPasses
 from learner.records.metrics import documented_tag
@@ -90,8 +90,7 @@ class Actors:
     def feed(self, *, collect_ahead):
         """Returns a feed of batches of two rollouts, of which all but the first are worth two updates."""
         maker = drawn_passes(ratio=0.8, batch_size=8, min_decisions=20)
-        settings = dict(batch_size=4, collect_ahead=collect_ahead, updates_per_batch=0)
-        return BatchFeed(self.next_rollout, maker, **settings)
+        return BatchFeed(self.next_rollout, maker, LearnerConfig(batch_size=4, collect_ahead=collect_ahead))
 
 
 def learn(feed, num_batches, tape):

@@ -93,12 +93,9 @@ def test_settings_of_the_feed(spy):
     assert feed.call_args == mock.call(
         "next rollout",
         "passes",
-        batch_size=6,  # of one of two processes
-        collect_ahead=False,
-        updates_per_batch=20,
+        CONFIG.learner,
         num_batches=3,
         first_update=19,
-        max_lag=13,
         num_skipped="skipped",
     )
 
@@ -106,7 +103,7 @@ def test_settings_of_the_feed(spy):
 def test_settings_of_what_is_learned_from_what_has_just_been_played(spy):
     dealt = spy("DealtPasses", "passes")
     assert assemble.build_passes(CONFIG, SPEC, "put", Counters(), process=1) == "passes"
-    assert dealt.call_args == mock.call("put", num_passes=4, num_minibatches=5, num_starts=7, seed=17)
+    assert dealt.call_args == mock.call("put", CONFIG.learner, num_starts=7, seed=17)
 
 
 def test_settings_of_what_is_learned_from_a_replay(spy):
@@ -141,9 +138,7 @@ def test_settings_of_what_is_learned_from_a_replay(spy):
 def test_settings_of_the_loop(spy):
     loop = spy("LearnerLoop")
     assemble.build_loop(CONFIG, "state", "counters", "programs", "publish")
-    assert loop.call_args == mock.call(
-        "state", "counters", update_fns="programs", publish="publish", publish_interval=10, max_skipped_in_row=8
-    )
+    assert loop.call_args == mock.call("state", "counters", CONFIG.learner, update_fns="programs", publish="publish")
 
 
 def test_a_worker_plays_as_training_plays_and_every_game_has_a_seed_of_its_own(spy):
