@@ -38,11 +38,12 @@ class BatchFeed:
 
     A rollout that has come before, or after a later one of its worker, is dropped.
 
-    Ahead, the thread starts on a batch when the learner takes the one before it: device and actors work at the same
-    time. What bounds the policy lag is how much the actors have under way: with W sequences asked for at a time (of all
-    workers), a batch is at most W / B + 1 batches old, whatever the speeds.  In lockstep it starts when the learner
-    asks: actors that are asked in rounds rest while it trains, and act with the parameters of the last update.  An
-    exception of the thread is raised by `next`.
+    Ahead, the thread starts on a batch when the learner takes the one before it: device and actors
+    work at the same time. What bounds the policy lag is how much the actors have under way: with W
+    sequences asked for at a time (of all workers), a batch is at most W / B + 1 batches old,
+    whatever the speeds.  In lockstep it starts when the learner asks: actors that are asked in
+    rounds rest while it trains, and act with the parameters of the last update.  An exception of
+    the thread is raised by `next`.
 
     Args:
       next_rollout: blocks until some worker has delivered.
@@ -53,8 +54,8 @@ class BatchFeed:
         batch is begun. It ends well: a learner that waits has published what the next rollout acts
         with.
       first_update: updates done before the first batch.
-      num_skipped: asked from the thread for the updates, of those on batches of this feed, that were not made: no
-        version counts them.
+      num_skipped: asked from the thread for the updates, of those on batches of this feed, that
+        were not made: no version counts them.
       num_batches: batches before the first of this feed.
     """
 
@@ -93,7 +94,10 @@ class BatchFeed:
         return self
 
     def __next__(self) -> Batch:
-        """Returns the next batch, waiting for it. Raises what stopped the thread: StopIteration if it was `close`."""
+        """Returns the next batch, waiting for it.
+
+        Raises what stopped the thread: StopIteration if it was `close`.
+        """
         if not self._collect_ahead:
             self._want()
         item = self._queue.get()
@@ -110,7 +114,7 @@ class BatchFeed:
         return self._num_prepared == self._num_wanted
 
     def pop_metrics(self) -> dict[str, float]:
-        """Returns what the thread spent its time on since the last call, and what waits and was dropped."""
+        """Returns what the thread spent its time on since the last call, what waits, what it dropped."""
         return self._clock.pop() | {
             "perf/batches_ready": float(self._queue.qsize()),
             "lag/sequences_dropped": float(self._num_dropped),
@@ -154,7 +158,10 @@ class BatchFeed:
         return rollouts
 
     def _is_new(self, origin: Origin | None) -> bool:
-        """Returns whether a rollout comes in order, and notes it; a repeated or late one is never trained on."""
+        """Returns whether a rollout comes in order, and notes it.
+
+        A repeated or late one is never trained on.
+        """
         if origin is None:
             return True
         newest = self._newest.get(origin.worker_id, (0, 0))
@@ -185,7 +192,7 @@ class BatchFeed:
 
 
 class _Clock:
-    """Where the time of one thread goes, as fractions of the time between two looks of another thread."""
+    """Where the time of one thread goes, in fractions of that between two looks of another."""
 
     def __init__(self):
         self._lock = threading.Lock()

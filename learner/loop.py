@@ -1,7 +1,8 @@
 """For each batch: update, publish, log, save.
 
-The device skips an update whose numbers are not finite (`learner/update.py`); here they are counted, and too many
-in a row end the run: what made them is then in the data or in the settings, and will not pass.
+The device skips an update whose numbers are not finite (`learner/update.py`); here they are
+counted, and too many in a row end the run: what made them is then in the data or in the settings,
+and will not pass.
 """
 
 import collections
@@ -91,8 +92,8 @@ class LearnerLoop:
     def run_batch(self, batches: Iterable[Batch]) -> Batch:
         """Waits for the next of `batches`, trains on it, and returns it.
 
-        Raises NonFiniteError after too many batches in a row with skipped updates, or before non-finite parameters are
-        published.
+        Raises NonFiniteError after too many batches in a row with skipped updates, or before
+        non-finite parameters are published.
         """
         started = time.monotonic()
         batch = next(iter(batches))
@@ -117,7 +118,7 @@ class LearnerLoop:
         return batch
 
     def publish(self) -> None:
-        """Hands the search average to the actors, as a copy on the host: the state is donated next."""
+        """Hands the actors a copy of the search average on the host: the state is donated next."""
         version, average = jax.device_get((self.state.num_updates, self.state.search_average))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(average)):
             raise NonFiniteError(f"the parameters after {version} updates are not finite: not published", None)
@@ -129,7 +130,10 @@ class LearnerLoop:
         return self.counters.num_updates == self._row_counters.num_updates
 
     def report(self) -> Report:
-        """Returns the means since the last report: the only place where metrics leave the device, `SKIPPED` apart."""
+        """Returns the means since the last report.
+
+        Here alone do metrics leave the device, `SKIPPED` apart.
+        """
         for metrics in jax.device_get(self._pending):
             self._means.add({tag: float(value) for tag, value in metrics.items()})
         self._pending.clear()
@@ -151,7 +155,7 @@ class LearnerLoop:
         return getattr(self.counters, field) - getattr(self._row_counters, field)
 
     def _run_passes(self, batch: Batch) -> Iterator[tuple[Trajectory, list[Metrics]]]:
-        """Yields, of every pass, its sequences and the metrics of its updates, which may be under way."""
+        """Yields each pass: its sequences, and the metrics of its updates, maybe under way."""
         num_tried = self.counters.num_updates + self.counters.num_skipped
         for trajectory, minibatches in batch.passes(batch.num_steps):
             prepared, made = self._update_fns.prepare(self.state, trajectory), []
@@ -165,8 +169,12 @@ class LearnerLoop:
             yield trajectory, made
 
     def _settle(self, made: list[Metrics]) -> list[bool]:
-        """Returns which of these updates were skipped, waiting for the device; keeps what the others say."""
-        was_skipped = [bool(flag) for flag in jax.device_get([metrics.pop(SKIPPED) for metrics in made])]
+        """Returns which of these updates were skipped; keeps what the others say.
+
+        Waits for the device.
+        """
+        flags = jax.device_get([metrics.pop(SKIPPED) for metrics in made])
+        was_skipped = [bool(flag) for flag in flags]
         # A skipped update has nothing to say: its numbers are not numbers.
         self._pending += [metrics for metrics, is_bad in zip(made, was_skipped, strict=True) if not is_bad]
         return was_skipped
@@ -197,7 +205,7 @@ class LearnerLoop:
 
 
 def _one_behind(items: Iterable[Item]) -> Iterator[Item]:
-    """Yields each item once there is the next: the device has work, and no more than that waits for it."""
+    """Yields each item once there is the next: the device has work, and no more waits for it."""
     waiting: collections.deque = collections.deque()
     for item in items:
         waiting.append(item)

@@ -164,42 +164,14 @@ def make_update(
         fixed = state.params, state.target_average, state.value_buffer
         return jax.vmap(functools.partial(loss.prepare, *fixed))(batch)
 
-    def advanced(
-        state: LearnerState,
-        step: Params,
-        optimiser_state: optax.OptState,
-        means: Metrics,
-        frame_moments: tuple[Array, Array] | None,
-    ) -> LearnerState:
-        params = optax.apply_updates(state.params, step)
-        params = params._replace(statistics=_advanced_statistics(state, means))
-        params = frame_statistics.tracked(params, state.params, frame_moments, state.num_updates)
-
-        def moved(average: Params, rate: float) -> Params:
-            """The average of the weights; it looks at frames through the newest statistics."""
-            return frame_statistics.copied(params, moving_average(average, params, rate))
-
-        target_average = moved(state.target_average, settings.target_average_rate)
-        num_updates = state.num_updates + 1
-        return LearnerState(
-            params=params,
-            search_average=moved(state.search_average, settings.search_average_rate),
-            target_average=target_average,
-            optimiser_state=optimiser_state,
-            value_buffer=jax.lax.cond(
-                num_updates % push_interval == 0,
-                lambda: value_buffer.push(state.value_buffer, target_average.prediction, num_updates),
-                lambda: state.value_buffer,
-            ),
-            num_updates=num_updates,
-        )
+    advanced = functools.partial(_advanced, settings, push_interval)
 
     def update(state: LearnerState, minibatch: Minibatch) -> tuple[LearnerState, Metrics]:
         own_sums = jax.grad(functools.partial(summed_loss, loss), has_aux=True)
-        sums, total, num_broken = jax.lax.psum(
-            (*own_sums(state.params, state.value_buffer, minibatch), 1.0 - all_finite(minibatch)), _AXIS
-        )
-        frames = jax.vmap(lambda x, starts: x[starts[0]])(minibatch.trajectory.observation, minibatch.starts)
+        own, own_total = own_sums(state.params, state.value_buffer, minibatch)
+        own_broken = 1.0 - all_finite(minibatch)
+        sums, total, num_broken = jax.lax.psum((own, own_total, own_broken), _AXIS)
+        frames = jax.vmap(_first_frame)(minibatch.trajectory.observation, minibatch.starts)
         frame_moments = jax.lax.pmean(frame_statistics.moments(state.params, frames), _AXIS)
         num_starts = jnp.maximum(total.num_starts, 1.0)
         gradient = jax.tree.map(lambda x: x / num_starts, sums)
@@ -230,14 +202,56 @@ def make_update(
     )
 
 
+def _advanced(
+    settings: LearnerConfig,
+    push_interval: int,
+    state: LearnerState,
+    step: Params,
+    optimiser_state: optax.OptState,
+    means: Metrics,
+    frame_moments: tuple[Array, Array] | None,
+) -> LearnerState:
+    """Returns the state after one step of the optimiser; arguments as in `make_update`."""
+    params = optax.apply_updates(state.params, step)
+    params = params._replace(statistics=_advanced_statistics(state, means))
+    params = frame_statistics.tracked(params, state.params, frame_moments, state.num_updates)
+
+    def moved(average: Params, rate: float) -> Params:
+        """The average of the weights; it looks at frames through the newest statistics."""
+        return frame_statistics.copied(params, moving_average(average, params, rate))
+
+    target_average = moved(state.target_average, settings.target_average_rate)
+    num_updates = state.num_updates + 1
+    return LearnerState(
+        params=params,
+        search_average=moved(state.search_average, settings.search_average_rate),
+        target_average=target_average,
+        optimiser_state=optimiser_state,
+        value_buffer=jax.lax.cond(
+            num_updates % push_interval == 0,
+            lambda: value_buffer.push(state.value_buffer, target_average.prediction, num_updates),
+            lambda: state.value_buffer,
+        ),
+        num_updates=num_updates,
+    )
+
+
 def _on_every_device(mesh: Mesh, program: Callable, out: PartitionSpec, **jit_options) -> Callable:
-    """Returns `program(state, batch)`, jitted: every device has the whole state and its share of the batch."""
+    """Returns `program(state, batch)`, jitted.
+
+    Every device has the whole state and its share of the batch.
+    """
     shardings = replicated(mesh), batch_sharding(mesh)
     specs = tuple(sharding.spec for sharding in shardings)
     # Unchecked: the check's types forbid a loop over what differs between devices to start at zero.
     mapped = jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
     options = _CPU_COMPILER_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None
     return jax.jit(mapped, in_shardings=shardings, compiler_options=options, **jit_options)
+
+
+def _first_frame(observation: Array, starts: Array) -> Array:
+    """Returns the frame of the first start state of a sequence."""
+    return observation[starts[0]]
 
 
 def all_finite(tree: PyTree) -> Array:
@@ -255,9 +269,7 @@ def _advanced_statistics(state: LearnerState, means: Metrics) -> PyTree:
     """Returns the running statistics after an update whose losses had these means."""
     if state.params.statistics is None:
         return None
-    return advance_statistics(
-        state.params.statistics, means[MEAN_SQUARE], state.num_updates.astype(jnp.float32)
-    )
+    return advance_statistics(state.params.statistics, means[MEAN_SQUARE], state.num_updates.astype(jnp.float32))
 
 
 def _buffer_metrics(state: LearnerState) -> Metrics:

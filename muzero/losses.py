@@ -42,7 +42,7 @@ class LossOutput(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What one sequence is trained towards: made once, good for all updates that go through its start states."""
+    """What one sequence is trained towards, good for all updates on any of its start states."""
 
     targets: Targets  # of all S start states
     past: PastTargets | None  # None: plain MuZero

@@ -1,4 +1,4 @@
-"""Targets of one sequence: TD(λ), V-trace, and what an unroll may still learn after an episode's end.
+"""Targets of one sequence: TD(λ), V-trace, and what is still learnt after an episode's end.
 
 Everything is float32, for one sequence (vmap for more), and carries no gradient.
 `mask` [T] is 1 where a decision is real and 0 from a final observation to a reset.
@@ -29,7 +29,8 @@ def td_lambda_targets(
 ) -> Array:
     """Returns the TD(λ) value targets G [T+1] (Grimm et al., appendix A.4).
 
-    G_t = r_t + γ d_t [(1 − λ) ν_{t+1} + λ G_{t+1}],  G_T = ν_T,  and G_t = ν_t where decision t is not real.
+    G_t = r_t + γ d_t [(1 − λ) ν_{t+1} + λ G_{t+1}],  G_T = ν_T,
+    and G_t = ν_t where decision t is not real.
 
     Args:
       search_value: ν [T+1], root values of the search.
@@ -101,7 +102,8 @@ def vtrace_targets(
     """Returns the V-trace targets vs [T+1] of a past policy (Espeholt et al. 2018, eq. 1).
 
     With ratio_t = π(a_t)/μ(a_t), ρ_t = min(clip, ratio_t), c_t = λ min(1, ratio_t):
-    δ_t = ρ_t (r_t + γ d_t v_{t+1} − v_t),  vs_t = v_t + δ_t + γ d_t c_t (vs_{t+1} − v_{t+1}),  vs_T = v_T.
+    δ_t = ρ_t (r_t + γ d_t v_{t+1} − v_t),
+    vs_t = v_t + δ_t + γ d_t c_t (vs_{t+1} − v_{t+1}),  vs_T = v_T.
     Where a decision is not real, vs_t = v_t, and nothing crosses it.
 
     Args:
@@ -171,7 +173,8 @@ def unroll_masks(is_first: Array, discount: Array, *, num_starts: int, num_unrol
         reward_alive, reward_absorbed = alive * r, absorbed
         next_absorbed = jnp.maximum(absorbed, alive * r * end)
         next_alive = alive * r * (1.0 - end)
-        return (next_alive, next_absorbed), (reward_alive, reward_absorbed, next_alive, next_absorbed)
+        masks = (reward_alive, reward_absorbed, next_alive, next_absorbed)
+        return (next_alive, next_absorbed), masks
 
     first = (jnp.ones(num_starts), jnp.zeros(num_starts))
     _, rows = jax.lax.scan(step, first, jnp.arange(num_unroll_steps))
