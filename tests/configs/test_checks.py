@@ -50,7 +50,7 @@ NUMERIC = {path: (kind, optional) for path, kind, optional in numeric_fields()}
 NOT_NEGATIVE = {
     "env.max_noops", "network.num_blocks", "loss.reward_weight", "loss.value_weight", "loss.policy_weight",
     "loss.past_weight", "optimiser.final_learning_rate", "optimiser.weight_decay", "replay.capacity",
-    "replay.tail_steps",
+    "replay.tail_steps", "actors.start_spread",
 }  # fmt: skip
 FRACTIONS = {"env.sticky_action_prob", "search.dirichlet_fraction", "loss.discount_factor", "loss.td_lambda"}
 RATES = {"learner.search_average_rate", "learner.target_average_rate"}
