@@ -22,7 +22,7 @@ class Options:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Directory of the run; it may be training."""
     out: Path
-    """Ends in .safetensors; the .json goes beside it. `scripts.playing.exported.load_exported_agent(out)` plays it."""
+    """Ends in .safetensors; the .json goes beside it. `scripts.playing.load_exported_agent(out)` plays it."""
     checkpoint: str = "latest"
     """`latest`, `best` (by the evaluations made while training) or a number of updates."""
 

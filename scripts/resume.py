@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     if options.max_restarts:
         again = supervision.without(argv, supervision.OPTION)
         options_only = [argument for argument in again if Path(argument) != options.run_dir]
-        return supervision.supervise(["resume.py", *again], options.run_dir, options_only, options.max_restarts)
+        return supervision.supervise(["resume", *again], options.run_dir, options_only, options.max_restarts)
     return whole_run.resume(
         options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address
     )

@@ -15,11 +15,11 @@ import matplotlib.pyplot as plt
 import psutil
 
 from learner.records.run_directory import read_rows
+from scripts.program.process import run_as_module
 
 SAMPLE_SECONDS = 5.0
 WARM_UP_MINUTES, MAX_GROWTH = 5.0, 0.02
 MEGABYTE = 2**20
-_PROGRAMS = Path(__file__).resolve().parents[1]
 
 
 class Sample(NamedTuple):
@@ -119,8 +119,7 @@ def watch_training(preset: str, out: Path, run_dir: Path, minutes: float) -> int
         least = f"must be at least {2 * WARM_UP_MINUTES:g}, of which {WARM_UP_MINUTES:g} are warm-up"
         print(f"error: --minutes = {minutes:g}: {least}", file=sys.stderr)
         return 2
-    train = _PROGRAMS / "train.py"
-    command = [sys.executable, str(train), preset, "--run-dir", str(run_dir)]
+    command = [sys.executable, *run_as_module("train", preset, "--run-dir", str(run_dir))]
     only_time = ["--stop.minutes", str(minutes), "--stop.num-frames", "None", "--stop.num-updates", "None"]
     samples = record([*command, *only_time, "--log.evaluation-episodes", "1"])
     write(samples, out)

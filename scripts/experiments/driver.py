@@ -15,7 +15,7 @@ from scripts.experiments import results, trials
 from scripts.experiments.suite_directory import COMMIT, SUITE, carried_over, identity, open_out, results_file
 from scripts.experiments.suite_table import SuiteTable
 from scripts.inspection import heldout
-from scripts.program import commands
+from scripts.program import commands, process
 from scripts.program.exit_codes import ExitCode
 from scripts.training import cluster
 
@@ -40,7 +40,7 @@ def run_suite(suite: Suite, out: Path, *, jobs: int | None, ray_address: str | N
     out = out.absolute()
     if dry_run:
         for trial in suite.trials():
-            print("python scripts/train.py", *trials.train_arguments(suite, trial, trials.run_path(out, trial)))
+            print(process.spelling("train"), *trials.train_arguments(suite, trial, trials.run_path(out, trial)))
         return ExitCode.DONE
     cluster.check_address(ray_address)
     open_out(suite, out)
@@ -54,7 +54,7 @@ def run_suite(suite: Suite, out: Path, *, jobs: int | None, ray_address: str | N
         finally:
             cluster.stop_ray()
     file = results_file(out)
-    print(f"results: {file}; compare with: python scripts/report.py {file} --out DIR")
+    print(f"results: {file}; compare with: {process.spelling('report')} {file} --out DIR")
     return ExitCode.DONE if is_complete else ExitCode.CRASH
 
 
@@ -66,10 +66,10 @@ class Driver:
       out: its directory.
       jobs: trials that are given to Ray at once.
       ray_address: of the cluster, None for an embedded one.
-      programs: folder of `train.py` and `resume.py`; None: this one.
+      programs: package of `train` and `resume`.
     """
 
-    def __init__(self, suite: Suite, out: Path, *, jobs: int, ray_address: str | None, programs: Path | None = None):
+    def __init__(self, suite: Suite, out: Path, *, jobs: int, ray_address: str | None, programs: str = "scripts"):
         self._suite, self._out = suite, out
         self._where = ray_address, programs
         self._jobs = jobs

@@ -32,7 +32,6 @@ from scripts.experiments.results import CONSTANT, CURVE, GREEDY, LAST_FRAMES, PA
 from scripts.inspection import audit_table
 from scripts.program import process
 
-_ROOT = Path(__file__).resolve().parents[2]
 _NUM_CURVE_POINTS = 20
 _LAST_FRACTION = 0.1
 _SCORES = {GREEDY: "final", SAMPLED: "sampled", RANDOM: "random", CONSTANT: "constant"}  # kind -> file
@@ -105,7 +104,7 @@ def progress(path: Path) -> Progress:
     return Progress(rows[-1]["num_frames"], rows[-1]["wall_seconds"], returns[-1] if returns else None)
 
 
-def run(suite: Suite, trial: Trial, out: Path, ray_address: str | None, programs: Path | None) -> int:
+def run(suite: Suite, trial: Trial, out: Path, ray_address: str | None, programs: str) -> int:
     """Trains a trial to its end in a program of its own, from its last checkpoint if it has one, and audits it.
 
     Called by Ray, on any node. Returns the exit code of the last program.
@@ -115,27 +114,27 @@ def run(suite: Suite, trial: Trial, out: Path, ray_address: str | None, programs
       trial: to run.
       out: of the suite, a path that every node sees.
       ray_address: of the cluster, for actors that run anywhere on it.
-      programs: folder of `train.py`, `resume.py` and `look.py`; None: this one, wherever that is on the node.
+      programs: package of `train`, `resume` and `look`.
     """
     path = run_path(out, trial)
     log = out / "logs" / f"{trial_name(trial)}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    program = functools.partial(_program, log, programs or _ROOT / "scripts", _device_env_vars(suite.resources.gpus))
+    program = functools.partial(_program, log, programs, _device_env_vars(suite.resources.gpus))
     _wait_until_free(path)
     code = 0 if _is_scored(path) else program(_training(suite, trial, path, ray_address))
     if code != 0 or is_finished(suite, path):
         return code
     sizes = [f"--num-states={suite.audit.num_states}", f"--num-rollouts={suite.audit.num_rollouts}"]
-    return program(["look.py", "audit", str(path), "--out", str(_audit_table(path).parent), *sizes])
+    return program(["look", "audit", str(path), "--out", str(_audit_table(path).parent), *sizes])
 
 
 def _training(suite: Suite, trial: Trial, path: Path, ray_address: str | None) -> list[str]:
     """Returns the program, with its arguments, that brings a trial to its end; clears what holds no checkpoint."""
     if _has_checkpoint(path):
-        arguments = ["resume.py", str(path)]
+        arguments = ["resume", str(path)]
     else:
         shutil.rmtree(path, ignore_errors=True)  # it died before its first checkpoint: nothing was learned
-        arguments = ["train.py", *train_arguments(suite, trial, path)]
+        arguments = ["train", *train_arguments(suite, trial, path)]
     if suite.resources.actors == "cluster":
         arguments += ["--ray-address", ray_address or "auto"]
     return arguments
@@ -148,7 +147,7 @@ def _device_env_vars(gpus: float) -> dict[str, str]:
     return device_options("gpu" if gpus > 0 else "cpu", gpus)[1]
 
 
-def _program(log: Path, programs: Path, env_vars: dict[str, str], arguments: list[str]) -> int:
+def _program(log: Path, programs: str, env_vars: dict[str, str], arguments: list[str]) -> int:
     """Runs a program to its end, appending to `log` what it prints; returns its exit code.
 
     Of `env_vars` those count that the node does not set itself.
@@ -156,8 +155,8 @@ def _program(log: Path, programs: Path, env_vars: dict[str, str], arguments: lis
     environment = env_vars | {name: value for name, value in os.environ.items() if name not in _RAY_OWN}
     with log.open("a", encoding="utf-8") as file:
         print("$", *arguments, file=file, flush=True)
-        command = process.tied_command(str(programs / arguments[0]), *arguments[1:])
-        return subprocess.run(command, cwd=_ROOT, env=environment, stdout=file, stderr=file, check=False).returncode
+        command = process.tied_command(*process.run_as_module(*arguments, package=programs))
+        return subprocess.run(command, env=environment, stdout=file, stderr=file, check=False).returncode
 
 
 def _wait_until_free(path: Path) -> None:

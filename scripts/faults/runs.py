@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from learner.records.run_directory import read_rows
+from scripts.program.process import run_as_module
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 1800
@@ -29,7 +30,7 @@ def start(folder: Path, program: str, *arguments: object, through: Sequence[str]
 
     All programs of a folder share their compiled functions.
     """
-    command = [*through, sys.executable, f"scripts/{program}.py", *map(str, arguments)]
+    command = [*through, sys.executable, *run_as_module(program, *map(str, arguments))]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return subprocess.Popen(command, cwd=ROOT, env=_environment(folder), start_new_session=True, **pipes)
 

@@ -75,7 +75,7 @@ def _count_devices(cpu_devices: int) -> int:
 
     Raises `ConfigError` with JAX's own words if it finds none.
     """
-    command = [sys.executable, "-c", "import jax; print(jax.local_device_count())"]
+    command = [sys.executable, "-P", "-c", "import jax; print(jax.local_device_count())"]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(cpu_devices)}
     probe = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if probe.returncode != 0:

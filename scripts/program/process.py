@@ -1,27 +1,41 @@
-"""Processes that end with their parents."""
+"""Programs as child processes: started from any directory, and ended with their parents."""
 
 import ctypes
 import os
 import signal
 import sys
 
-from scripts.program.reexecution import jemalloc_env_vars
+from scripts.program.reexecution import PROGRAMS, jemalloc_env_vars
 
 PARENT = "MUZERO_SUPERVISOR"  # process id, in the environment of what `scripts/training/supervision.py` starts
 _PR_SET_PDEATHSIG = 1
 
 
+def run_as_module(program: str, *arguments: str, package: str = "scripts") -> list[str]:
+    """Returns the arguments of Python that run an entry point from any directory.
+
+    `-P` keeps the present directory off the path: a folder `scripts` there is not ours.
+    """
+    return ["-P", "-m", f"{package}.{program}", *arguments]
+
+
+def spelling(program: str) -> str:
+    """Returns how a user starts an entry point: by its file in a checkout, else by the installed command."""
+    is_checkout = (PROGRAMS.parent / "pyproject.toml").exists()
+    return f"python scripts/{program}.py" if is_checkout else f"muzero-{program}"
+
+
 def tied_command(*arguments: str) -> list[str]:
-    """Returns the command of a Python program that gets SIGTERM when the calling process dies, however it dies.
+    """Returns the command of Python with `arguments` that gets SIGTERM when the calling process dies, however it dies.
 
     It would go on for hours otherwise, unseen. To be called in the thread that starts it: Linux watches the thread.
     """
     code = "from scripts.program.process import run_tied; run_tied()"
-    return [sys.executable, "-c", code, str(os.getpid()), *arguments]
+    return [sys.executable, "-P", "-c", code, str(os.getpid()), *arguments]
 
 
 def run_tied() -> None:
-    """Becomes the Python program `sys.argv[2:]`, tied to its parent, process `sys.argv[1]`, with jemalloc's heap."""
+    """Becomes Python with arguments `sys.argv[2:]`, tied to its parent, process `sys.argv[1]`, and with jemalloc."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(sys.argv[1]):  # it died before
         sys.exit(1)

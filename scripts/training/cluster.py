@@ -25,6 +25,9 @@ from configs.schema import ConfigError
 _OBJECT_STORE_BYTES = 2**30  # of an embedded Ray: a few batches and two versions of small parameters
 _CONNECT_SECONDS = 10.0
 _JOIN_SECONDS = 60.0
+# Where Ray starts and is joined: it puts the present directory before everything that its workers import from, and a
+# folder `scripts` or `configs` of the user's there is not ours.
+_OURS = Path(__file__).resolve().parents[2]
 
 
 def check_address(address: str | None) -> None:
@@ -117,7 +120,7 @@ def require_devices(device: str, num_workers: int, amount: float) -> None:
 
 def finds_cluster() -> bool:
     """Returns whether a child process can join the cluster that runs on this machine."""
-    command = [sys.executable, "-c", "import ray; ray.init(address='auto', log_to_driver=False)"]
+    command = [sys.executable, "-P", "-c", "import ray; ray.init(address='auto', log_to_driver=False)"]
     try:
         return subprocess.run(command, capture_output=True, timeout=_JOIN_SECONDS).returncode == 0
     except subprocess.TimeoutExpired:
@@ -142,7 +145,7 @@ def start_ray(address: str | None, *, num_cpus: float) -> None:
         if "RAY_AUTH_MODE" not in os.environ:  # then Ray asks for a token, and takes its user's if it is given none
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only place actors.
-        with _sigterm_blocked():
+        with _sigterm_blocked(), contextlib.chdir(_OURS):
             ray.init(
                 address="local",
                 num_cpus=max(1, math.ceil(num_cpus)),
@@ -153,7 +156,8 @@ def start_ray(address: str | None, *, num_cpus: float) -> None:
             )
         return
     try:
-        ray.init(address=address, log_to_driver=False)
+        with contextlib.chdir(_OURS):
+            ray.init(address=address, log_to_driver=False)
     except ConnectionError as error:
         raise ConfigError(f"--ray-address {address}: {error}") from error
 

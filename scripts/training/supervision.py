@@ -20,7 +20,6 @@ from scripts.program.exit_codes import RESTARTABLE, ExitCode
 
 OPTION = "--max-restarts"
 _MAX_BACKOFF_SECONDS = 60.0
-_SCRIPTS = Path(__file__).resolve().parents[1]
 _FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -46,15 +45,15 @@ def supervise(first: Sequence[str], run_dir: Path, resume_options: Sequence[str]
     """Runs a program, then `resume.py` while it dies; returns the last exit code.
 
     Args:
-      first: program in `scripts/` and its arguments.
+      first: entry point in `scripts/` and its arguments.
       run_dir: of the run; resumed once it holds a run.
       resume_options: further arguments of `resume.py`.
       max_restarts: restarts in all.
     """
-    again = ["resume.py", str(run_dir), *resume_options]
+    again = ["resume", str(run_dir), *resume_options]
     command = list(first)
     for restart in range(max_restarts + 1):
-        code, is_stopped = _run([sys.executable, str(_SCRIPTS / command[0]), *command[1:]])
+        code, is_stopped = _run([sys.executable, *process.run_as_module(*command)])
         if is_stopped or not (code < 0 or code in RESTARTABLE) or restart == max_restarts:
             return code if code >= 0 else 128 - code
         command = again if (run_dir / "config.json").is_file() else command

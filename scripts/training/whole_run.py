@@ -18,7 +18,7 @@ from learner.records.checkpoint_files import arrays_bytes, complete_slots
 from learner.records.run_directory import RunDirectory
 from muzero.types import Params
 from scripts.playing import baselines, evaluation
-from scripts.program import assemble
+from scripts.program import assemble, process
 from scripts.program.commands import check_environment, check_machine, checkpoint_name, open_run
 from scripts.program.exit_codes import ExitCode
 from scripts.program.memory import check_replay
@@ -60,7 +60,7 @@ def start(
         print(json.dumps(to_dict(config), indent=2))
         return ExitCode.DONE
     if max_restarts:
-        first = ["train.py", *supervision.without(supervision.without(argv, supervision.OPTION), "--run-dir")]
+        first = ["train", *supervision.without(supervision.without(argv, supervision.OPTION), "--run-dir")]
         address = ["--ray-address", ray_address] if ray_address else []
         return supervision.supervise([*first, "--run-dir", str(path)], path, address, max_restarts)
     _tell(memory)
@@ -172,7 +172,7 @@ def _train(config: Config, directory: RunDirectory, start: Start, again: list[st
     if num_lost and not config.deterministic:
         print(f"{num_lost} sequences were in flight and are lost; a resumed session plays others")
     if interrupted is not None:
-        print(f"interrupted; go on with: python {shlex.join(again)}")
+        print(f"interrupted; go on with: {process.spelling('resume')} {shlex.join(again[1:])}")
         return ExitCode[interrupted]
     _print_final_score(config, directory)
     return ExitCode.DONE

@@ -94,7 +94,7 @@ from pathlib import Path
 from configs import suite as suites
 from scripts.experiments import driver, suite_directory
 from scripts.training import cluster
-found, out, programs, address = suites.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+found, out, programs, address = suites.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 suite_directory.open_out(found, out)
 cluster.start_ray(address, num_cpus=1)
 sys.exit(0 if driver.Driver(found, out, jobs=4, ray_address=address, programs=programs).run() else 1)
@@ -108,16 +108,23 @@ def found(tmp_path):
 
 
 @pytest.fixture
-def programs(tmp_path):
-    """Returns the folder of stand-ins that are over at once."""
-    return make_programs(tmp_path / "programs", 0.0)
+def importable(tmp_path, monkeypatch):
+    """Has every process that is started from here find the stand-ins in `tmp_path`."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def programs(importable):
+    """Returns the package of stand-ins that are over at once."""
+    return make_programs(importable / "programs", 0.0)
 
 
 def make_programs(folder, pause):
     folder.mkdir()
     for name in ("train.py", "resume.py"):
         (folder / name).write_text(PROGRAM.replace("PAUSE", str(pause)))
-    return folder
+    return folder.name
 
 
 @pytest.mark.parametrize(
@@ -128,14 +135,15 @@ def make_programs(folder, pause):
         (0.5, {"JAX_PLATFORMS": "tpu"}, ["tpu", "0.45"]),  # what the node says stands
     ],
 )
-def test_a_trial_keeps_to_the_share_of_a_gpu_that_was_reserved(tmp_path, monkeypatch, gpus, node, seen):
+def test_a_trial_keeps_to_the_share_of_a_gpu_that_was_reserved(programs, tmp_path, monkeypatch, gpus, node, seen):
     names = ["JAX_PLATFORMS", "XLA_PYTHON_CLIENT_MEM_FRACTION"]
     for name in names:
         monkeypatch.delenv(name, raising=False)
     for name, value in node.items():
         monkeypatch.setenv(name, value)
-    (tmp_path / "train.py").write_text(f"import json, os; print(json.dumps([os.environ.get(n) for n in {names}]))")
-    assert trials._program(tmp_path / "log", tmp_path, trials._device_env_vars(gpus), ["train.py"]) == 0
+    program = tmp_path / programs / "train.py"
+    program.write_text(f"import json, os; print(json.dumps([os.environ.get(n) for n in {names}]))")
+    assert trials._program(tmp_path / "log", programs, trials._device_env_vars(gpus), ["train"]) == 0
     assert json.loads((tmp_path / "log").read_text().splitlines()[-1]) == seen
 
 
@@ -154,7 +162,7 @@ def test_a_trial_is_trained_once_and_then_left_alone(found, programs, tmp_path):
     assert trials.is_finished(found, trials.run_path(out, trial))
     assert [line[1] for line in history(out)] == ["train", "end"]
     log = (out / "logs" / "CartPole-v1-muzero-1.log").read_text()
-    assert log.startswith("$ train.py cartpole --run-dir ")
+    assert log.startswith("$ train cartpole --run-dir ")
 
 
 def test_a_trial_goes_on_from_its_checkpoint(found, programs, tmp_path):
@@ -212,9 +220,9 @@ def test_a_trained_trial_is_audited_once_where_the_suite_asks_for_it(found, prog
     assert trials.run(found, trial, out, None, programs) == 0  # trained, and finished for a suite without audits
     audited = dataclasses.replace(found, audit=suites.AuditSize(num_states=8, num_rollouts=2))
     path = trials.run_path(out, trial)
-    (programs / "look.py").write_text("raise SystemExit(3)")
+    (tmp_path / programs / "look.py").write_text("raise SystemExit(3)")
     assert trials.run(audited, trial, out, None, programs) == 3 and not trials.is_finished(audited, path)
-    (programs / "look.py").write_text(AUDITOR)
+    (tmp_path / programs / "look.py").write_text(AUDITOR)
     assert [trials.run(audited, trial, out, None, programs) for _ in range(2)] == [0, 0]
     assert trials.is_finished(audited, path)
     assert [line[1] for line in history(out)] == ["train", "end", "audit"]
@@ -310,7 +318,7 @@ def test_progress_reads_whole_rows_only(tmp_path):
 
 
 @pytest.fixture
-def nodes():
+def nodes(importable):
     """Yields (address, `remove()`) of a cluster of a head without work and two nodes of one CPU."""
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     process = subprocess.Popen([sys.executable, "-c", CLUSTER], cwd=ROOT, **pipes)
@@ -330,8 +338,8 @@ def nodes():
 @pytest.mark.timeout(900)
 def test_a_killed_driver_and_a_lost_node_repeat_nothing_and_lose_nothing(found, nodes, tmp_path):
     address, remove = nodes
-    out, folder = tmp_path / "out", make_programs(tmp_path / "programs", 0.3)
-    command = [sys.executable, "-c", DRIVER, tmp_path / "tiny.toml", out, folder, address]
+    out, package = tmp_path / "out", make_programs(tmp_path / "programs", 0.3)
+    command = [sys.executable, "-c", DRIVER, tmp_path / "tiny.toml", out, package, address]
     start = lambda: subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     path = lambda trial: trials.run_path(out, trial)
     frames = lambda: [trials.progress(path(trial)).num_frames for trial in found.trials()]

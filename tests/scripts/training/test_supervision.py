@@ -19,7 +19,7 @@ def ends(monkeypatch, tmp_path):
 
 
 def run(path, max_restarts=2):
-    return supervision.supervise(["train.py", "smoke"], path, ["--ray-address", "auto"], max_restarts)
+    return supervision.supervise(["train", "smoke"], path, ["--ray-address", "auto"], max_restarts)
 
 
 def test_a_dead_learner_is_resumed_until_it_ends(ends):
@@ -27,9 +27,9 @@ def test_a_dead_learner_is_resumed_until_it_ends(ends):
     (path / "config.json").touch()
     let([-signal.SIGKILL, ExitCode.ACTORS_LOST, ExitCode.DONE])
     assert run(path) == 0
-    programs = [[part.rpartition("/")[2] for part in command[1:]] for command in commands if isinstance(command, list)]
-    again = ["resume.py", path.name, "--ray-address", "auto"]
-    assert programs == [["train.py", "smoke"], again, again]
+    programs = [command[1:] for command in commands if isinstance(command, list)]
+    again = ["-P", "-m", "scripts.resume", str(path), "--ray-address", "auto"]
+    assert programs == [["-P", "-m", "scripts.train", "smoke"], again, again]
     assert [x for x in commands if isinstance(x, float)] == [1.0, 2.0]
 
 
@@ -37,7 +37,7 @@ def test_a_run_that_died_before_it_began_is_started_again(ends):
     commands, let, path = ends
     let([ExitCode.CRASH, ExitCode.DONE])
     assert run(path) == 0
-    assert commands[0] == commands[2] and commands[0][1].endswith("/train.py")
+    assert commands[0] == commands[2] and "scripts.train" in commands[0]
 
 
 @pytest.mark.parametrize("code", [code for code in ExitCode if code not in RESTARTABLE])
