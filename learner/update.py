@@ -274,11 +274,6 @@ def _on_every_device(mesh: Mesh, program: Callable, out: PartitionSpec, **jit_op
     return jax.jit(mapped, in_shardings=shardings, compiler_options=options, **jit_options)
 
 
-def _first_frame(observation: Array, starts: Array) -> Array:
-    """Returns the frame of the first start state of a sequence."""
-    return observation[starts[0]]
-
-
 def all_finite(tree: PyTree) -> Array:
     """Returns [] bool, whether no floating-point leaf of `tree` holds a NaN or an infinity."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]

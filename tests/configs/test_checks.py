@@ -50,9 +50,19 @@ NUMERIC = {path: (kind, optional) for path, kind, optional in numeric_fields()}
 NOT_NEGATIVE = {
     "env.max_noops", "network.num_blocks", "loss.reward_weight", "loss.value_weight", "loss.policy_weight",
     "loss.past_weight", "optimiser.final_learning_rate", "optimiser.weight_decay", "replay.capacity",
+<<<<<<< HEAD
     "replay.tail_steps", "actors.start_spread",
+=======
+    "replay.tail_steps", "actors.start_spread", "loss.return_weight", "loss.entropy_weight",
+>>>>>>> origin/replay
 }  # fmt: skip
-FRACTIONS = {"env.sticky_action_prob", "search.dirichlet_fraction", "loss.discount_factor", "loss.td_lambda"}
+FRACTIONS = {
+    "env.sticky_action_prob",
+    "search.dirichlet_fraction",
+    "loss.discount_factor",
+    "loss.td_lambda",
+    "search.uniform_fraction",
+}
 RATES = {"learner.search_average_rate", "learner.target_average_rate"}
 
 
@@ -100,7 +110,7 @@ def test_zero_is_allowed_at_the_edge(path):
     check(with_value(Config(), path, 0))
 
 
-@pytest.mark.parametrize("path", sorted(FRACTIONS | RATES))
+@pytest.mark.parametrize("path", sorted((FRACTIONS | RATES) - {"search.uniform_fraction"}))
 def test_one_is_allowed_at_the_edge(path):
     check(with_value(Config(), path, 1.0))
 
@@ -238,6 +248,7 @@ def test_a_combination_that_cannot_work_is_refused_in_one_line(values, message):
         {"learner.num_minibatches": 20},
         {"search.policy": "gumbel", "search.normalisation": "none"},
         {"search.policy": "gumbel", "search.normalisation": "siblings"},
+        {"search.policy": "gumbel", "search.normalisation": "none", "search.uniform_fraction": 1.0},
         {"search.policy": "gumbel_halving", "search.normalisation": "none", "loss.past_weight": 0.0},
         {"search.normalisation": "siblings"},
         {"loss.value_target": "vtrace", "loss.bootstrap": "average"},
