@@ -50,11 +50,7 @@ NUMERIC = {path: (kind, optional) for path, kind, optional in numeric_fields()}
 NOT_NEGATIVE = {
     "env.max_noops", "network.num_blocks", "loss.reward_weight", "loss.value_weight", "loss.policy_weight",
     "loss.past_weight", "optimiser.final_learning_rate", "optimiser.weight_decay", "replay.capacity",
-<<<<<<< HEAD
-    "replay.tail_steps", "actors.start_spread",
-=======
     "replay.tail_steps", "actors.start_spread", "loss.return_weight", "loss.entropy_weight",
->>>>>>> origin/replay
 }  # fmt: skip
 FRACTIONS = {
     "env.sticky_action_prob",
