@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES += [ROOT / "results" / "atari-trials.md"]
+PAGES += [ROOT / "results" / name for name in ("atari-trials.md", "learning-trials.md")]
 PLACEHOLDERS = {"EXPERIMENT": "order-k", "{smoke,small,paper}": "small", "$s": "100"}
 MAX_README_LINES = 150
 
