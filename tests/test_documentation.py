@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += [ROOT / "results" / name for name in ("atari-trials.md", "learning-trials.md")]
 PLACEHOLDERS = {"EXPERIMENT": "order-k", "{smoke,small,paper}": "small", "$s": "100"}
+# A call of a program, in the checkout or installed: its name and its arguments.
+PROGRAM = r"(?:python (?:/app/)?scripts/(?=\w+\.py)|(?:^|[ ;(])muzero-(?!pve\b))(\w+)(?:\.py)?(.*)"
 MAX_README_LINES = 150
 
 relative = lambda path: path.relative_to(ROOT).as_posix()
@@ -24,10 +26,9 @@ def command_lines():
     for page in PAGES:
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.S | re.M):
             for line in block.replace("\\\n", " ").splitlines():
-                for call in re.findall(r"python (?:/app/)?scripts/(\w+)\.py(.*)", line):
-                    arguments = call[1].partition("; done")[0]  # of a loop
-                    words = shlex.split(arguments, comments=True)
-                    yield relative(page), call[0], [PLACEHOLDERS.get(word, word) for word in words]
+                for program, arguments in re.findall(PROGRAM, line):
+                    words = shlex.split(arguments.partition("; done")[0], comments=True)  # of a loop
+                    yield relative(page), program, [PLACEHOLDERS.get(word, word) for word in words]
 
 
 LINES = list(command_lines())
@@ -67,6 +68,13 @@ def test_every_command_line_parses(page, program, arguments, stop_when_parsed):
     else:
         with pytest.raises(Parsed):
             main(arguments)
+
+
+@pytest.mark.parametrize(
+    "line", ["python scripts/look.py tree", "muzero-look tree", "x; python /app/scripts/look.py tree"]
+)
+def test_a_command_line_is_found(line):
+    assert re.findall(PROGRAM, line) == [("look", " tree")]
 
 
 def test_a_wrong_command_line_would_be_seen(stop_when_parsed):
