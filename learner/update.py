@@ -255,9 +255,7 @@ def _advanced_statistics(state: LearnerState, means: Metrics) -> PyTree:
     """Returns the running statistics after an update whose losses had these means."""
     if state.params.statistics is None:
         return None
-    return advance_statistics(
-        state.params.statistics, means[MEAN_SQUARE], state.num_updates.astype(jnp.float32)
-    )
+    return advance_statistics(state.params.statistics, means[MEAN_SQUARE], state.num_updates.astype(jnp.float32))
 
 
 def _buffer_metrics(state: LearnerState) -> Metrics:
