@@ -73,9 +73,7 @@ def return_losses(
     ratio = importance_ratio(jnp.exp(log_prob), taken.behaviour_prob, 1.0)
     advantage = jnp.clip(taken.advantage / scale, -clip, clip)
     terms = jnp.where(mask > 0, -jax.lax.stop_gradient(ratio * advantage) * log_prob, 0.0)
-    return StepLosses(
-        jnp.sum(terms * weights), jnp.sum(terms, axis=0), jnp.sum(mask, axis=0), weights
-    )
+    return StepLosses(jnp.sum(terms * weights), jnp.sum(terms, axis=0), jnp.sum(mask, axis=0), weights)
 
 
 def negative_entropies(policy_logits: Array, mask: Array, weights: Array) -> StepLosses:
@@ -87,6 +85,4 @@ def negative_entropies(policy_logits: Array, mask: Array, weights: Array) -> Ste
       weights: [K+1], of each step.
     """
     terms = jnp.where(mask > 0, -entropy(jax.nn.softmax(policy_logits)), 0.0)
-    return StepLosses(
-        jnp.sum(terms * weights), jnp.sum(terms, axis=0), jnp.sum(mask, axis=0), weights
-    )
+    return StepLosses(jnp.sum(terms * weights), jnp.sum(terms, axis=0), jnp.sum(mask, axis=0), weights)

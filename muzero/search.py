@@ -169,14 +169,10 @@ def _visits_policy(*inputs, temperature, **options):
     return out.search_tree, out.action, _taken(prob, out.action), out.action_weights
 
 
-def _gumbel_policy(
-    settings, params, rng_key, root, recurrent_fn, *, uniform_fraction, **options
-):
+def _gumbel_policy(settings, params, rng_key, root, recurrent_fn, *, uniform_fraction, **options):
     rng_key, sample_key = jax.random.split(rng_key)
     qtransform = _gumbel_qtransform(settings, params.statistics)
-    out = mctx.gumbel_muzero_policy(
-        params, rng_key, root, recurrent_fn, qtransform=qtransform, **options
-    )
+    out = mctx.gumbel_muzero_policy(params, rng_key, root, recurrent_fn, qtransform=qtransform, **options)
     policy, action, law = out.action_weights, out.action, out.action_weights
     if settings.policy == "gumbel":
         if uniform_fraction > 0:

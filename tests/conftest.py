@@ -19,11 +19,13 @@ hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
 _FIRST = (
     "actors/test_pool.py",
-    "scripts/test_programs.py",
+    "actors/test_rounds.py",
     "scripts/training/test_group.py",
+    "scripts/test_train.py",
+    "scripts/test_resume.py",
     "configs/test_paper.py",
-    "test_docker.py",
     "scripts/experiments/test_suite.py",
+    "test_docker.py",
     "learner/test_devices.py",
 )
 _HERE = Path(__file__).parent

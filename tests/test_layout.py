@@ -111,6 +111,12 @@ def test_a_backward_arrow_would_be_seen(file, source):
     assert len(backward_arrows(ROOT / file, source)) == 1
 
 
+def test_the_tests_mirror_the_rooms():
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    assert len(folders) > 10
+    assert [folder.as_posix() for folder in folders if not (ROOT / folder).is_dir()] == []
+
+
 def test_the_records_know_nothing_of_the_learner_they_are_of():
     records = [path for path in SOURCES if path.parent == ROOT / "learner" / "records"]
     assert len(records) > 7

@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import shutil
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,7 +91,7 @@ def _resume_with(folder: Path, stored: Config, own: Config) -> Outcome:
     """Returns what a run of `own` settings says to a checkpoint of `stored` ones."""
     directory = RunDirectory.create(folder / "run", to_dict(stored), ["chaos"], {})
     saver = Saver(stored, directory, None)
-    saver.save(types.SimpleNamespace(counters=Counters(num_updates=1), state=_state(1)), {})
+    saver.save(_state(1), Counters(num_updates=1), {})
     saver.close()
     try:
         Saver(own, directory, None).restore()

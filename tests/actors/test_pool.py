@@ -1,159 +1,39 @@
-"""Workers and their pool against a fake rollout: order, bounds, every way to fail, and nothing left behind."""
+"""The pool: whom it asks, with which parameters, in which order; workers that die, raise, hang, or find no place."""
 
 import logging
 import math
 import os
-import pathlib
 import signal
 import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 import ray
 from ray import exceptions
 
 from actors import cores
 from actors.patience import Patience
-from actors.pool import ActorPool, ActorPoolError
-from actors.rounds import RoundPool
-from actors.worker import RolloutWorker, device_options, is_placed, worker_seed
-from configs.schema import ActorsConfig
-from muzero.types import PublishedParams, RolloutResult, Trajectory
+from actors.pool import ActorPoolError
+from actors.worker import is_placed, worker_seed
+from tests.actors.pools import (
+    FIRST_SEED,
+    FRAME_BYTES,
+    OTHER_SEED,
+    PATIENCE,
+    SECOND_SEED,
+    SEED,
+    is_alive,
+    make_build,
+    published,
+    wait_until,
+    wait_until_answered,
+)
 
 pytestmark = pytest.mark.timeout(300)  # Ray may take a minute to start on a busy machine
-PATIENCE = 120.0  # seconds for what has to happen there
-
-SEED = 7
-FIRST_SEED = 196984544  # worker 0, incarnation 0 of SEED
-SECOND_SEED = 917354989  # worker 0, incarnation 1 of SEED
-OTHER_SEED = 37985749  # worker 1, incarnation 0 of SEED
-FRAME_BYTES = 300_000  # above Ray's 100 kB for inlined answers: the result lies in the object store
-
-
-def make_build(act=None):
-    """Returns a `build_rollout`; `act(seed, count)` runs inside rollout number `count`. Local, so pickled by value."""
-
-    class FakeRollout:
-        def __init__(self, seed):
-            self.seed, self.count = seed, 0
-
-        def run(self, published):
-            if act is not None:
-                act(self.seed, self.count)
-            self.count += 1
-            frame = np.full(FRAME_BYTES, self.count, np.uint8)
-            trajectory = Trajectory(*([frame] + [np.zeros(1, np.float32)] * 11))
-            stats = {"pid": os.getpid(), "seed": self.seed, "version": published.version}
-            return RolloutResult(trajectory, [], stats, num_steps=1, num_frames=4)
-
-    return FakeRollout
-
-
-def published(version):
-    return PublishedParams(version, {"w": np.full(100_000, version, np.float32)})
-
-
-def wait_until(condition, seconds=PATIENCE):
-    """Polls until `condition()` holds; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def is_alive(pid):
-    """Whether the process runs; a zombie does not."""
-    try:
-        return pathlib.Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_until_answered(pool):
-    """Blocks until every request of the pool has been answered."""
-    requests = list(pool._in_flight)
-    assert requests
-    assert len(ray.wait(requests, num_returns=len(requests), timeout=PATIENCE)[0]) == len(requests)
-
-
-@pytest.fixture(scope="module")
-def local_ray():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_PLATFORMS", "cuda")  # what workers would inherit if the pool did not say otherwise
-        ray.init(
-            address="local", num_cpus=2, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False
-        )
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture
-def make_pool(local_ray, tmp_path):
-    """Returns a factory of pools that are closed after the test; version 1 is published."""
-    pools = []
-
-    def make(build_rollout, publish=True, **settings):
-        own = {name: settings.pop(name) for name in settings.keys() & ActorsConfig.__dataclass_fields__.keys()}
-        actors = ActorsConfig(**{"num_workers": 1, "cpus_per_worker": 0.5} | own)
-        options = {"restart_backoff_seconds": 0.05} | settings
-        pools.append(ActorPool(build_rollout, actors, seed=SEED, log_dir=tmp_path / "logs", **options))
-        if publish:
-            pools[-1].publish(published(1))
-        return pools[-1]
-
-    yield make
-    for pool in pools:
-        pool.close()
-
-
-# the plain worker, without Ray
-
-
-def test_worker_seed_is_fixed_and_differs_by_worker_and_incarnation():
-    seeds = [worker_seed(SEED, *place) for place in [(0, 0), (0, 1), (1, 0)]]
-    assert seeds == [FIRST_SEED, SECOND_SEED, OTHER_SEED]
-    many = {worker_seed(0, worker_id, incarnation) for worker_id in range(50) for incarnation in range(20)}
-    assert len(many) == 1000
-    assert 0 <= min(many) and max(many) < 2**31
-
-
-def test_plain_worker_runs_in_this_process_and_logs_tracebacks(tmp_path):
-    def act(seed, count):
-        if count == 1:
-            raise ValueError("broken emulator")
-
-    worker = RolloutWorker(make_build(act), worker_id=3, incarnation=2, seed=SEED, log_dir=tmp_path / "new")
-    assert worker.rollout(published(5)).search_stats["version"] == 5
-    with pytest.raises(ValueError, match="broken emulator"):
-        worker.rollout(published(5))
-    log = (tmp_path / "new" / "worker-003.log").read_text()
-    assert "worker 3 starts: incarnation 2" in log and f"seed {worker_seed(SEED, 3, 2)}" in log
-    assert log.count("Traceback") == 1 and "ValueError: broken emulator" in log
-
-
-def test_the_devices_of_a_worker_are_asked_of_ray_and_shared_by_memory():
-    assert device_options("cpu", 1.0) == ({}, {"JAX_PLATFORMS": "cpu"})
-    gpu, env_vars = device_options("gpu", 0.25)
-    assert gpu == {"num_gpus": 0.25}
-    assert env_vars == {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.225"}
-    assert device_options("gpu", 4)[1]["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.9"
-    assert device_options("tpu", 1.0) == ({"resources": {"TPU": 1.0}}, {"JAX_PLATFORMS": "tpu,cpu"})
-
-
-def test_failing_build_is_logged(tmp_path):
-    def build(seed):
-        raise LookupError("no such game")
-
-    with pytest.raises(LookupError):
-        RolloutWorker(build, worker_id=0, incarnation=0, seed=SEED, log_dir=tmp_path)
-    assert "LookupError: no such game" in (tmp_path / "worker-000.log").read_text()
 
 
 # order and bounds
-
-
 def test_a_rollout_acts_with_the_parameters_that_are_the_newest_when_it_is_asked_for(make_pool):
     pool = make_pool(make_build())
     versions = [pool.next_rollout().search_stats["version"]]
@@ -230,8 +110,6 @@ def test_arrays_are_read_only_and_references_are_dropped(make_pool):
 
 
 # the worker's process
-
-
 def test_worker_pins_before_it_unpickles_and_keeps_jax_off_the_gpu(make_pool, tmp_path):
     build_rollout = make_build()
 
@@ -257,8 +135,6 @@ def test_worker_pins_before_it_unpickles_and_keeps_jax_off_the_gpu(make_pool, tm
 
 
 # failures
-
-
 def test_killed_worker_is_replaced_with_another_seed(make_pool, tmp_path):
     def act(seed, count):
         if seed == FIRST_SEED and count == 1:
@@ -432,8 +308,6 @@ def test_a_late_caller_is_not_a_hung_worker(make_pool):
 
 
 # the end
-
-
 def test_close_leaves_no_process_and_wakes_a_blocked_caller(make_pool):
     def act(seed, count):
         if count == 1:
@@ -477,80 +351,3 @@ def test_misuse_is_refused(make_pool, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ActorPoolError, match="ray.init"):
         make_pool(make_build())
-
-
-# in rounds
-
-
-@pytest.fixture
-def make_rounds(local_ray, tmp_path):
-    """Returns a factory of pools in rounds with two workers; version 1 is published."""
-    pools = []
-
-    def make(build_rollout, seed=SEED, **settings):
-        actors = ActorsConfig(num_workers=2, cpus_per_worker=0.5)
-        pool = RoundPool(build_rollout, actors, seed=seed, log_dir=tmp_path, **settings)
-        pools.append(pool)
-        pool.publish(published(1))
-        return pool
-
-    yield make
-    for pool in pools:
-        pool.close()
-
-
-def counting_rollout(act=None):
-    """Returns `build_rollout` of a fake whose whole state is its count."""
-    base = make_build(act)
-
-    class Counting(base):
-        def run(self, published):
-            result = super().run(published)
-            return result._replace(search_stats=result.search_stats | {"count": self.count})
-
-        def save(self):
-            return {"count": np.array(self.count)}
-
-        def load(self, arrays):
-            self.count = int(arrays["count"])
-
-    return Counting
-
-
-def next_in_round(pool, count):
-    results = [pool.next_rollout() for _ in range(count)]
-    return [(r.origin.worker_id, r.search_stats["count"], r.search_stats["version"]) for r in results]
-
-
-def test_in_rounds_workers_deliver_in_their_order_with_the_parameters_of_the_round(make_rounds):
-    slow_first = lambda seed, count: time.sleep(0.2 if seed == FIRST_SEED else 0.0)
-    pool = make_rounds(counting_rollout(slow_first))
-    assert next_in_round(pool, 3) == [(0, 1, 1), (1, 1, 1), (0, 2, 1)]
-    pool.publish(published(2))  # in the middle of a round
-    assert next_in_round(pool, 3) == [(1, 2, 1), (0, 3, 2), (1, 3, 2)]
-
-
-def test_states_go_into_new_workers_between_rounds_only(make_rounds):
-    pool = make_rounds(counting_rollout())
-    next_in_round(pool, 4)
-    saved = pool.save()
-    assert {name: int(array) for name, array in saved.items()} == {"0/count": 2, "1/count": 2}
-    next_in_round(pool, 1)
-    with pytest.raises(ActorPoolError, match="not at rest"):
-        pool.save()
-    other = make_rounds(counting_rollout(), seed=SEED + 1)
-    other.load(saved)
-    assert next_in_round(other, 2) == [(0, 3, 1), (1, 3, 1)]
-
-
-def test_in_rounds_a_failure_is_final(make_rounds):
-    def act(seed, count):
-        if count == 1 and seed == OTHER_SEED:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    pool = make_rounds(counting_rollout(act))
-    assert len(next_in_round(pool, 3)) == 3
-    with pytest.raises(ActorPoolError, match="where none is replaced"):
-        pool.next_rollout()
-    with pytest.raises(ActorPoolError):
-        pool.save()

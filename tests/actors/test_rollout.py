@@ -1,111 +1,34 @@
-"""The unroll of a group of environments: every state of the games carries its number, so an index that moved shows."""
+"""One worker's rollout: which number belongs to which moment, and that nothing is lost between sequences."""
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium import spaces
 
-from actors import rollout as rollout_module
-from actors.environments import Stream
-from actors.rollout import Rollout
-from configs.schema import ActorsConfig, Config, EnvConfig, LossConfig, NetworkConfig, SearchConfig, SupportConfig
+from configs.schema import Config, EnvConfig, LossConfig, NetworkConfig, SearchConfig, SupportConfig
 from muzero.observation import stack_history, stack_trajectory
-from muzero.types import Episode, PublishedParams, SearchOutput, Trajectory
+from muzero.types import Episode, PublishedParams, Trajectory
 from scripts.program import assemble
-
-NUM_ACTIONS = 3
-LENGTH, OVERLAP = 6, 3
-PER_STATE = ("observation", "is_first", "search_policy", "search_value", "params_version")
-PER_DECISION = ("action", "reward", "discount", "behaviour_prob")
-
-PLAIN, REWARDED, LOST_LIFE = (0.0, False, False, False), (7.0, False, False, False), (0.0, False, False, True)
-TERMINATED, TRUNCATED = (0.0, True, False, False), (0.0, False, True, False)
-
-
-class Numbered(gymnasium.Env):
-    """State s, counted over all games from 0, is observed as [s, 100 * name]; game g replays games[g] or the last."""
-
-    observation_space = spaces.Box(0.0, np.inf, (2,), np.float32)
-    action_space = spaces.Discrete(NUM_ACTIONS)
-
-    def __init__(self, games, name=0):
-        self.games, self.name, self.state, self.game, self.closed = games, name, -1, -1, False
-        self.actions = {}  # by the number of the state they were taken in; those of resets are not here
-
-    def reset(self, *, seed=None, options=None):
-        self.game, self.time = self.game + 1, 0
-        return self._next(), {}
-
-    def step(self, action):
-        self.actions[self.state] = action
-        reward, terminated, truncated, life_lost = self.games[min(self.game, len(self.games) - 1)][self.time]
-        self.time += 1
-        return self._next(), reward, terminated, truncated, {"life_lost": life_lost}
-
-    def close(self):
-        self.closed = True
-
-    def _next(self):
-        self.state += 1
-        return np.array([self.state, 100 * self.name], np.float32)
-
-
-class Search:
-    """A search with known answers, and the record of what it was asked.
-
-    State s has action s mod 3, behaviour probability (1 + s mod 4) / 5, policy one-hot-ish in (s + 1) mod 3, value
-    s + the published parameters.
-    """
-
-    def __init__(self):
-        self.asked = []  # (frames [N, H, 2], actions [N, H-1], is_first [N, H]) per search
-
-    def __call__(self, params, rng_key, frames, actions, is_first):
-        jax.debug.callback(lambda *inputs: self.asked.append(tuple(map(np.array, inputs))), frames, actions, is_first)
-        state = frames[:, -1, 0]
-        whole = state.astype(jnp.int32)
-        return SearchOutput(
-            action=whole % NUM_ACTIONS,
-            behaviour_prob=(1 + whole % 4) / 5,
-            policy=jax.nn.one_hot((whole + 1) % NUM_ACTIONS, NUM_ACTIONS) * 0.7 + 0.1,
-            value=state + params,
-            stats={"state": state},
-        )
-
-    def states(self, n=0):
-        """Returns the numbers of the searched states of environment `n`, in order."""
-        jax.effects_barrier()
-        return [int(frames[n, -1, 0]) for frames, _, _ in self.asked]
-
-
-def make_rollout(envs, search, *, history=1, length=LENGTH, overlap=OVERLAP, seed=0, num_groups=1, spread=0):
-    return Rollout(
-        [Stream(env, seed=5 + n, reward_clip=None, start_spread=spread) for n, env in enumerate(envs)],
-        search,
-        ActorsConfig(sequence_length=length, sequence_overlap=overlap),
-        num_actions=NUM_ACTIONS,
-        history_length=history,
-        seed=seed,
-        num_groups=num_groups,
-    )
-
-
-def published(version=0, offset=0.0):
-    return PublishedParams(version, np.float32(offset))
-
-
-def numbers(trajectory, n=0):
-    """Returns the numbers of the states of environment `n`."""
-    return trajectory.observation[n, :, 0].astype(int).tolist()
-
-
-def row(trajectory, n=0) -> Trajectory:
-    return jax.tree.map(lambda x: x[n], trajectory)
-
-
-ENDLESS = [PLAIN] * 500
+from tests.actors.rollouts import (
+    ENDLESS,
+    LENGTH,
+    LOST_LIFE,
+    NUM_ACTIONS,
+    OVERLAP,
+    PER_DECISION,
+    PER_STATE,
+    PLAIN,
+    REWARDED,
+    TERMINATED,
+    TRUNCATED,
+    Numbered,
+    Search,
+    make_rollout,
+    numbers,
+    published,
+    row,
+    sampling_search,
+)
 
 
 def test_first_sequence_begins_at_the_reset_and_has_the_lengths_that_carry_the_alignment():
@@ -321,18 +244,6 @@ def test_stacks_hold_frames_and_actions_of_the_present_game_only():
     np.testing.assert_allclose(stack, [0, 0, 3, 0, 4, 0, 0, 1 / 3], rtol=1e-6)
 
 
-def sampling_search(params, rng_key, frames, actions, is_first):
-    """Draws uniformly: what it draws comes from the key alone."""
-    shape = frames.shape[:1]
-    return SearchOutput(
-        action=jax.random.randint(rng_key, shape, 0, NUM_ACTIONS),
-        behaviour_prob=jnp.full(shape, 1 / NUM_ACTIONS),
-        policy=jnp.full((*shape, NUM_ACTIONS), 1 / NUM_ACTIONS),
-        value=jax.random.uniform(rng_key, shape),
-        stats={"state": frames[:, -1, 0]},
-    )
-
-
 def test_same_seed_repeats_every_number_and_another_seed_does_not():
     games = [[PLAIN, PLAIN, TERMINATED]]
 
@@ -421,81 +332,3 @@ def test_cartpole_games_end_in_states_that_are_kept(cartpole):
     np.testing.assert_array_equal(first.trajectory.observation[:, -10:], second.trajectory.observation[:, :10])
     assert second.trajectory.params_version[0].tolist() == [0] * 10 + [1] * 20
     assert first.num_steps == (~first.trajectory.is_first[:, 1:]).sum()
-
-
-# --- Groups -----------------------------------------------------------------------------------------------
-
-
-def by_environment(result):
-    """Returns what does not depend on the order of searches."""
-    return {name: getattr(result.trajectory, name) for name in (*PER_STATE, *PER_DECISION) if name != "action"}
-
-
-def test_two_groups_make_the_sequences_of_one():
-    games = [[PLAIN, REWARDED, PLAIN, PLAIN], [LOST_LIFE] * 40]
-
-    def play(num_groups):
-        envs = [Numbered([ENDLESS]), Numbered(games[1:], name=1), Numbered([ENDLESS], name=2)]
-        rollout = make_rollout(envs, Search(), history=4, num_groups=num_groups)
-        return [rollout.run(published(version, version / 10)) for version in range(3)]
-
-    for one, two in zip(play(1), play(2), strict=True):
-        jax.tree.map(np.testing.assert_array_equal, by_environment(one), by_environment(two))
-        np.testing.assert_array_equal(one.trajectory.action, two.trajectory.action)
-        assert one.num_steps == two.num_steps and one.episodes == two.episodes
-
-
-class Clock:
-    """Seconds that pass only where the test says so: real sleep would measure the load of the machine."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def on_device(self, value, seconds=0.010):
-        """Returns `value` as the array of a device that sleeps 10 ms: the host goes on until it asks for it."""
-        return Late(self, value, self.now + seconds)
-
-
-class Late:
-    def __init__(self, clock, value, due):
-        self._clock, self._value, self._due = clock, value, due
-
-    def __array__(self):
-        self._clock.now = max(self._clock.now, self._due)
-        return np.asarray(self._value)
-
-
-class SlowEnv(Numbered):
-    """Keeps the host busy for 5 ms a step."""
-
-    def __init__(self, clock, name):
-        super().__init__([ENDLESS], name)
-        self.clock = clock
-
-    def step(self, action):
-        self.clock.now += 0.005
-        return super().step(action)
-
-
-@pytest.mark.parametrize(
-    "num_groups, milliseconds",
-    [
-        (1, 10 * (4 * 5 + 10)),  # ten times: four environments, then a search
-        (2, 10 * 4 * 5 + 10),  # the emulator never rests; only the last search is waited for
-    ],
-)
-def test_the_emulator_of_one_group_works_while_the_other_is_searched(monkeypatch, num_groups, milliseconds):
-    clock, frames_on_device = Clock(), rollout_module._with_frames_on_device
-
-    def on_slow_device(search_fn):
-        search = frames_on_device(search_fn)
-        late = lambda out, frames: (jax.tree.map(clock.on_device, out), frames)
-        return lambda *inputs: late(*search(*inputs))
-
-    monkeypatch.setattr(rollout_module, "_with_frames_on_device", on_slow_device)
-    envs = [SlowEnv(clock, name) for name in range(4)]
-    rollout = make_rollout(envs, sampling_search, length=11, overlap=1, num_groups=num_groups)
-    rollout.run(published())
-    started = clock.now
-    rollout.run(published())
-    assert 1000 * (clock.now - started) == pytest.approx(milliseconds)

@@ -2,7 +2,7 @@
 
 The trials' programs are stand-ins that keep run directories as the real ones do, but learn nothing; that the real ones
 understand what they are told is tested in tests/configs/test_suite.py, and that their run directories can be read in
-tests/scripts/test_programs.py.
+tests/scripts/test_train.py.
 """
 
 import contextlib
