@@ -82,7 +82,7 @@ def test_settings_of_the_learner(spy):
     assert loss.call_args.kwargs == dict(num_actions=6, num_starts=7, chunk_size=3)
     assert optimiser.call_args == mock.call(CONFIG.optimiser)
     assert update.call_args == mock.call("loss", "optimiser", "schedule", "mesh", CONFIG.learner, push_interval=11)
-    assert state.call_args.kwargs == dict(value_buffer_size=7, rng_key=jax.random.key(17))
+    assert state.call_args.kwargs == dict(value_buffer_size=7, rng_key=jax.random.key(17), statistics=None)
     assert (mesh.call_args, place.call_args) == (mock.call(1), mock.call("state", "mesh"))
 
 
