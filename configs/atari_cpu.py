@@ -97,9 +97,7 @@ CONFIG = Config(
         target_average_rate=0.02,
         publish_interval=4,
     ),
-    replay=ReplayConfig(
-        capacity=3_200, ratio=4.0, batch_size=64, tail_steps=15, min_decisions=2_000
-    ),
+    replay=ReplayConfig(capacity=3_200, ratio=4.0, batch_size=64, tail_steps=15, min_decisions=2_000),
     log=LogConfig(evaluation_episodes=10),
     stop=StopConfig(num_frames=400_000, minutes=10.0),
 )

@@ -52,9 +52,7 @@ CONFIG = Config(
     loss=LossConfig(discount_factor=0.97, td_lambda=0.95, value_weight=1.0),
     value_buffer=ValueBufferConfig(size=4, push_interval=391, chunk_size=4),
     optimiser=OptimiserConfig(learning_rate=5e-4, schedule_num_updates=15_625, max_gradient_norm=10.0),
-    actors=ActorsConfig(
-        num_workers=1, environments_per_worker=64, sequence_length=30, sequence_overlap=10
-    ),
+    actors=ActorsConfig(num_workers=1, environments_per_worker=64, sequence_length=30, sequence_overlap=10),
     learner=LearnerConfig(batch_size=64, num_passes=2, num_minibatches=20, num_devices=1, publish_interval=40),
     log=LogConfig(evaluation_episodes=10),
     stop=StopConfig(num_frames=2_000_000, minutes=10.0),

@@ -24,7 +24,8 @@ _FIRST = (
     "scripts/test_train.py",
     "scripts/test_resume.py",
     "configs/test_paper.py",
-    "scripts/experiments/test_suite.py",
+    "scripts/experiments/test_driver.py",
+    "scripts/experiments/test_trials.py",
     "test_docker.py",
     "learner/test_devices.py",
 )
