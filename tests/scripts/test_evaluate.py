@@ -121,7 +121,7 @@ def test_only_the_last_200_games_count(smoke, call, tmp_path):
         (("--protocol", "training-final-200", "--episodes", "5"), "training-final-200: not with --checkpoint, "),
         (("--protocol", "training-final-200", "--max-decisions", "5"), "training-final-200: not with --checkpoint, "),
         (("--max-decisions", "0"), "--max-decisions = 0: must be above 0"),
-        (("--baseline-episodes", "0"), "--baseline-episodes = 0: must be above 0"),
+        (("--baselines", "--baseline-episodes", "0"), "--baseline-episodes = 0: must be above 0"),
         (("--out", "file/x.json"), r"--out file: .*File exists"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
