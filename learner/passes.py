@@ -73,8 +73,9 @@ class DealtPasses:
 
     def __call__(self, rollouts: list[RolloutResult], number: int) -> Passes:
         """Returns passes over the sequences of a batch, all of them on the devices already."""
-        trajectory = self._put(_concatenate(rollouts))
-        deals = self._deal(len(trajectory.action), number)
+        own = _concatenate(rollouts)
+        trajectory = self._put(own)  # of several processes: the batch of all of them
+        deals = self._deal(len(own.action), number)
         passes = [Pass(trajectory, [self._put(starts) for starts in deal]) for deal in deals]
         return lambda num_steps: passes
 

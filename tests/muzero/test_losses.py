@@ -344,7 +344,8 @@ def test_kl_metrics_are_zero_where_the_prediction_is_the_target():
     model = _oracle_model(jnp.asarray(targets, jnp.float32), trajectory, value)
     loss_fn = tiny.whole_loss(tiny.make_loss(model))
     buffer = value_buffer.push(value_buffer.init(jnp.zeros(()), 2), jnp.ones(()), 1)
-    out = jax.jit(loss_fn)(Params(None, None, jnp.zeros(())), None, buffer, trajectory)
+    params = Params(None, None, jnp.zeros(()))
+    out = jax.jit(loss_fn)(params, params, buffer, trajectory)
     kl = {tag: float(x) for tag, x in out.sums.items() if tag.startswith("loss/") and "saturated" not in tag}
     assert len(kl) == 4 + 3 + 4 + 4 + 4 and max(abs(x) for x in kl.values()) < 1e-4
     assert float(out.loss) > 1.0  # the loss itself keeps the entropies of its targets

@@ -87,7 +87,9 @@ def test_every_documented_tag_is_written_and_no_other(smoke):
     path, _ = smoke
     written = {tag for row in rows(path) for tag in row} - {"num_frames", "num_updates", "wall_seconds"}
     assert {tag: documented_tag(tag) for tag in written if documented_tag(tag) is None} == {}
-    assert {documented_tag(tag) for tag in written} == set(DOCUMENTED_TAGS)
+    elsewhere = ("replay/", "advantage/", "loss/return", "loss/entropy")  # this preset has none
+    expected = {tag for tag in DOCUMENTED_TAGS if not tag.startswith(elsewhere)}
+    assert {documented_tag(tag) for tag in written} == expected
     assert {tag for tag in written if re.search(r"_k\d+$", tag)} == {
         *(f"loss/reward_k{k}" for k in (1, 2)),
         *(f"loss/{part}_k{k}" for part in ("value", "policy", "past") for k in (0, 1, 2)),
@@ -199,8 +201,8 @@ def test_train_refuses_in_one_line(call, tmp_path, monkeypatch, arguments, messa
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (("smok",), ["smok", "atari-paper, atari-cpu, atari-cpu-onpolicy, minatar, cartpole, smoke"]),
-        ((), ["atari-paper, atari-cpu, atari-cpu-onpolicy, minatar, cartpole, smoke"]),
+        (("smok",), ["smok", "atari-cpu-onpolicy", "atari-paper, atari-cpu"]),
+        ((), ["atari-cpu-onpolicy", "atari-paper, atari-cpu"]),
         (("smoke", "--env.nam", "pong"), ["--env.nam", "--env.name"]),
         (("smoke", "--learner.batch-size", "many"), ["--learner.batch-size", "many"]),
         (("smoke", "--search.policy", "alphazero"), ["--search.policy", "alphazero"]),

@@ -181,7 +181,9 @@ def test_means_are_over_each_tags_own_observations():
 def test_the_documented_tags_are_the_promised_ones():
     promised = {
         "episode": "return length",
-        "loss": "total reward value policy past reward_k{k} value_k{k} policy_k{k} past_k{k} target_saturated",
+        "loss": "total reward value policy past reward_k{k} value_k{k} policy_k{k} past_k{k} target_saturated "
+        "return return_k{k} entropy entropy_k{k}",
+        "advantage": "mean_square",
         "value_buffer": "filled age_mean rho_mean rho_clipped_fraction overlap overlap_newest overlap_oldest "
         "explained_variance",
         "search": "policy_entropy depth q_range unvisited_fraction root_value_minus_network_value",
@@ -189,6 +191,7 @@ def test_the_documented_tags_are_the_promised_ones():
         "perf": "frames_per_second updates_per_second learner_wait_fraction sequences_dropped "
         "feed_wait_fraction feed_copy_fraction batches_ready rollouts_waiting compilations",
         "lag": "params_version_mean params_version_max sequences_dropped",
+        "replay": "decisions starts ratio age_mean",
     }
     assert set(DOCUMENTED_TAGS) == {f"{group}/{name}" for group, names in promised.items() for name in names.split()}
     assert all("\n" not in meaning and meaning for meaning in DOCUMENTED_TAGS.values())
