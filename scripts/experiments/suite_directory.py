@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 from configs.presets import PRESETS
-from configs.schema import ConfigError
+from configs.schema import Config, ConfigError
 from configs.serialise import differences, to_dict
 from configs.suite import Suite, Trial
 from learner.records.run_directory import write_atomically
@@ -69,7 +69,8 @@ def identity(suite: Suite) -> dict:
     """Returns what must stay the same for the results to be those of one suite; JSON values."""
     values = dataclasses.asdict(suite)
     del values["resources"]
-    settings = json.dumps(to_dict(PRESETS[suite.preset]), sort_keys=True)
+    # What the preset changes, so that a setting that is added later with its default changes nothing.
+    settings = json.dumps(differences(to_dict(Config()), to_dict(PRESETS[suite.preset])))
     values["preset_sha256"] = hashlib.sha256(settings.encode()).hexdigest()[:16]
     return json.loads(json.dumps(values))
 

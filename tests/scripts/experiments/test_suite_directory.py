@@ -41,6 +41,13 @@ def test_a_preset_that_has_changed_is_another_suite(found, tmp_path, monkeypatch
         suite_directory.open_out(found, tmp_path)
 
 
+def test_a_setting_that_is_added_with_its_default_changes_no_suite(found, tmp_path, monkeypatch):
+    suite_directory.open_out(found, tmp_path)
+    present = suite_directory.to_dict
+    monkeypatch.setattr(suite_directory, "to_dict", lambda config: present(config) | {"later": 1})
+    suite_directory.open_out(found, tmp_path)
+
+
 def test_the_results_alone_carry_a_suite_to_another_machine(found, programs, tmp_path, monkeypatch, capsys):
     """Two trials are finished on one machine; the other one gets results.csv and nothing else."""
     here, there, file = tmp_path / "here", tmp_path / "there", "results.csv"
