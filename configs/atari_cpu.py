@@ -2,8 +2,8 @@
 
     python scripts/train.py atari-cpu --env.name assault
 
-Run time: 100,000 decisions (400,000 frames) in 5 minutes of one free core, on two in less; it stops
-after 10 minutes in any case. Expected score: see docs/results.md.
+Run time: it stops after 10 minutes or 100,000 decisions (400,000 frames); those took 11 minutes on
+two cores that other jobs used as well. Expected score: see docs/results.md.
 
 Deviations from the paper, with reasons:
 * grey frames of 64×64, four of them, DQN's three convolutions with half their channels, vector
@@ -25,7 +25,7 @@ Deviations from the paper, with reasons:
   averages at rate 0.02;
 * environments start up to 1,000 random decisions apart: a game of Assault lasts 590 ± 110 under
   random play, and those that started together were still in one phase after 600 (order parameter
-  0.84 of 1; 0.35 at once with the spread). It takes 7 s of the emulator before the first sequence;
+  0.84 of 1; 0.35 at once with the spread). The emulator plays them before the first sequence;
 * no past-policy loss: it has shown no gain at this size yet and costs the latents of every window.
   `--loss.past-weight 0.25` adds it; 4 heads reach back over 10 % of training as in the paper
   (interval = 0.1 · updates / size).

@@ -41,11 +41,10 @@ def test_a_preset_that_has_changed_is_another_suite(found, tmp_path, monkeypatch
         suite_directory.open_out(found, tmp_path)
 
 
-def test_a_setting_that_is_added_with_its_default_changes_no_suite(found, tmp_path, monkeypatch):
-    suite_directory.open_out(found, tmp_path)
-    present = suite_directory.to_dict
+def test_a_setting_that_is_added_with_its_default_changes_no_suite(found, monkeypatch):
+    before, present = suite_directory.identity(found), suite_directory.to_dict
     monkeypatch.setattr(suite_directory, "to_dict", lambda config: present(config) | {"later": 1})
-    suite_directory.open_out(found, tmp_path)
+    assert suite_directory.identity(found) == before
 
 
 def test_the_results_alone_carry_a_suite_to_another_machine(found, programs, tmp_path, monkeypatch, capsys):
