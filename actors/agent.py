@@ -1,8 +1,9 @@
-"""A trained agent that plays: search without root noise, then an action chosen from what the search found.
+"""A trained agent that plays: search without root noise, then an action chosen from what the search
+found.
 
-`greedy` takes the action of highest probability in its policy, ties broken at random: with 16 simulations over 18
-actions they are common, and the first of them, every time, would be a policy nobody trained. `sampled` takes the
-action that the search has drawn.
+`greedy` takes the action of highest probability in its policy, ties broken at random: with 16
+simulations over 18 actions they are common, and the first of them, every time, would be a policy
+nobody trained. `sampled` takes the action that the search has drawn.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from actors.environments import EnvironmentSpec
 from actors.history import History
 from muzero.types import Params, SearchOutput
 
-Choose = Callable[[SearchOutput, np.random.Generator], np.ndarray]  # what a search found -> actions [N] int32
+Choose = Callable[
+    [SearchOutput, np.random.Generator], np.ndarray
+]  # what a search found -> actions [N] int32
 
 
 class Decision(NamedTuple):
@@ -32,7 +35,9 @@ def greedy(out: SearchOutput, rng: np.random.Generator) -> np.ndarray:
 
 
 def sampled(out: SearchOutput, rng: np.random.Generator) -> np.ndarray:
-    """Returns the actions [N] that the search has drawn, as actors do; see `muzero/search.py` for the law of each."""
+    """Returns the actions [N] that the search has drawn, as actors do; see `muzero/search.py` for
+    the law of each.
+    """
     del rng  # the search has a key of its own
     return out.action
 
@@ -78,14 +83,17 @@ class Agent:
         return int(decision.action[0])
 
     def decide(self, observation: np.ndarray, is_first: np.ndarray) -> Decision:
-        """Returns the decisions for `observation` [N, ...]; `is_first` [N] marks the first of a game."""
+        """Returns the decisions for `observation` [N, ...]; `is_first` [N] marks the first of a
+        game.
+        """
         out = jax.device_get(self._search(self._params, *self.observe(observation, is_first)))
         action = self._choose(out, self._tie_rng)
         self._history.act(action)
         return Decision(action, out.policy, out.value)
 
     def observe(self, observation: np.ndarray, is_first: np.ndarray) -> tuple:
-        """Takes in the next observations and returns what they are searched with: key and histories.
+        """Takes in the next observations and returns what they are searched with: key and
+        histories.
 
         `decide` does so; by itself it is for those who search in another way.
         """
@@ -96,6 +104,8 @@ class Agent:
 
 
 def most_probable(policy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns an action [N] of highest probability in every row of `policy` [N, A], uniform among equals."""
+    """Returns an action [N] of highest probability in every row of `policy` [N, A], uniform among
+    equals.
+    """
     best = policy >= policy.max(axis=-1, keepdims=True)
     return np.argmax(best * rng.uniform(0.5, 1.0, policy.shape), axis=-1).astype(np.int32)

@@ -1,4 +1,5 @@
-"""Atari 2600 games as the paper plays them, on the bare emulator (Grimm et al., NeurIPS 2021, table 1).
+"""Atari 2600 games as the paper plays them, on the bare emulator (Grimm et al., NeurIPS 2021, table
+1).
 
 One decision, with `action_repeat` 4 and `max_pool_frames` 4:
 
@@ -8,9 +9,9 @@ One decision, with `action_repeat` 4 and `max_pool_frames` 4:
     grey screen            g1     g2     g3     g4      [210, 160] uint8
     observation      resize(max(g1, g2, g3, g4))        [frame_size, frame_size, 1] uint8
 
-With `max_pool_frames` 2 only g3 and g4 are read.  A repeat stops at the frame that ends the game and
-then pools the frames of the window that were played, at least the last one.  The observation of a
-reset is a single screen: the no-op start belongs to no decision, and its score is dropped.
+With `max_pool_frames` 2 only g3 and g4 are read.  A repeat stops at the frame that ends the game
+and then pools the frames of the window that were played, at least the last one.  The observation of
+a reset is a single screen: the no-op start belongs to no decision, and its score is dropped.
 """
 
 import difflib
@@ -31,15 +32,23 @@ EMULATOR_FRAMES_PER_SECOND = 60
 
 
 def spelling_key(name: str) -> str:
-    """Returns `name` without "ALE/", version, emulator suffix, case and punctuation, to compare spellings by."""
+    """Returns `name` without "ALE/", version, emulator suffix, case and punctuation, to compare
+    spellings by.
+    """
     name = re.sub(r"^ale/|((noframeskip|deterministic)?-v\d+)$", "", name.lower())
     return re.sub(r"[^a-z0-9]", "", name)
 
 
 # ale_py registers exactly the games with a single-player mode; loading one of the other four ROMs
 # (combat, joust, maze_craze, warlords) ends the process from C++.
-_GAMES = {spelling_key(spec.id): spec for spec in gymnasium.registry.values() if spec.namespace == "ALE"}
-_OTHER_SPELLINGS = {"montezumasrevenge": "montezumarevenge", "robottank": "robotank", "upanddown": "upndown"}
+_GAMES = {
+    spelling_key(spec.id): spec for spec in gymnasium.registry.values() if spec.namespace == "ALE"
+}
+_OTHER_SPELLINGS = {
+    "montezumasrevenge": "montezumarevenge",
+    "robottank": "robotank",
+    "upanddown": "upndown",
+}
 
 
 def find_game(name: str) -> EnvSpec | None:
@@ -75,11 +84,12 @@ class AtariGame(gymnasium.Env):
     """One game with the paper's preprocessing; rewards are the raw score.
 
     `info` holds `lives`, `episode_frames` (the emulator's own count, no-ops and in a few games the
-    presses of the start buttons included) and `life_lost` (always False unless `signal_life_loss`).  A lost
-    life ends nothing here: what it means for learning is the reader's business, the game goes on.
+    presses of the start buttons included) and `life_lost` (always False unless `signal_life_loss`).
+    A lost life ends nothing here: what it means for learning is the reader's business, the game
+    goes on.
 
-    `emulator`, `lives` (at the last decision), the generator `np_random` and Gymnasium's wrappers are all there is to
-    save of a game (`actors/states.py`).
+    `emulator`, `lives` (at the last decision), the generator `np_random` and Gymnasium's wrappers
+    are all there is to save of a game (`actors/states.py`).
     """
 
     def __init__(
@@ -127,7 +137,8 @@ class AtariGame(gymnasium.Env):
         """Starts a game and returns its first observation [frame_size, frame_size, 1] and info.
 
         Args:
-          seed: restarts the random streams of no-ops and sticky actions, and the emulator with them.
+          seed: restarts the random streams of no-ops and sticky actions, and the emulator with
+            them.
           options: not used.
         """
         super().reset(seed=seed)
@@ -192,7 +203,9 @@ class AtariGame(gymnasium.Env):
                 self.emulator.reset_game()
 
     def _repeat(self, action: ale_py.Action) -> float:
-        """Plays `action` for one decision, leaves the pooled screen in `_pooled`, returns the score."""
+        """Plays `action` for one decision, leaves the pooled screen in `_pooled`, returns the
+        score.
+        """
         ale, reward = self.emulator, 0
         for frame in range(self.action_repeat):
             reward += ale.act(action)

@@ -1,11 +1,13 @@
-"""Which cores of a machine a process may keep for itself: claims that end with the process that holds them.
+"""Which cores of a machine a process may keep for itself: claims that end with the process that
+holds them.
 
     worker 0 ── claims core 3 ─▶ pinned        worker 2 ── none left ─▶ unpinned, shares what there is
     worker 1 ── claims core 2 ─▶ pinned        worker 1 dies: its lock is gone, the replacement claims core 2
 
-Who shares a machine with whom is decided by Ray, and several runs may share one: only the machine itself knows.
-A container that is limited to a share of time has no cores of its own, and cannot see who else is on them: nobody is
-pinned there, and XLA is told how many threads to use in place of a core each.
+Who shares a machine with whom is decided by Ray, and several runs may share one: only the machine
+itself knows. A container that is limited to a share of time has no cores of its own, and cannot see
+who else is on them: nobody is pinned there, and XLA is told how many threads to use in place of a
+core each.
 """
 
 import contextlib
@@ -18,16 +20,21 @@ from collections.abc import Iterator
 from typing import TextIO
 
 _held: list[TextIO] = []  # open for as long as the process lives
-_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")  # cgroup v2, of the container itself; a machine has none
+_QUOTA = pathlib.Path(
+    "/sys/fs/cgroup/cpu.max"
+)  # cgroup v2, of the container itself; a machine has none
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may use at a time, by its affinity and by its container's quota."""
+    """Returns how many cores this process may use at a time, by its affinity and by its container's
+    quota.
+    """
     return max(1, int(min(len(os.sched_getaffinity(0)), _quota())))
 
 
 def keep_to_cores(count: int) -> tuple[int, ...] | None:
-    """Pins the calling thread, before JAX starts, to `count` cores of its own; returns them, None if it has none.
+    """Pins the calling thread, before JAX starts, to `count` cores of its own; returns them, None
+    if it has none.
 
     XLA gets as many threads in either case.
     """
@@ -47,14 +54,17 @@ def _quota() -> float:
 
 
 def claim_cores(count: int) -> tuple[int, ...] | None:
-    """Returns `count` cores that no other process has claimed, now this one's until it ends; None if so many are not.
+    """Returns `count` cores that no other process has claimed, now this one's until it ends; None
+    if so many are not.
 
-    The highest come first: a learner that is not pinned is at home on the others. Only cores that the affinity of
-    this process allows are claimed (`taskset` before the program narrows them).
+    The highest come first: a learner that is not pinned is at home on the others. Only cores that
+    the affinity of this process allows are claimed (`taskset` before the program narrows them).
     """
     folder = pathlib.Path(tempfile.gettempdir()) / f"claimed-cores-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with _locked(folder / "claiming"):  # or two processes could take half of what each of them needs
+    with _locked(
+        folder / "claiming"
+    ):  # or two processes could take half of what each of them needs
         claims: dict[int, TextIO] = {}
         for core in sorted(os.sched_getaffinity(0), reverse=True):
             if len(claims) < count and (file := _try_lock(folder / f"core-{core}")) is not None:

@@ -8,8 +8,9 @@
 A final observation is a state like any other and is never replaced by the next game's first one
 (Gymnasium's NEXT_STEP autoreset), so a truncated game can bootstrap from it.
 
-Environments that start together stay in one phase of their games for long, and so do the batches. With a spread a
-stream starts in the middle of a game, after a random number of random decisions that nobody sees or counts.
+Environments that start together stay in one phase of their games for long, and so do the batches.
+With a spread a stream starts in the middle of a game, after a random number of random decisions
+that nobody sees or counts.
 """
 
 import importlib
@@ -24,7 +25,9 @@ from configs.schema import EnvConfig
 from muzero.types import Array, Episode
 
 SMALLEST_RENDER_SIDE = 160
-LONGEST_SCORED_GAME = 27_000  # decisions, Atari's 108,000 frames: a greedy policy may run into a wall for ever
+LONGEST_SCORED_GAME = (
+    27_000  # decisions, Atari's 108,000 frames: a greedy policy may run into a wall for ever
+)
 
 
 class EnvironmentSpec(NamedTuple):
@@ -47,11 +50,12 @@ class Step(NamedTuple):
 
 
 def resolve_name(name: str) -> str:
-    """Returns the canonical name: "ALE/MsPacman-v5" for an Atari game in any usual spelling, else a Gymnasium id.
+    """Returns the canonical name: "ALE/MsPacman-v5" for an Atari game in any usual spelling, else a
+    Gymnasium id.
 
     Args:
-      name: an Atari game or a Gymnasium id; an id may carry the module that registers it ("module:id")
-        and may leave out its version (the highest is taken).
+      name: an Atari game or a Gymnasium id; an id may carry the module that registers it
+        ("module:id") and may leave out its version (the highest is taken).
 
     Raises:
       ValueError: no such environment; the message suggests near names.
@@ -67,7 +71,11 @@ def resolve_name(name: str) -> str:
         return name
     if game := atari.find_game(env_id):
         return game.id
-    versions = [spec.version for spec in gymnasium.registry.values() if spec.id == f"{env_id}-v{spec.version}"]
+    versions = [
+        spec.version
+        for spec in gymnasium.registry.values()
+        if spec.id == f"{env_id}-v{spec.version}"
+    ]
     if versions:
         return f"{name}-v{max(versions)}"
     near = " or ".join(atari.near_ids(env_id))
@@ -103,18 +111,23 @@ def make_environment(settings: EnvConfig, *, training: bool, render: bool = Fals
 def environment_spec(env: gymnasium.Env) -> EnvironmentSpec:
     """Describes an environment made by `make_environment`.
 
-    Raises ValueError if actions are not 0 to A − 1, or observations no uint8, bool or float32 vectors or images.
+    Raises ValueError if actions are not 0 to A − 1, or observations no uint8, bool or float32
+    vectors or images.
     """
     actions, observations = env.action_space, env.observation_space
     if not isinstance(actions, spaces.Discrete) or actions.start != 0:
         raise ValueError(f"{env}: action space {actions}, allowed: Discrete from 0")
     if _array_space(observations) is not observations:
-        raise ValueError(f"{env}: observation space {observations} needs the conversion of make_environment")
+        raise ValueError(
+            f"{env}: observation space {observations} needs the conversion of make_environment"
+        )
     return EnvironmentSpec(
         observation_shape=observations.shape,
         observation_dtype=observations.dtype.name,
         num_actions=int(actions.n),
-        frames_per_step=env.unwrapped.action_repeat if isinstance(env.unwrapped, atari.AtariGame) else 1,
+        frames_per_step=env.unwrapped.action_repeat
+        if isinstance(env.unwrapped, atari.AtariGame)
+        else 1,
     )
 
 
@@ -134,7 +147,8 @@ class ArrayObservation(gymnasium.ObservationWrapper):
         return np.array(observation, target.dtype).reshape(target.shape)
 
     def render(self) -> np.ndarray:
-        """Returns [height, width, 3] uint8, tiny frames (MinAtar's 10×10) enlarged by a whole factor.
+        """Returns [height, width, 3] uint8, tiny frames (MinAtar's 10×10) enlarged by a whole
+        factor.
 
         Raises ValueError if the environment was made without `render`.
         """
@@ -147,20 +161,24 @@ class ArrayObservation(gymnasium.ObservationWrapper):
 
 
 class Stream:
-    """An endless stream of states of one environment, game after game; see the diagram of the module.
+    """An endless stream of states of one environment, game after game; see the diagram of the
+    module.
 
-    `is_whole`: the present game, or the one that has just ended, was played from its start; a spread hides the start
-    of the first.
+    `is_whole`: the present game, or the one that has just ended, was played from its start; a
+    spread hides the start of the first.
     """
 
-    def __init__(self, env: gymnasium.Env, *, seed: int, reward_clip: float | None, start_spread: int = 0):
+    def __init__(
+        self, env: gymnasium.Env, *, seed: int, reward_clip: float | None, start_spread: int = 0
+    ):
         """Takes over `env`; `reset` comes before the first `step`.
 
         Args:
           env: an environment made by `make_environment`.
           seed: 0 to 2**32 − 1, of everything random in the environment.
           reward_clip: rewards are clipped to ± this; None keeps them.
-          start_spread: most decisions that `reset` plays before the first state; their number is drawn uniformly.
+          start_spread: most decisions that `reset` plays before the first state; their number is
+            drawn uniformly.
 
         Raises ValueError if `environment_spec` refuses `env`, or the seed is out of range.
         """
@@ -171,7 +189,9 @@ class Stream:
         self._reward_limit = float("inf") if reward_clip is None else float(reward_clip)
 
     def reset(self) -> Array:
-        """Seeds the environment, starts the first game, plays the spread and returns the first observation."""
+        """Seeds the environment, starts the first game, plays the spread and returns the first
+        observation.
+        """
         observation = self._start_game(seed=self._seed)
         rng = np.random.default_rng((self._seed, 1))  # not the environment's own stream
         for _ in range(rng.integers(self._start_spread + 1)):
@@ -184,7 +204,9 @@ class Stream:
     def step(self, action: int) -> Step:
         """Takes one decision; in a final observation `action` is ignored and the next game starts."""
         if self._is_final:
-            return Step(self._start_game(seed=None), reward=0.0, discount=1.0, is_first=True, episode=None)
+            return Step(
+                self._start_game(seed=None), reward=0.0, discount=1.0, is_first=True, episode=None
+            )
         observation, reward, terminated, truncated, info = self._env.step(int(action))
         self._return += float(reward)
         self._num_steps += 1
@@ -198,7 +220,10 @@ class Stream:
         )
 
     def save(self) -> states.Arrays:
-        """Returns the state of the stream between two decisions. Raises ValueError if `states.why_not_saved`."""
+        """Returns the state of the stream between two decisions.
+
+        Raises ValueError if `states.why_not_saved`.
+        """
         game = np.array([self._is_final, self._return, self._num_steps, self.is_whole], np.float64)
         return {"game": game} | states.nested("env", states.save_environment(self._env))
 
@@ -219,21 +244,27 @@ class Stream:
 
     def _finished_episode(self, info: dict) -> Episode:
         # Only the emulator knows its frames exactly: no-ops, and a last repeat that was cut short.
-        return Episode(self._return, self._num_steps, num_frames=info.get("episode_frames", self._num_steps))
+        return Episode(
+            self._return, self._num_steps, num_frames=info.get("episode_frames", self._num_steps)
+        )
 
 
 def _import_module(module: str, name: str) -> None:
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(f"environment {name!r}: module {module!r} cannot be imported: {error}") from error
+        raise ValueError(
+            f"environment {name!r}: module {module!r} cannot be imported: {error}"
+        ) from error
 
 
 def _register_minatar() -> None:
     try:
         from minatar import gym as minatar_gym
     except ModuleNotFoundError as error:
-        raise ImportError(f"MinAtar games need the extra `minatar`: pip install .[minatar] ({error})") from error
+        raise ImportError(
+            f"MinAtar games need the extra `minatar`: pip install .[minatar] ({error})"
+        ) from error
     if "MinAtar/Breakout-v1" not in gymnasium.registry:
         minatar_gym.register_envs()
 
@@ -249,7 +280,9 @@ def _make_gymnasium(env_id: str, training: bool, render: bool) -> gymnasium.Env:
 
 
 def _array_space(space: spaces.Space) -> spaces.Box:
-    """Returns the Box of arrays that stands for `space`, `space` itself where nothing has to change."""
+    """Returns the Box of arrays that stands for `space`, `space` itself where nothing has to
+    change.
+    """
     if isinstance(space, spaces.Discrete):
         return spaces.Box(0.0, 1.0, (int(space.n),), np.float32)
     if not isinstance(space, spaces.Box) or len(space.shape) not in (1, 2, 3):

@@ -22,7 +22,9 @@ class Player(Protocol):
     """What plays N environments at once, `actors.agent.Agent` say."""
 
     def decide(self, observation: np.ndarray, is_first: np.ndarray) -> Decision:
-        """Returns the decisions for `observation` [N, ...]; `is_first` [N] marks the first of a game."""
+        """Returns the decisions for `observation` [N, ...]; `is_first` [N] marks the first of a
+        game.
+        """
 
 
 def play(
@@ -34,8 +36,8 @@ def play(
 ) -> list[Game]:
     """Returns `num_episodes` games of `agent`, its N environments being `streams`.
 
-    Every stream plays the same number of games (short games are not preferred); surplus ones are dropped
-    from the last streams.
+    Every stream plays the same number of games (short games are not preferred); surplus ones are
+    dropped from the last streams.
 
     Args:
       agent: plays len(streams) environments.
@@ -59,7 +61,9 @@ def play(
     return [rows[i] for i in range(per_stream) for rows in games][:num_episodes]
 
 
-def play_blindly(stream: Stream, next_action: Callable[[], int], *, num_episodes: int) -> list[Game]:
+def play_blindly(
+    stream: Stream, next_action: Callable[[], int], *, num_episodes: int
+) -> list[Game]:
     """Returns `num_episodes` games of a player who looks at nothing.
 
     Args:
@@ -77,9 +81,13 @@ def play_blindly(stream: Stream, next_action: Callable[[], int], *, num_episodes
 def play_randomly(stream: Stream, *, num_episodes: int, seed: int) -> list[Game]:
     """Returns `num_episodes` games of the uniformly random policy."""
     rng = np.random.default_rng(seed)
-    return play_blindly(stream, lambda: int(rng.integers(stream.spec.num_actions)), num_episodes=num_episodes)
+    return play_blindly(
+        stream, lambda: int(rng.integers(stream.spec.num_actions)), num_episodes=num_episodes
+    )
 
 
 def _ended(step: Step) -> list[Game]:
-    """Returns the game that has ended with `step`, if one has; without lost lives a discount of 0 is its own end."""
+    """Returns the game that has ended with `step`, if one has; without lost lives a discount of 0
+    is its own end.
+    """
     return [] if step.episode is None else [Game(step.episode, is_finished=step.discount == 0.0)]

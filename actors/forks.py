@@ -1,8 +1,10 @@
-"""Streams that can be put back to an earlier state, as often as wanted, and go on from there by chance.
+"""Streams that can be put back to an earlier state, as often as wanted, and go on from there by
+chance.
 
-A fork lives in memory only. Where `states` can write a state down, it is that; a MinAtar game, all plain Python
-objects, is copied whole. What is random *within* a game is drawn anew after a fork (MinAtar's sticky actions and
-spawns): rollouts that repeated one draw would average over nothing. The emulator and CartPole draw nothing there.
+A fork lives in memory only. Where `states` can write a state down, it is that; a MinAtar game, all
+plain Python objects, is copied whole. What is random *within* a game is drawn anew after a fork
+(MinAtar's sticky actions and spawns): rollouts that repeated one draw would average over nothing.
+The emulator and CartPole draw nothing there.
 """
 
 import copy
@@ -38,7 +40,9 @@ class ForkableStream(Stream):
         return copy.deepcopy(self._env.unwrapped.game) if _is_minatar(self._env) else self.save()
 
     def thaw(self, frozen: Any, seed: int) -> None:
-        """Goes on from a state that `freeze` returned, with fresh chances of `seed`, no time limit counting."""
+        """Goes on from a state that `freeze` returned, with fresh chances of `seed`, no time limit
+        counting.
+        """
         if _is_minatar(self._env):
             self.reset()
             game = copy.deepcopy(frozen)
@@ -50,7 +54,9 @@ class ForkableStream(Stream):
 
 
 def lift_time_limits(env: gymnasium.Env) -> None:
-    """Has Gymnasium's wrappers of `env` truncate no game; an emulator's limit is a setting of its own."""
+    """Has Gymnasium's wrappers of `env` truncate no game; an emulator's limit is a setting of its
+    own.
+    """
     for limit in states.time_limits(env):
         limit._max_episode_steps = math.inf
 

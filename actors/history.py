@@ -6,7 +6,8 @@ from actors.environments import EnvironmentSpec
 
 
 class History:
-    """The last H observations and the H − 1 actions between them; before the first state everything is masked.
+    """The last H observations and the H − 1 actions between them; before the first state everything
+    is masked.
 
     Args:
       spec: the environment.
@@ -40,9 +41,13 @@ class History:
         self._actions[:, -1] = action
 
     def put(self, n: int, frames: np.ndarray, actions: np.ndarray, is_first: np.ndarray) -> None:
-        """Replaces the history of environment `n` by `frames` [H, ...], `actions` [H-1] and `is_first` [H]."""
+        """Replaces the history of environment `n` by `frames` [H, ...], `actions` [H-1] and
+        `is_first` [H].
+        """
         self._frames[n], self._actions[n, 1:], self._is_first[n] = frames, actions, is_first
 
     def inputs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns frames [N, H, ...], actions [N, H-1] and is_first [N, H]; they change with the history."""
+        """Returns frames [N, H, ...], actions [N, H-1] and is_first [N, H]; they change with the
+        history.
+        """
         return self._frames, self._actions[:, 1:], self._is_first

@@ -1,7 +1,8 @@
-"""Which code a process runs: the driver's processes elsewhere refuse to run with other code or packages.
+"""Which code a process runs: the driver's processes elsewhere refuse to run with other code or
+packages.
 
-Different code on one cluster trains without an error and learns something else: a trajectory whose fields mean
-another thing is still an array of the right shape.
+Different code on one cluster trains without an error and learns something else: a trajectory whose
+fields mean another thing is still an array of the right shape.
 """
 
 import functools
@@ -21,9 +22,15 @@ class CodeMismatch(RuntimeError):
 
 @functools.cache
 def code_identity() -> dict[str, str]:
-    """Returns what must be the same in driver and worker: Python, packages, and the SHA-256 of each source folder."""
+    """Returns what must be the same in driver and worker: Python, packages, and the SHA-256 of each
+    source folder.
+    """
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version()} | versions | {room: _digest(_ROOT / room) for room in _ROOMS}
+    return (
+        {"python": platform.python_version()}
+        | versions
+        | {room: _digest(_ROOT / room) for room in _ROOMS}
+    )
 
 
 def require_same_code(expected: dict[str, str]) -> None:
@@ -35,7 +42,9 @@ def require_same_code(expected: dict[str, str]) -> None:
         if expected.get(name) != own.get(name)
     ]
     if differing:
-        raise CodeMismatch(f"host {platform.node()} runs other code than the driver: {'; '.join(differing)}")
+        raise CodeMismatch(
+            f"host {platform.node()} runs other code than the driver: {'; '.join(differing)}"
+        )
 
 
 def _digest(folder: Path) -> str:

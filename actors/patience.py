@@ -2,7 +2,8 @@
 
 
 class Patience:
-    """Long for the first answer, which compiles; then by the slowest rollout so far, whatever machine that was on.
+    """Long for the first answer, which compiles; then by the slowest rollout so far, whatever
+    machine that was on.
 
     Args:
       least_seconds: never less than this.

@@ -4,10 +4,11 @@
                                          ▼
     learner ◀─next_rollout()─ ray.wait ◀─ worker.rollout(newest) ◀─ re-armed at the next call
 
-A worker is re-armed when the learner's feed asks for the next rollout, with the parameters that are the newest
-then: re-armed at the hand-over it would act on with parameters that the batch just delivered is about to change.
-A learner that does not ask is the back-pressure: `num_workers * max_in_flight` rollouts are all that can ever wait.
-Ray itself is started and stopped by the program. Supervision happens inside `next_rollout` too (no thread, no polling):
+A worker is re-armed when the learner's feed asks for the next rollout, with the parameters that are
+the newest then: re-armed at the hand-over it would act on with parameters that the batch just
+delivered is about to change. A learner that does not ask is the back-pressure: `num_workers *
+max_in_flight` rollouts are all that can ever wait. Ray itself is started and stopped by the
+program. Supervision happens inside `next_rollout` too (no thread, no polling):
 
     started ──▶ busy ──result──▶ busy ──▶ ...
                  │ died, raised, or placed and silent for too long: what it had in flight is dropped
@@ -35,7 +36,9 @@ _logger = logging.getLogger(__name__)
 
 
 class ActorPoolError(RuntimeError):
-    """The pool cannot deliver: a worker kept failing (the last cause is chained), or the pool is closed."""
+    """The pool cannot deliver: a worker kept failing (the last cause is chained), or the pool is
+    closed.
+    """
 
 
 @dataclasses.dataclass(eq=False)
@@ -51,18 +54,22 @@ class _Worker:
 
 
 class ActorPool:
-    """A supervised pool of `RolloutWorker`s; they build their rollouts at once and act from the first request on.
+    """A supervised pool of `RolloutWorker`s; they build their rollouts at once and act from the
+    first request on.
 
-    `next_rollout` belongs to one thread; `publish` and `close` may be called from another. What `publish` shares is
-    one reference, replaced by one assignment; the lock orders `next_rollout` and `close`, nobody waits holding it.
+    `next_rollout` belongs to one thread; `publish` and `close` may be called from another. What
+    `publish` shares is one reference, replaced by one assignment; the lock orders `next_rollout`
+    and `close`, nobody waits holding it.
 
     Args:
       build_rollout: seed -> `RolloutProtocol`; pickled here, unpickled in the workers.
       settings: of the workers; their number is a number by now.
       in_rounds: nobody is asked again before all have delivered: lockstep, if that divides a batch.
       patience: a placed worker that owes an answer for longer is replaced.
-      max_restarts: failures of one worker, without a rollout delivered in between, that are forgiven.
-      restart_backoff_seconds: rest after the first of them; doubled by each further one, up to 60 s.
+      max_restarts: failures of one worker, without a rollout delivered in between, that are
+        forgiven.
+      restart_backoff_seconds: rest after the first of them; doubled by each further one, up to 60
+        s.
       worker: seed, log_dir and so on, see `make_start_fn`.
 
     Raises ActorPoolError if Ray has not been started.
@@ -79,7 +86,9 @@ class ActorPool:
         restart_backoff_seconds: float = 1.0,
         **worker,
     ):
-        if not ray.is_initialized():  # the first remote call would start a cluster with settings of Ray's own
+        if (
+            not ray.is_initialized()
+        ):  # the first remote call would start a cluster with settings of Ray's own
             raise ActorPoolError("call ray.init(...) before making an ActorPool")
         self._start = make_start_fn(build_rollout, settings, **worker)
         self._max_in_flight = settings.max_in_flight
@@ -98,7 +107,9 @@ class ActorPool:
 
     @property
     def num_dropped(self) -> int:
-        """Rollouts requested and lost because their worker failed; each is one sequence of every environment."""
+        """Rollouts requested and lost because their worker failed; each is one sequence of every
+        environment.
+        """
         return self._num_dropped
 
     @property
@@ -114,22 +125,27 @@ class ActorPool:
         return len(ray.wait(requests, num_returns=len(requests), timeout=0)[0]) if requests else 0
 
     def publish(self, published: PublishedParams) -> None:
-        """Makes `published` (NumPy leaves) what every request from now on acts with; copies it to the object store.
+        """Makes `published` (NumPy leaves) what every request from now on acts with; copies it to
+        the object store.
 
-        The version before is freed with the last request that carries it. Does nothing if the pool is closed.
+        The version before is freed with the last request that carries it. Does nothing if the pool
+        is closed.
         """
         if not self._closed.is_set():
             self._published = ray.put(published)
 
     def next_rollout(self) -> RolloutResult:
-        """Returns the next rollout of any worker, the longest requested first, after re-arming those that wait.
+        """Returns the next rollout of any worker, the longest requested first, after re-arming
+        those that wait.
 
-        Blocks until there is one. Its arrays are *read-only views into Ray's object store*: copy what is to be
-        written to, and drop them soon (stacking a batch copies), for the store cannot free a viewed object.
+        Blocks until there is one. Its arrays are *read-only views into Ray's object store*: copy
+        what is to be written to, and drop them soon (stacking a batch copies), for the store cannot
+        free a viewed object.
 
         Raises:
-          ActorPoolError: nothing has been published; a worker failed more than `max_restarts` times in a row
-            (the last failure is chained, and the pool is closed then); or `close` was called, also meanwhile.
+          ActorPoolError: nothing has been published; a worker failed more than `max_restarts` times
+            in a row (the last failure is chained, and the pool is closed then); or `close` was
+            called, also meanwhile.
         """
         self._require_open()
         if self._published is None:
@@ -141,14 +157,19 @@ class ActorPool:
         return result
 
     def drain(self) -> list[RolloutResult]:
-        """Returns what is in flight as it is answered and asks for nothing more: the workers are idle then."""
+        """Returns what is in flight as it is answered and asks for nothing more: the workers are
+        idle then.
+        """
         results = []
         while self._in_flight:
             results.append(self._next_answer())
         return [result for result in results if result is not None]
 
     def close(self) -> None:
-        """Kills the workers and drops every reference; a blocked `next_rollout` raises. Closing twice is fine."""
+        """Kills the workers and drops every reference; a blocked `next_rollout` raises.
+
+        Closing twice is fine.
+        """
         with self._lock:
             self._closed.set()
             for worker in self._workers:
@@ -164,7 +185,9 @@ class ActorPool:
             return self._collect(answered[0]) if answered else None
 
     def _wait(self) -> list:
-        """Returns [the oldest answered request], or [] when a worker is due before anything was answered."""
+        """Returns [the oldest answered request], or [] when a worker is due before anything was
+        answered.
+        """
         with self._lock:
             self._require_open()
             self._attend_due_workers()
@@ -173,7 +196,8 @@ class ActorPool:
         if not requests:
             self._closed.wait(seconds)
             return []
-        # num_returns=1 alone picks any one of several answers: with a slow learner, data would age by chance
+        # num_returns=1 alone picks any one of several answers: with a slow learner, data would age
+        # by chance
         answered, _ = ray.wait(requests, num_returns=len(requests), timeout=0)
         return answered[:1] or ray.wait(requests, num_returns=1, timeout=seconds)[0]
 
@@ -205,18 +229,28 @@ class ActorPool:
             (self._check_deadline if worker.is_busy else self._wake)(worker)
 
     def _check_deadline(self, worker: _Worker) -> None:
-        """Loses a worker past its deadline, unless it owes nothing, its answer waits or Ray has no place for it."""
+        """Loses a worker past its deadline, unless it owes nothing, its answer waits or Ray has no
+        place for it.
+        """
         seconds, requests = self._patience.seconds, self._requests_of(worker)
-        answered = not requests or ray.wait(requests, num_returns=1, timeout=0, fetch_local=False)[0]
+        answered = (
+            not requests or ray.wait(requests, num_returns=1, timeout=0, fetch_local=False)[0]
+        )
         if not answered and is_placed(worker.handle):
             self._lose(worker, TimeoutError(f"no rollout in {seconds:g} s: it hangs"))
         else:
             worker.due = time.monotonic() + seconds
             if not answered:
-                _logger.warning("worker %d waits: Ray has had no place for it in %g s", worker.worker_id, seconds)
+                _logger.warning(
+                    "worker %d waits: Ray has had no place for it in %g s",
+                    worker.worker_id,
+                    seconds,
+                )
 
     def _lose(self, worker: _Worker, cause: BaseException) -> None:
-        """Drops what `worker` had in flight and sends it to rest; raises when its restarts are used up."""
+        """Drops what `worker` had in flight and sends it to rest; raises when its restarts are used
+        up.
+        """
         requests = self._requests_of(worker)
         for request in requests:
             del self._in_flight[request]
@@ -226,8 +260,11 @@ class ActorPool:
         _logger.error("%s failed, %d rollouts dropped: %s", name, len(requests), cause)
         if worker.num_failures > self._max_restarts:
             self.close()
-            raise ActorPoolError(f"{name} failed {worker.num_failures} times in a row, at last: {cause}") from cause
-        # Out of reach once, it may come back; its node may be gone too, which Ray takes half a minute to find out.
+            raise ActorPoolError(
+                f"{name} failed {worker.num_failures} times in a row, at last: {cause}"
+            ) from cause
+        # Out of reach once, it may come back; its node may be gone too, which Ray takes half a
+        # minute to find out.
         if not isinstance(cause, exceptions.ActorUnavailableError) or worker.num_failures > 1:
             self._kill(worker)
         worker.is_busy = False
@@ -242,7 +279,9 @@ class ActorPool:
         self._arm(worker)
 
     def _arm(self, worker: _Worker) -> None:
-        """Requests rollouts with the newest parameters until `max_in_flight`; the clock starts anew."""
+        """Requests rollouts with the newest parameters until `max_in_flight`; the clock starts
+        anew.
+        """
         for _ in range(self._max_in_flight - len(self._requests_of(worker))):
             self._in_flight[worker.handle.rollout.remote(self._published)] = worker
         worker.is_busy = True
@@ -250,7 +289,9 @@ class ActorPool:
 
     def _kill(self, worker: _Worker) -> None:
         """Ends the worker's process, whatever it is doing."""
-        if worker.handle is not None and ray.is_initialized():  # ray.kill without Ray would start it
+        if (
+            worker.handle is not None and ray.is_initialized()
+        ):  # ray.kill without Ray would start it
             ray.kill(worker.handle)
         worker.handle = None
 

@@ -9,7 +9,8 @@ With two groups the emulator works while a device searches:
     host     | step A | step B     | step A       | step B
     device            | search A   | search B     | search A
 
-A frame is written to the sequence that will be sent and goes to the device once; the frames of its history are there.
+A frame is written to the sequence that will be sent and goes to the device once; the frames of its
+history are there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,15 @@ from actors import states
 from actors.environments import Stream
 from actors.tape import Tape
 from configs.schema import ActorsConfig
-from muzero.types import Array, Episode, Params, PublishedParams, RolloutResult, SearchOutput, Trajectory
+from muzero.types import (
+    Array,
+    Episode,
+    Params,
+    PublishedParams,
+    RolloutResult,
+    SearchOutput,
+    Trajectory,
+)
 
 
 class _Group:
@@ -45,7 +54,8 @@ class Rollout:
       num_actions: A.
       history_length: H.
       seed: seed of the searches and of the actions drawn where a decision is not real.
-      num_groups: groups of environments, searched in turn; 2 where searches run on a device of their own.
+      num_groups: groups of environments, searched in turn; 2 where searches run on a device of
+        their own.
     """
 
     def __init__(
@@ -96,13 +106,18 @@ class Rollout:
         return RolloutResult(
             trajectory=self._trajectory(),
             episodes=episodes,
-            search_stats={n: float(np.mean(np.concatenate([row[n] for row in self._stats]))) for n in self._stats[0]},
+            search_stats={
+                n: float(np.mean(np.concatenate([row[n] for row in self._stats])))
+                for n in self._stats[0]
+            },
             num_steps=num_steps,
             num_frames=num_steps * self._streams[0].spec.frames_per_step,
         )
 
     def save(self) -> states.Arrays:
-        """Returns all that the next sequence depends on, the parameters apart; there must have been one before."""
+        """Returns all that the next sequence depends on, the parameters apart; there must have been
+        one before.
+        """
         saved = {
             "num_searches": np.array(self._num_searches),
             "rng_key": np.asarray(jax.random.key_data(self._rng_key)),
@@ -185,7 +200,9 @@ class Rollout:
         self._tape.is_first[group.rows, self._history - 1] = True
 
     def _step(self, group: _Group, t: int) -> list[Episode]:
-        """Takes the decision of state `t - 1` in every environment of the group and writes state `t`."""
+        """Takes the decision of state `t - 1` in every environment of the group and writes state
+        `t`.
+        """
         tape, index, episodes = self._tape, self._history - 1 + t, []
         for n in range(*group.rows.indices(len(self._streams))):
             step = self._streams[n].step(int(tape.action[n, index - 1]))
@@ -219,8 +236,8 @@ class Rollout:
             return
         out, group.searched = jax.device_get(group.searched), None
         tape, place, at_final = self._tape, (group.rows, group.index), self._at_final[group.rows]
-        # A final observation is searched for its value only. A constant action there would be the only one to
-        # learn absorption.
+        # A final observation is searched for its value only. A constant action there would be the
+        # only one to learn absorption.
         uniform = self._np_rng.integers(self._num_actions, size=len(at_final))
         tape.action[place] = np.where(at_final, uniform, out.action)
         tape.behaviour_prob[place] = np.where(at_final, 1.0 / self._num_actions, out.behaviour_prob)
@@ -256,15 +273,24 @@ class Rollout:
 
 
 def _with_frames_on_device(search_fn: Callable) -> Callable:
-    """Returns the jitted search that takes the newest frame [n, ...] and keeps the others where they are.
+    """Returns the jitted search that takes the newest frame [n, ...] and keeps the others where
+    they are.
 
     It derives the key of search `number` itself: outside of the program that costs milliseconds.
     """
 
     def search(
-        params: Params, rng_key: Array, number: int, past_frames: Array, frame: Array, actions: Array, is_first: Array
+        params: Params,
+        rng_key: Array,
+        number: int,
+        past_frames: Array,
+        frame: Array,
+        actions: Array,
+        is_first: Array,
     ) -> tuple[SearchOutput, Array]:
         frames = jnp.concatenate([past_frames, frame[:, None]], axis=1)
-        return search_fn(params, jax.random.fold_in(rng_key, number), frames, actions, is_first), frames[:, 1:]
+        return search_fn(
+            params, jax.random.fold_in(rng_key, number), frames, actions, is_first
+        ), frames[:, 1:]
 
     return jax.jit(search, donate_argnums=3)

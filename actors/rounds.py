@@ -1,10 +1,12 @@
-"""The pool of a deterministic run: every worker delivers once a round, in the order of their numbers.
+"""The pool of a deterministic run: every worker delivers once a round, in the order of their
+numbers.
 
     publish ─▶ ask 0, 1, ... W-1 ─▶ rollout of 0, of 1, ... of W-1 ─▶ all at rest: `save`, `publish`, the next round
 
-All of a round act with the same parameters, and between two rounds nothing is in flight: then the states of the
-workers are the whole of the actors' side.  Nobody is replaced: a new worker would play other games, so that a failure
-ends the session, and resuming from the last checkpoint repeats the very same games.
+All of a round act with the same parameters, and between two rounds nothing is in flight: then the
+states of the workers are the whole of the actors' side.  Nobody is replaced: a new worker would
+play other games, so that a failure ends the session, and resuming from the last checkpoint repeats
+the very same games.
 """
 
 import collections
@@ -25,7 +27,8 @@ from muzero.types import PublishedParams, RolloutResult
 class RoundPool:
     """Like `ActorPool`, in rounds.
 
-    `next_rollout` belongs to one thread; `close` may be called from another, the rest between two rounds.
+    `next_rollout` belongs to one thread; `close` may be called from another, the rest between two
+    rounds.
 
     Args:
       build_rollout: seed -> `RolloutProtocol`; pickled here, unpickled in the workers.
@@ -34,7 +37,9 @@ class RoundPool:
       worker: seed, log_dir and so on, see `make_start_fn`.
     """
 
-    num_dropped = num_waiting = 0  # a failure ends the session; what was in flight will be played again
+    num_dropped = num_waiting = (
+        0  # a failure ends the session; what was in flight will be played again
+    )
 
     def __init__(
         self,
@@ -53,7 +58,9 @@ class RoundPool:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the workers are gone, by `close` or a failure: what they knew cannot be saved any more."""
+        """Whether the workers are gone, by `close` or a failure: what they knew cannot be saved any
+        more.
+        """
         return not self._workers
 
     @property
@@ -66,11 +73,16 @@ class RoundPool:
         self._published = ray.put(published)
 
     def next_rollout(self) -> RolloutResult:
-        """Returns the next worker's rollout. Raises ActorPoolError if it failed, timed out or was closed."""
+        """Returns the next worker's rollout.
+
+        Raises ActorPoolError if it failed, timed out or was closed.
+        """
         if self.is_closed:
             raise ActorPoolError("the actor pool is closed")
         if not self._in_flight:
-            self._in_flight.extend(worker.rollout.remote(self._published) for worker in self._workers)
+            self._in_flight.extend(
+                worker.rollout.remote(self._published) for worker in self._workers
+            )
         result = self._get(self._in_flight.popleft())
         self._patience.note(result.seconds)
         return result
@@ -78,7 +90,11 @@ class RoundPool:
     def save(self) -> dict[str, np.ndarray]:
         """Returns the states of all workers, between two rounds. Raises ActorPoolError."""
         saved = self._ask_all(lambda n, worker: worker.save.remote())
-        return {name: x for n, arrays in enumerate(saved) for name, x in states.nested(str(n), arrays).items()}
+        return {
+            name: x
+            for n, arrays in enumerate(saved)
+            for name, x in states.nested(str(n), arrays).items()
+        }
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts new workers into the states that `save` returned. Raises ActorPoolError."""
@@ -101,4 +117,6 @@ class RoundPool:
             return ray.get(requests, timeout=self._patience.seconds)
         except WORKER_FAILURES as cause:
             self.close()
-            raise ActorPoolError(f"a worker failed in a deterministic run, where none is replaced: {cause}") from cause
+            raise ActorPoolError(
+                f"a worker failed in a deterministic run, where none is replaced: {cause}"
+            ) from cause

@@ -1,14 +1,15 @@
 """What a score is worth: the axis on which 0 is random play and 1 a published score.
 
-`atari_scores.csv` holds the random and human scores of the 57 games as printed in table 3 of Grimm et
-al., "Proper Value Equivalence", NeurIPS 2021; `game` is the ROM's name in ale_py.
+`atari_scores.csv` holds the random and human scores of the 57 games as printed in table 3 of Grimm
+et al., "Proper Value Equivalence", NeurIPS 2021; `game` is the ROM's name in ale_py.
 
-`minatar_scores.csv` holds, for the minimal action sets (`-v1`), the mean return of the uniformly random policy,
-`play_randomly(stream, num_episodes=1000, seed=0)` with
+`minatar_scores.csv` holds, for the minimal action sets (`-v1`), the mean return of the uniformly
+random policy, `play_randomly(stream, num_episodes=1000, seed=0)` with
 `stream = Stream(make_environment(EnvConfig(game), training=False), seed=2**31, reward_clip=None)`
-(Freeway: 200 games), and the return of a PPO agent published in the table of environments of gymnax 0.0.4
-(R. T. Lange, 2022, README).  That agent played without sticky actions and at most 1,000 steps a game: it gives the
-games a common unit and is no baseline of ours.  The table lists no Seaquest, which therefore has no normalised score.
+(Freeway: 200 games), and the return of a PPO agent published in the table of environments of gymnax
+0.0.4 (R. T. Lange, 2022, README).  That agent played without sticky actions and at most 1,000 steps
+a game: it gives the games a common unit and is no baseline of ours.  The table lists no Seaquest,
+which therefore has no normalised score.
 """
 
 import csv
@@ -45,20 +46,26 @@ def _rows(file: str) -> list[dict[str, str]]:
 @functools.cache
 def _atari_scales() -> dict[str, Scale]:
     rows = _rows("atari_scores.csv")
-    return {row["game"]: Scale(float(row["random"]), float(row["human"]), _ATARI_SOURCE) for row in rows}
+    return {
+        row["game"]: Scale(float(row["random"]), float(row["human"]), _ATARI_SOURCE) for row in rows
+    }
 
 
 @functools.cache
 def _minatar_scales() -> dict[str, Scale]:
     rows = [row for row in _rows("minatar_scores.csv") if row["published"]]
-    return {row["game"]: Scale(float(row["random"]), float(row["published"]), _MINATAR_SOURCE) for row in rows}
+    return {
+        row["game"]: Scale(float(row["random"]), float(row["published"]), _MINATAR_SOURCE)
+        for row in rows
+    }
 
 
 def scale(name: str) -> Scale | None:
     """Returns the normalised axis of an environment, None if no published scores are known for it.
 
     Args:
-      name: any spelling that `atari.find_game` knows, a MinAtar id with its version, or any other environment's name.
+      name: any spelling that `atari.find_game` knows, a MinAtar id with its version, or any other
+        environment's name.
     """
     if name in _minatar_scales():
         return _minatar_scales()[name]
@@ -67,7 +74,8 @@ def scale(name: str) -> Scale | None:
 
 
 def human_normalised(name: str, score: float) -> float | None:
-    """Returns `score` on the axis where 0 is random and 1 human play, None if the table has no such game.
+    """Returns `score` on the axis where 0 is random and 1 human play, None if the table has no such
+    game.
 
     Args:
       name: any spelling that `atari.find_game` knows, or any other environment's name.

@@ -1,7 +1,9 @@
-"""What an environment is at one moment, as named arrays: written into checkpoints, restored bit for bit.
+"""What an environment is at one moment, as named arrays: written into checkpoints, restored bit for
+bit.
 
-Exactly restored are the emulator (102 of the 104 games of ale-py 0.12.1, see `scripts/emulators.py`) and CartPole-v1.
-Any other environment is refused by name: a state that is silently incomplete would be worse than none.
+Exactly restored are the emulator (102 of the 104 games of ale-py 0.12.1, see
+`scripts/emulators.py`) and CartPole-v1. Any other environment is refused by name: a state that is
+silently incomplete would be worse than none.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +30,11 @@ def nested(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
 
 def part(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
     """Returns what `nested(prefix, ...)` has put into `arrays`."""
-    return {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
+    return {
+        name.removeprefix(f"{prefix}/"): array
+        for name, array in arrays.items()
+        if name.startswith(f"{prefix}/")
+    }
 
 
 def why_not_saved(env: gymnasium.Env) -> str | None:
@@ -67,7 +73,10 @@ def load_generator(arrays: Mapping[str, np.ndarray]) -> np.random.Generator:
 
 
 def save_environment(env: gymnasium.Env) -> Arrays:
-    """Returns the state of an environment in the middle of a game. Raises ValueError if `why_not_saved`."""
+    """Returns the state of an environment in the middle of a game.
+
+    Raises ValueError if `why_not_saved`.
+    """
     _require_saveable(env)
     inner = env.unwrapped
     save = save_emulator if isinstance(inner, AtariGame) else _save_cartpole
@@ -75,10 +84,14 @@ def save_environment(env: gymnasium.Env) -> Arrays:
 
 
 def load_environment(env: gymnasium.Env, arrays: Mapping[str, np.ndarray]) -> None:
-    """Puts an environment of the same settings, new or played, into a saved state; ValueError if `why_not_saved`."""
+    """Puts an environment of the same settings, new or played, into a saved state; ValueError if
+    `why_not_saved`.
+    """
     _require_saveable(env)
     inner = env.unwrapped
-    env.reset()  # Gymnasium's wrappers refuse a step before the first reset; a seed would have a game load its ROM anew
+    # Gymnasium's wrappers refuse a step before the first reset; a seed would have a game load its
+    # ROM anew
+    env.reset()
     (load_emulator if isinstance(inner, AtariGame) else _load_cartpole)(inner, arrays)
     inner.np_random = load_generator(part("generator", arrays))
     for limit, count in zip(time_limits(env), arrays["elapsed_steps"], strict=True):
@@ -100,8 +113,9 @@ def load_emulator(game: AtariGame, arrays: Mapping[str, np.ndarray]) -> None:
     """Puts a game's emulator into a saved state."""
     emulator, state = game.emulator, ale_py.ALEState(arrays["emulator"].tobytes())
     emulator.restoreState(state)
-    # The state lacks whether a frame was played since the reset, which changes the RAM that follows (Q*bert, Tetris).
-    # It lacks the screen too, and a game may leave part of that as it was: a frame from this very state brings most.
+    # The state lacks whether a frame was played since the reset, which changes the RAM that follows
+    # (Q*bert, Tetris). It lacks the screen too, and a game may leave part of that as it was: a
+    # frame from this very state brings most.
     if emulator.getEpisodeFrameNumber() > 0:
         emulator.act(ale_py.Action.NOOP)
     else:
@@ -112,7 +126,10 @@ def load_emulator(game: AtariGame, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _save_cartpole(env: CartPoleEnv) -> Arrays:
     beyond = env.steps_beyond_terminated
-    return {"state": np.array(env.state, np.float64), "beyond": np.array(-1 if beyond is None else beyond)}
+    return {
+        "state": np.array(env.state, np.float64),
+        "beyond": np.array(-1 if beyond is None else beyond),
+    }
 
 
 def _load_cartpole(env: CartPoleEnv, arrays: Mapping[str, np.ndarray]) -> None:
@@ -121,7 +138,9 @@ def _load_cartpole(env: CartPoleEnv, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _elapsed_steps(env: gymnasium.Env) -> Arrays:
-    return {"elapsed_steps": np.array([limit._elapsed_steps for limit in time_limits(env)], np.int64)}
+    return {
+        "elapsed_steps": np.array([limit._elapsed_steps for limit in time_limits(env)], np.int64)
+    }
 
 
 def time_limits(env: gymnasium.Env) -> Iterable[TimeLimit]:

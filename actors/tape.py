@@ -1,4 +1,6 @@
-"""The memory of a rollout: what its environments went through since the context of the present sequence."""
+"""The memory of a rollout: what its environments went through since the context of the present
+sequence.
+"""
 
 from typing import NamedTuple
 
@@ -6,9 +8,11 @@ import numpy as np
 
 
 class Tape(NamedTuple):
-    """The sequence being written; time is the second axis, in all but the frames its first `H - 1` entries are context.
+    """The sequence being written; time is the second axis, in all but the frames its first `H - 1`
+    entries are context.
 
-    Frames lie in two arrays, in one piece each: Ray takes such arrays as they are, and slices of one would be copied.
+    Frames lie in two arrays, in one piece each: Ray takes such arrays as they are, and slices of
+    one would be copied.
     """
 
     observation: np.ndarray  # [N, T+1, ...]

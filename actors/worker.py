@@ -5,7 +5,8 @@ The order inside a new worker process matters:
     unpickle RolloutWorker ─▶ claim cores, pin ─▶ unpickle build_rollout ─▶ build_rollout(seed) ─▶ rollouts ...
       (NumPy at most)                          (imports JAX, ...)        (starts XLA's threads)
 
-XLA sizes its thread pool by the cores that it may use at the first use of JAX, and never looks again.
+XLA sizes its thread pool by the cores that it may use at the first use of JAX, and never looks
+again.
 """
 
 import logging
@@ -28,15 +29,18 @@ from actors.identity import code_identity, require_same_code
 from configs.schema import ActorsConfig
 from muzero.types import Origin, PublishedParams, RolloutResult
 
-CPU_ENV_VARS = {"JAX_PLATFORMS": "cpu"}  # an actor without a GPU of its own still sees the learner's
-# Whatever Ray raises in place of an answer: what the process raised, readable here or not, its death, that of its node,
-# the loss of its result.
+CPU_ENV_VARS = {
+    "JAX_PLATFORMS": "cpu"
+}  # an actor without a GPU of its own still sees the learner's
+# Whatever Ray raises in place of an answer: what the process raised, readable here or not, its
+# death, that of its node, the loss of its result.
 WORKER_FAILURES = (exceptions.RayError,)
 _LOG_FORMAT = "%(asctime)s %(levelname)s pid %(process)d: %(message)s"
 
 
 def device_options(device: str, amount: float) -> tuple[dict, dict[str, str]]:
-    """Returns what to ask of Ray, and the environment, for a process that computes on `amount` of a kind of device.
+    """Returns what to ask of Ray, and the environment, for a process that computes on `amount` of a
+    kind of device.
 
     Args:
       device: "cpu", "gpu" or "tpu".
@@ -47,7 +51,10 @@ def device_options(device: str, amount: float) -> tuple[dict, dict[str, str]]:
     if device == "tpu":
         return {"resources": {"TPU": amount}}, {"JAX_PLATFORMS": "tpu,cpu"}
     memory = 0.9 * min(amount, 1.0)  # XLA takes 75 % of a GPU for itself unless told otherwise
-    return {"num_gpus": amount}, {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{memory:g}"}
+    return {"num_gpus": amount}, {
+        "JAX_PLATFORMS": "cuda,cpu",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{memory:g}",
+    }
 
 
 class RolloutProtocol(Protocol):
@@ -67,7 +74,9 @@ BuildRollout = Callable[[int], RolloutProtocol]  # seed -> rollout
 
 
 class PickledBuilder:
-    """A `build_rollout` that travels as bytes, so that none of its imports happen until it is called."""
+    """A `build_rollout` that travels as bytes, so that none of its imports happen until it is
+    called.
+    """
 
     def __init__(self, build_rollout: BuildRollout):
         """Pickles `build_rollout`, by value where it is defined in a function or in `__main__`."""
@@ -75,19 +84,24 @@ class PickledBuilder:
         self._payload = ray.cloudpickle.dumps(build_rollout)
 
     def __call__(self, seed: int) -> RolloutProtocol:
-        """Returns `build_rollout(seed)`; importing what it needs happens here. Raises CodeMismatch."""
+        """Returns `build_rollout(seed)`; importing what it needs happens here.
+
+        Raises CodeMismatch.
+        """
         require_same_code(self._identity)
         return pickle.loads(self._payload)(seed)
 
 
 def worker_seed(seed: int, worker_id: int, incarnation: int) -> int:
-    """Returns the seed of one incarnation of one worker, in [0, 2**31): emulators take a signed 32-bit integer.
+    """Returns the seed of one incarnation of one worker, in [0, 2**31): emulators take a signed
+    32-bit integer.
 
     Args:
       seed: of the whole run, not negative.
       worker_id: index of the worker in its pool.
-      incarnation: how many times the worker has been replaced. A replacement must not repeat the games of
-        its predecessor: they are in the learner already, and one of them may be what killed it.
+      incarnation: how many times the worker has been replaced. A replacement must not repeat the
+        games of its predecessor: they are in the learner already, and one of them may be what
+        killed it.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(worker_id, incarnation))
     return int(sequence.generate_state(1)[0] >> 1)
@@ -109,12 +123,14 @@ class RolloutWorker:
         """Pins the calling thread, opens the log and builds the rollout.
 
         Args:
-          build_rollout: seed -> `RolloutProtocol`; called once, after the pinning (see the module's docstring).
+          build_rollout: seed -> `RolloutProtocol`; called once, after the pinning (see the module's
+            docstring).
           worker_id: index of the worker in its pool.
           incarnation: how many times this worker has been replaced.
           seed: of the whole run; the rollout gets `worker_seed(seed, worker_id, incarnation)`.
           log_dir: `worker-<worker_id>.log` in it is appended to; created where it is missing.
-          cores_per_worker: cores this process is pinned to, where so many are unclaimed; None for no pinning.
+          cores_per_worker: cores this process is pinned to, where so many are unclaimed; None for
+            no pinning.
 
         Raises:
           OSError: the log cannot be written.
@@ -131,11 +147,12 @@ class RolloutWorker:
         self._rollout = self._logged(build_rollout, own_seed)
 
     def rollout(self, published: PublishedParams) -> RolloutResult:
-        """Returns the next `RolloutResult`, acted with `published` (NumPy leaves, read-only when Ray carried them).
+        """Returns the next `RolloutResult`, acted with `published` (NumPy leaves, read-only when
+        Ray carried them).
 
         Raises:
-          Exception: whatever the rollout raises; it is in the log with its traceback. The rollout is in an
-            unknown state then: throw the worker away.
+          Exception: whatever the rollout raises; it is in the log with its traceback. The rollout
+            is in an unknown state then: throw the worker away.
         """
         started = time.monotonic()
         result = self._logged(self._rollout.run, published)
@@ -151,11 +168,15 @@ class RolloutWorker:
         self._logged(self._rollout.load, arrays)
 
     def _logged(self, function: Callable, *arguments):
-        """Returns `function(*arguments)`; an exception passes through, and its traceback into the log."""
+        """Returns `function(*arguments)`; an exception passes through, and its traceback into the
+        log.
+        """
         try:
             return function(*arguments)
         except Exception:
-            self._logger.exception("%s failed", getattr(function, "__qualname__", type(function).__name__))
+            self._logger.exception(
+                "%s failed", getattr(function, "__qualname__", type(function).__name__)
+            )
             raise
 
 
@@ -204,7 +225,8 @@ def make_start_fn(
 def is_placed(handle: Any) -> bool:
     """Returns whether Ray has found a place for a worker, which may still be starting there.
 
-    From Ray's own table: the public API has it from the dashboard alone, which an embedded Ray lacks.
+    From Ray's own table: the public API has it from the dashboard alone, which an embedded Ray
+    lacks.
     """
     return ray._private.state.actors(handle._actor_id.hex()).get("Pid") != 0
 
@@ -220,5 +242,7 @@ def _open_log(log_dir: pathlib.Path, worker_id: int) -> logging.Logger:
     handler.setFormatter(logging.Formatter(_LOG_FORMAT))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.propagate = False  # Ray would copy it to the driver's terminal, beside the pool's own report
+    logger.propagate = (
+        False  # Ray would copy it to the driver's terminal, beside the pool's own report
+    )
     return logger

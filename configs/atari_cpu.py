@@ -12,16 +12,16 @@ Deviations from the paper, with reasons:
   behind LayerNorm;
 * rewards clipped to ± 1, 61 bins to ± 15 on h(x): one value scale for every game;
 * 16 simulations, fewer than some games have actions: acts by Gumbel's improved policy, sampled from
-  directly (its probability is exact), and 5 % of the actions are uniform: standing still must not be
-  a fixed point;
+  directly (its probability is exact), and 5 % of the actions are uniform: standing still must not
+  be a fixed point;
 * a search adds 8 logits for an advantage of one unit, the running spread of advantages, and at most
   2: raw Q moves nothing where returns are tiny (Road Runner), and stretching by the siblings' range
   collapses (Crazy Climber). Priors to the power 0.9 and an entropy weight of 0.01 hold the entropy;
 * the returns of taken actions take part in the policy's gradient: on some games the model's Q says
   less of an action than its return does;
 * γ 0.97, λ 0.95, value weight 1: short horizons are what a short run can learn;
-* a replay of the newest 3,200 decisions, 4 start states learned from for each new one, 16 updates of
-  64 after every 256 decisions: updates follow the play; learning rate 5e-4, gradients clipped,
+* a replay of the newest 3,200 decisions, 4 start states learned from for each new one, 16 updates
+  of 64 after every 256 decisions: updates follow the play; learning rate 5e-4, gradients clipped,
   averages at rate 0.02;
 * environments start up to 1,000 random decisions apart: a game of Assault lasts 590 ± 110 under
   random play, and those that started together were still in one phase after 600 (order parameter
@@ -97,7 +97,9 @@ CONFIG = Config(
         target_average_rate=0.02,
         publish_interval=4,
     ),
-    replay=ReplayConfig(capacity=3_200, ratio=4.0, batch_size=64, tail_steps=15, min_decisions=2_000),
+    replay=ReplayConfig(
+        capacity=3_200, ratio=4.0, batch_size=64, tail_steps=15, min_decisions=2_000
+    ),
     log=LogConfig(evaluation_episodes=10),
     stop=StopConfig(num_frames=400_000, minutes=10.0),
 )

@@ -111,10 +111,25 @@ def _replay(config: Config):
     streams = workers * actors.environments_per_worker * learner.num_processes
     room = max(length, actors.sequence_length - 1) * streams
     for name, value, least, why in (
-        ("replay.capacity", replay.capacity, room, f"a sequence and {length} decisions of {streams} environments"),
+        (
+            "replay.capacity",
+            replay.capacity,
+            room,
+            f"a sequence and {length} decisions of {streams} environments",
+        ),
         ("replay.capacity", replay.capacity, replay.min_decisions, "replay.min_decisions"),
-        ("replay.min_decisions", replay.min_decisions, (length + 1) * streams, "some start state with its successors"),
-        ("actors.sequence_overlap", actors.sequence_overlap, 1, "the state where the next sequence goes on"),
+        (
+            "replay.min_decisions",
+            replay.min_decisions,
+            (length + 1) * streams,
+            "some start state with its successors",
+        ),
+        (
+            "actors.sequence_overlap",
+            actors.sequence_overlap,
+            1,
+            "the state where the next sequence goes on",
+        ),
     ):
         if value < least:
             yield f"{name} = {value}: must be at least {least}, {why}"
@@ -167,7 +182,11 @@ def _value_targets(config: Config):
             f"loss.bootstrap = {loss.bootstrap}: must be average with loss.value_target = vtrace, which compares "
             "the target average's policy with the one that acted"
         )
-    if loss.value_target == "n_step" and replay.capacity and replay.tail_steps < loss.num_target_steps:
+    if (
+        loss.value_target == "n_step"
+        and replay.capacity
+        and replay.tail_steps < loss.num_target_steps
+    ):
         yield (
             f"replay.tail_steps = {replay.tail_steps}: must be at least loss.num_target_steps = "
             f"{loss.num_target_steps}, or the last targets are shorter"

@@ -87,7 +87,12 @@ class Suite:
 
         So a suite that is cut short has whole seeds.
         """
-        return [Trial(game, arm, seed) for seed in self.seeds for game in self.games for arm in self.arms]
+        return [
+            Trial(game, arm, seed)
+            for seed in self.seeds
+            for game in self.games
+            for arm in self.arms
+        ]
 
     def changes(self, trial: Trial) -> dict[str, Any]:
         """Returns what a trial changes in its preset, by dotted field."""
@@ -153,12 +158,16 @@ def checked(suite: Suite) -> Suite:
         raise ConfigError(problem)
     fixed = {"env.name", "seed", "stop.num_frames", "stop.num_updates", "stop.minutes"}
     for field in fixed.intersection([*suite.settings, *itertools.chain(*suite.arms.values())]):
-        raise ConfigError(f"{field}: cannot be set here; games, seeds and frames of the suite decide it")
+        raise ConfigError(
+            f"{field}: cannot be set here; games, seeds and frames of the suite decide it"
+        )
     for arm in suite.arms:
         for seed in suite.seeds:
             config = suite.config(Trial(suite.games[0], arm, seed))
             if config.actors.num_workers == "auto":
-                raise ConfigError("actors.num_workers = auto: counts the cores of one machine; a suite needs a number")
+                raise ConfigError(
+                    "actors.num_workers = auto: counts the cores of one machine; a suite needs a number"
+                )
             check(config)
     return suite
 

@@ -114,7 +114,9 @@ class BatchFeed:
         return self._num_prepared == self._num_wanted
 
     def pop_metrics(self) -> dict[str, float]:
-        """Returns what the thread spent its time on since the last call, what waits, what it dropped."""
+        """Returns what the thread spent its time on since the last call, what waits, what it
+        dropped.
+        """
         return self._clock.pop() | {
             "perf/batches_ready": float(self._queue.qsize()),
             "lag/sequences_dropped": float(self._num_dropped),
@@ -166,13 +168,19 @@ class BatchFeed:
             return True
         newest = self._newest.get(origin.worker_id, (0, 0))
         if (origin.incarnation, origin.number) <= newest:
-            _logger.error("a rollout came twice or out of order and is dropped: %s, after %s", origin, newest)
+            _logger.error(
+                "a rollout came twice or out of order and is dropped: %s, after %s", origin, newest
+            )
             return False
         self._newest[origin.worker_id] = (origin.incarnation, origin.number)
         return True
 
     def _is_too_old(self, rollout: RolloutResult) -> bool:
-        lag = self._next_update - self._num_skipped() - int(rollout.trajectory.params_version[:, -1].min())
+        lag = (
+            self._next_update
+            - self._num_skipped()
+            - int(rollout.trajectory.params_version[:, -1].min())
+        )
         return self._max_lag is not None and lag > self._max_lag
 
     def _prepare(self, rollouts: list[RolloutResult]) -> Batch:
@@ -184,7 +192,8 @@ class BatchFeed:
             params_version=np.concatenate([r.trajectory.params_version for r in rollouts]),
             episodes=[episode for r in rollouts for episode in r.episodes],
             search_stats={
-                name: float(np.mean([r.search_stats[name] for r in rollouts])) for name in rollouts[0].search_stats
+                name: float(np.mean([r.search_stats[name] for r in rollouts]))
+                for name in rollouts[0].search_stats
             },
             num_steps=sum(r.num_steps for r in rollouts),
             num_frames=sum(r.num_frames for r in rollouts),
@@ -210,7 +219,9 @@ class _Clock:
         with self._lock:
             now = self._credit()  # also what is under way: a wait of many rows is a part of each
             between = now - self._popped
-            fractions = {f"perf/feed_{name}_fraction": spent / between for name, spent in self._spent.items()}
+            fractions = {
+                f"perf/feed_{name}_fraction": spent / between for name, spent in self._spent.items()
+            }
             self._spent, self._popped = dict.fromkeys(self._spent, 0.0), now
         return fractions
 

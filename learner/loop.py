@@ -121,7 +121,9 @@ class LearnerLoop:
         """Hands the actors a copy of the search average on the host: the state is donated next."""
         version, average = jax.device_get((self.state.num_updates, self.state.search_average))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(average)):
-            raise NonFiniteError(f"the parameters after {version} updates are not finite: not published", None)
+            raise NonFiniteError(
+                f"the parameters after {version} updates are not finite: not published", None
+            )
         self._publish(int(version), jax.tree.map(np.array, average))
 
     @property
@@ -176,7 +178,9 @@ class LearnerLoop:
         flags = jax.device_get([metrics.pop(SKIPPED) for metrics in made])
         was_skipped = [bool(flag) for flag in flags]
         # A skipped update has nothing to say: its numbers are not numbers.
-        self._pending += [metrics for metrics, is_bad in zip(made, was_skipped, strict=True) if not is_bad]
+        self._pending += [
+            metrics for metrics, is_bad in zip(made, was_skipped, strict=True) if not is_bad
+        ]
         return was_skipped
 
     def _require_progress(self, batch: Trajectory | None, was_skipped: Sequence[bool]) -> None:
@@ -198,10 +202,20 @@ class LearnerLoop:
 
     def _record_batch(self, batch: Batch) -> None:
         lag = self.counters.num_updates - batch.params_version
-        self._means.add({"lag/params_version_mean": float(lag.mean()), "lag/params_version_max": float(lag.max())})
+        self._means.add(
+            {
+                "lag/params_version_mean": float(lag.mean()),
+                "lag/params_version_max": float(lag.max()),
+            }
+        )
         self._means.add({f"search/{name}": value for name, value in batch.search_stats.items()})
         for episode in batch.episodes:
-            self._means.add({"episode/return": episode.episode_return, "episode/length": float(episode.num_steps)})
+            self._means.add(
+                {
+                    "episode/return": episode.episode_return,
+                    "episode/length": float(episode.num_steps),
+                }
+            )
 
 
 def _one_behind(items: Iterable[Item]) -> Iterator[Item]:

@@ -1,4 +1,6 @@
-"""Several learner processes as one: each with its share of every batch, all with the same counts and the same end."""
+"""Several learner processes as one: each with its share of every batch, all with the same counts
+and the same end.
+"""
 
 from collections.abc import Iterator
 
@@ -33,8 +35,8 @@ class SharedBatches:
         process 0   batch ─┐ sum ─▶ update ─▶ batch ─┐ sum ─▶ update ─▶ end ─┐
         process 1   batch ─┘     ─▶ update ─▶ batch ─┘     ─▶ update ─▶ batch ┴─▶ StopIteration
 
-    One small exchange a batch, between the collectives of the updates and in the same order everywhere. Who calls
-    `end` must be the same process for the whole run: the first.
+    One small exchange a batch, between the collectives of the updates and in the same order
+    everywhere. Who calls `end` must be the same process for the whole run: the first.
     """
 
     def __init__(self, batches: Iterator[Batch], max_games: int):
@@ -53,7 +55,11 @@ class SharedBatches:
         return batch._replace(
             num_steps=int(everybody[:, 0, 1].sum()),
             num_frames=int(everybody[:, 0, 2].sum()),
-            episodes=[Episode(float(r), int(steps), int(frames)) for r, steps, frames in games if steps > 0],
+            episodes=[
+                Episode(float(r), int(steps), int(frames))
+                for r, steps, frames in games
+                if steps > 0
+            ],
         )
 
     def end(self) -> None:

@@ -122,7 +122,9 @@ def place(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(whole, tree)
 
 
-def summed_loss(loss: Loss, params: Params, buffer: ValueBuffer, minibatch: Minibatch) -> tuple[Array, LossOutput]:
+def summed_loss(
+    loss: Loss, params: Params, buffer: ValueBuffer, minibatch: Minibatch
+) -> tuple[Array, LossOutput]:
     """Returns (loss, all sums) over the start states of a minibatch, as `jax.grad` wants them."""
     rows = jax.vmap(loss.evaluate, (None, None, 0, 0, 0))(params, buffer, *minibatch)
     total = jax.tree.map(lambda x: jnp.sum(x, axis=0), rows)

@@ -1,4 +1,5 @@
-"""Advantages: what the returns of taken actions say, and the unit that makes it the same for every game.
+"""Advantages: what the returns of taken actions say, and the unit that makes it the same for every
+game.
 
 The search improves a policy by what the *model* says of actions. Where the model says less than the
 returns do, the return of the action that was taken takes part: A_t = G_t − ν_t, with G the TD(λ)
@@ -73,7 +74,9 @@ def return_losses(
     ratio = importance_ratio(jnp.exp(log_prob), taken.behaviour_prob, 1.0)
     advantage = jnp.clip(taken.advantage / scale, -clip, clip)
     terms = jnp.where(mask > 0, -jax.lax.stop_gradient(ratio * advantage) * log_prob, 0.0)
-    return StepLosses(jnp.sum(terms * weights), jnp.sum(terms, axis=0), jnp.sum(mask, axis=0), weights)
+    return StepLosses(
+        jnp.sum(terms * weights), jnp.sum(terms, axis=0), jnp.sum(mask, axis=0), weights
+    )
 
 
 def negative_entropies(policy_logits: Array, mask: Array, weights: Array) -> StepLosses:
@@ -85,4 +88,6 @@ def negative_entropies(policy_logits: Array, mask: Array, weights: Array) -> Ste
       weights: [K+1], of each step.
     """
     terms = jnp.where(mask > 0, -entropy(jax.nn.softmax(policy_logits)), 0.0)
-    return StepLosses(jnp.sum(terms * weights), jnp.sum(terms, axis=0), jnp.sum(mask, axis=0), weights)
+    return StepLosses(
+        jnp.sum(terms * weights), jnp.sum(terms, axis=0), jnp.sum(mask, axis=0), weights
+    )

@@ -1,8 +1,9 @@
-"""Running mean of the frames and one running deviation, kept with the parameters of the representation.
+"""Running mean of the frames and one running deviation, kept with the parameters of the
+representation.
 
 Most of a frame is the same in every state. Measured with this encoder: on Boxing latents stop to
-differ between states and nothing is learned; less the mean frame, rewards and values are. Why is not
-known. A constant in place of the mean (pixels less 0.5) only moves the failure to Breakout.
+differ between states and nothing is learned; less the mean frame, rewards and values are. Why is
+not known. A constant in place of the mean (pixels less 0.5) only moves the failure to Breakout.
 """
 
 import haiku as hk
@@ -12,12 +13,16 @@ import jax.numpy as jnp
 from muzero.types import Array, Params
 
 MODULE = "frame_statistics"
-RATE = 0.001  # of the running mean and variance; the plain mean of all frames until 1 / RATE updates
+RATE = (
+    0.001  # of the running mean and variance; the plain mean of all frames until 1 / RATE updates
+)
 VARIANCE_FLOOR = 1e-6  # of pixels in [0, 1]: (a quarter of a grey level)²
 
 
 class FrameStatistics(hk.Module):
-    """Stack [h, w, H·c + H − 1] → its frames less the mean frame, over one deviation for all pixels."""
+    """Stack [h, w, H·c + H − 1] → its frames less the mean frame, over one deviation for all
+    pixels.
+    """
 
     def __init__(self, history_length: int):
         super().__init__(MODULE)
@@ -31,7 +36,9 @@ class FrameStatistics(hk.Module):
         variance = hk.get_parameter("variance", (), jnp.float32, jnp.ones)
         mean, variance = jax.lax.stop_gradient((mean, variance))
         centred = frames - jnp.tile(mean, self._history_length)
-        return jnp.concatenate([centred * jax.lax.rsqrt(jnp.maximum(variance, VARIANCE_FLOOR)), planes], axis=-1)
+        return jnp.concatenate(
+            [centred * jax.lax.rsqrt(jnp.maximum(variance, VARIANCE_FLOOR)), planes], axis=-1
+        )
 
 
 def has_statistics(params: Params) -> bool:
@@ -40,7 +47,8 @@ def has_statistics(params: Params) -> bool:
 
 
 def moments(params: Params, frames: Array) -> tuple[Array, Array] | None:
-    """Returns what a batch says of the mean frame [h, w, c] and of the variance [], or None without statistics.
+    """Returns what a batch says of the mean frame [h, w, c] and of the variance [], or None without
+    statistics.
 
     Args:
       params: parameters before the update.
@@ -49,11 +57,16 @@ def moments(params: Params, frames: Array) -> tuple[Array, Array] | None:
     if not has_statistics(params):
         return None
     pixels = frames.astype(jnp.float32) * (1 / 255 if frames.dtype == jnp.uint8 else 1.0)
-    return jnp.mean(pixels, axis=0), jnp.mean(jnp.square(pixels - params.representation[MODULE]["mean"]))
+    return jnp.mean(pixels, axis=0), jnp.mean(
+        jnp.square(pixels - params.representation[MODULE]["mean"])
+    )
 
 
-def tracked(params: Params, before: Params, batch: tuple[Array, Array] | None, num_updates: Array) -> Params:
-    """Returns `params` with the statistics of `before` moved towards those of a batch, whatever the step did to them.
+def tracked(
+    params: Params, before: Params, batch: tuple[Array, Array] | None, num_updates: Array
+) -> Params:
+    """Returns `params` with the statistics of `before` moved towards those of a batch, whatever the
+    step did to them.
 
     Args:
       params: parameters after the optimiser's step.
@@ -65,7 +78,8 @@ def tracked(params: Params, before: Params, batch: tuple[Array, Array] | None, n
         return params
     old, (mean, variance) = before.representation[MODULE], batch
     rate = jnp.maximum(1 / (num_updates + 1.0), RATE)
-    # The first batch is compared with a mean of zero: its own variance is what lies around its mean.
+    # The first batch is compared with a mean of zero: its own variance is what lies around its
+    # mean.
     first_variance = jnp.mean(variance - jnp.square(mean - old["mean"]))
     variance = jnp.where(num_updates == 0, first_variance, variance)
     new = {
@@ -79,4 +93,6 @@ def copied(source: Params, params: Params) -> Params:
     """Returns `params` with the statistics of `source`, if it has any."""
     if not has_statistics(source):
         return params
-    return params._replace(representation={**params.representation, MODULE: source.representation[MODULE]})
+    return params._replace(
+        representation={**params.representation, MODULE: source.representation[MODULE]}
+    )

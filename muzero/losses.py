@@ -121,7 +121,9 @@ class Loss:
         stacks = stack_trajectory(trajectory, self.num_actions, starts)
         actions = trajectory.action[_steps_from(starts, num_unroll_steps)]
         output = jax.vmap(functools.partial(unroll, self.model, params))(stacks, actions)
-        total, sums, counts = base_loss(self.support, self.settings, output, targets, params.statistics)
+        total, sums, counts = base_loss(
+            self.support, self.settings, output, targets, params.statistics
+        )
         if prepared.past is not None:
             mask = value_buffer.unchanged_mask(buffer, prepared.past.push_update)
             vs = prepared.past.vs[:, _steps_from(starts, num_unroll_steps + 1)]

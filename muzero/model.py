@@ -26,7 +26,9 @@ class Model(NamedTuple):
     """(prediction parameters, latent) → (policy logits [A], value logits [Z])."""
 
 
-def make_model(settings: NetworkConfig, *, stack_shape: tuple[int, ...], num_actions: int, num_bins: int) -> Model:
+def make_model(
+    settings: NetworkConfig, *, stack_shape: tuple[int, ...], num_actions: int, num_bins: int
+) -> Model:
     """Returns the model for observations stacked to `stack_shape` ([h, w, c] image or [d] vector).
 
     The encoder follows the shape of the observation, and a vector observation has vector latents

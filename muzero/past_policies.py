@@ -107,7 +107,9 @@ def past_targets(
     return PastTargets(vs, buffer.push_update, sums, counts)
 
 
-def _head_diagnostics(head: HeadTargets, trajectory: Trajectory, clip_threshold: float) -> dict[str, Array]:
+def _head_diagnostics(
+    head: HeadTargets, trajectory: Trajectory, clip_threshold: float
+) -> dict[str, Array]:
     """Returns what is reported of one stored head on one sequence, decision by decision [T]."""
     ratio = head.target_prob / trajectory.behaviour_prob
     return {
@@ -168,7 +170,9 @@ def past_losses(
         losses = step_losses(logits, probs, targets.value_mask, weights)
         return losses.loss, losses
 
-    loss, losses = value_buffer.mean_loss_over_heads(one_head, buffer, mask, chunk_size, latents, vs)
+    loss, losses = value_buffer.mean_loss_over_heads(
+        one_head, buffer, mask, chunk_size, latents, vs
+    )
     # Theirs are a mean too, 0 while the buffer is empty.
     return losses._replace(loss=loss, weights=weights)
 

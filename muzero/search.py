@@ -115,7 +115,9 @@ def _nodes(tree: mctx.Tree) -> SearchTree:
     )
 
 
-def _make_recurrent_fn(model: Model, support: Support, discount_factor: float, prior_exponent: float) -> Callable:
+def _make_recurrent_fn(
+    model: Model, support: Support, discount_factor: float, prior_exponent: float
+) -> Callable:
     def recurrent_fn(params, rng_key, action, latent):
         del rng_key
         latent, reward_logits = jax.vmap(model.step, (None, 0, 0))(params.dynamics, latent, action)
@@ -172,7 +174,9 @@ def _visits_policy(*inputs, temperature, **options):
 def _gumbel_policy(settings, params, rng_key, root, recurrent_fn, *, uniform_fraction, **options):
     rng_key, sample_key = jax.random.split(rng_key)
     qtransform = _gumbel_qtransform(settings, params.statistics)
-    out = mctx.gumbel_muzero_policy(params, rng_key, root, recurrent_fn, qtransform=qtransform, **options)
+    out = mctx.gumbel_muzero_policy(
+        params, rng_key, root, recurrent_fn, qtransform=qtransform, **options
+    )
     policy, action, law = out.action_weights, out.action, out.action_weights
     if settings.policy == "gumbel":
         if uniform_fraction > 0:
@@ -240,7 +244,9 @@ def tree_q_range(tree: mctx.Tree) -> tuple[Array, Array]:
     return low, high
 
 
-def qtransform_by_whole_tree(tree: mctx.Tree, node_index: Array, *, floor: float, unvisited: str = "parent") -> Array:
+def qtransform_by_whole_tree(
+    tree: mctx.Tree, node_index: Array, *, floor: float, unvisited: str = "parent"
+) -> Array:
     """Returns the node's Q [A] scaled by the smallest and largest value in the tree (MuZero).
 
     Args:
@@ -258,7 +264,9 @@ def qtransform_by_whole_tree(tree: mctx.Tree, node_index: Array, *, floor: float
 def _tree_or_siblings(settings: SearchConfig) -> Callable:
     if settings.normalisation == "siblings":
         return mctx.qtransform_by_parent_and_siblings
-    return functools.partial(qtransform_by_whole_tree, floor=settings.floor, unvisited=settings.unvisited)
+    return functools.partial(
+        qtransform_by_whole_tree, floor=settings.floor, unvisited=settings.unvisited
+    )
 
 
 def _tree_depth(tree: mctx.Tree) -> Array:

@@ -139,7 +139,9 @@ class UnrollMasks(NamedTuple):
     reward_absorbed_mask: Array  # [S, K] float32, 1 where the reward target of step k is 0
 
 
-def unroll_masks(is_first: Array, discount: Array, *, num_starts: int, num_unroll_steps: int) -> UnrollMasks:
+def unroll_masks(
+    is_first: Array, discount: Array, *, num_starts: int, num_unroll_steps: int
+) -> UnrollMasks:
     """Returns the masks of all unrolls of one sequence.
 
     Crossing a decision with discount 0 leads into the absorbing state: later steps learn reward and
@@ -200,7 +202,9 @@ class TakenActions(NamedTuple):
     advantage: Array  # [S, K+1] G − ν, in units of return; 0 where nothing is known
 
 
-def taken_actions(trajectory: Trajectory, returns: Array, *, num_starts: int, length: int) -> TakenActions:
+def taken_actions(
+    trajectory: Trajectory, returns: Array, *, num_starts: int, length: int
+) -> TakenActions:
     """Returns the actions of all unrolls of one sequence and their advantages over the search.
 
     The advantage is 0 where there is none: where a decision is not real, and of the sequence's last
@@ -267,5 +271,7 @@ def make_targets(
         policy=windows(trajectory.search_policy, num_starts, length),
         policy_mask=masks.alive_mask * start,
         absorbed_mask=masks.absorbed_mask,
-        taken=taken_actions(trajectory, returns, num_starts=num_starts, length=length) if with_taken else None,
+        taken=taken_actions(trajectory, returns, num_starts=num_starts, length=length)
+        if with_taken
+        else None,
     )

@@ -1,13 +1,13 @@
 """What the parts cost next to bare loops that do nothing else; prints JSON.
 
-python scripts/benchmark.py {search,actors,learner,system,value-buffer,ingest} [--rounds N] [--seconds S] [--tiny]
+python scripts/benchmark.py NAME [--rounds N] [--seconds S] [--tiny]
 """
 
 import dataclasses
 import importlib
 import json
 import sys
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
@@ -20,9 +20,12 @@ DONE, FAILED, BAD_INPUT = 0, 1, 2
 class Options:
     """What is measured, and for how long."""
 
-    name: Annotated[Literal["search", "actors", "learner", "system", "value-buffer", "ingest"], tyro.conf.Positional]
-    """search: one batched search; actors: Ray workers; learner: feed and updates; system: both together;
-    value-buffer: the past heads of the paper's network; ingest: frames from actors to a device, and parameters back."""
+    name: tyro.conf.Positional[
+        Literal["search", "actors", "learner", "system", "value-buffer", "ingest"]
+    ]
+    """search: one batched search; actors: Ray workers; learner: feed and updates; system: both
+    together; value-buffer: the past heads of the paper's network; ingest: frames from actors to a
+    device, and parameters back."""
     rounds: int = 30
     """Most rounds; fewer where the 95 % interval of the ratio is narrower than ± 0.03 before."""
     seconds: float = 10.0
@@ -33,14 +36,19 @@ class Options:
     """The smallest network and sizes: shows that the program works, the figures mean nothing."""
 
 
-def main(argv: list[str]) -> int:
-    """Runs one benchmark; returns the exit code: 1 if it found the machine or a bare loop too slow to judge by."""
-    options = tyro.cli(Options, args=argv, prog="benchmark.py", description=__doc__)
+def _refusal(options: Options) -> str:
     if options.rounds < 1 or not options.seconds > 0:
-        print(f"error: rounds = {options.rounds}, seconds = {options.seconds}: must be above 0", file=sys.stderr)
-        return BAD_INPUT
+        return f"rounds = {options.rounds}, seconds = {options.seconds}: must be above 0"
     if options.preset and options.name != "system":
-        print(f"error: preset = {options.preset}: only `system` takes one, not `{options.name}`", file=sys.stderr)
+        return f"preset = {options.preset}: only `system` takes one, not `{options.name}`"
+    return ""
+
+
+def main(argv: list[str]) -> int:
+    """Runs one benchmark; returns the exit code: 1 if the machine or a bare loop was too slow."""
+    options = tyro.cli(Options, args=argv, prog="benchmark.py", description=__doc__)
+    if refusal := _refusal(options):
+        print(f"error: {refusal}", file=sys.stderr)
         return BAD_INPUT
     reexecution.reexecute_with_jemalloc()  # as in a session
     # Imported late: a child that is pinned to a core imports this file before it knows its core.

@@ -23,7 +23,9 @@ class Options:
     quick: bool = False
     """Only those that start no program and no Ray (some ten seconds)."""
     out: Path | None = None
-    """The table goes to OUT.md and OUT.csv; rows of faults that are not injected now stay as they are."""
+    """The table goes to OUT.md and OUT.csv; rows of faults that are not injected now stay as they
+    are.
+    """
 
 
 def main(argv: list[str]) -> int:

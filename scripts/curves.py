@@ -2,8 +2,8 @@
 
     python scripts/curves.py RUN_DIR [RUN_DIR ...] --out results/cartpole
 
-writes `<out>-curves.csv` (a row per run and logged row), `<out>-scores.csv` (a row per run and evaluation file) and
-`<out>.png` (a panel per environment, a line per run).
+writes `<out>-curves.csv` (a row per run and logged row), `<out>-scores.csv` (a row per run and
+evaluation file) and `<out>.png` (a panel per environment, a line per run).
 """
 
 import dataclasses

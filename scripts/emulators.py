@@ -1,4 +1,5 @@
-"""Which games of this ale-py go on exactly after a restore: what `actors/states.py` refuses by name comes from here.
+"""Which games of this ale-py go on exactly after a restore: what `actors/states.py` refuses by name
+comes from here.
 
 python scripts/emulators.py [GAME ...]
 """

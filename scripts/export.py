@@ -1,4 +1,5 @@
-"""Writes the agent of a run as two small files to play with: weights (safetensors) and settings (JSON).
+"""Writes the agent of a run as two small files to play with: weights (safetensors) and settings
+(JSON).
 
 python scripts/export.py RUN_DIR --out AGENT.safetensors [--checkpoint latest|best|N]
 """
@@ -22,7 +23,10 @@ class Options:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Directory of the run; it may be training."""
     out: Path
-    """Ends in .safetensors; the .json goes beside it. `scripts.playing.load_exported_agent(out)` plays it."""
+    """Ends in .safetensors; the .json goes beside it.
+
+    `scripts.playing.load_exported_agent(out)` plays it.
+    """
     checkpoint: str = "latest"
     """`latest`, `best` (by the evaluations made while training) or a number of updates."""
 
@@ -31,8 +35,12 @@ def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="export.py", args=argv, description=__doc__)
     commands.make_folder_of("--out", options.out)
-    exported.export_agent(options.run_dir, options.out, commands.checkpoint_name(options.checkpoint))
-    print(f"written to {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.with_suffix('.json')}")
+    exported.export_agent(
+        options.run_dir, options.out, commands.checkpoint_name(options.checkpoint)
+    )
+    print(
+        f"written to {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.with_suffix('.json')}"
+    )
     return ExitCode.DONE
 
 

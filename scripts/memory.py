@@ -1,9 +1,10 @@
-"""The memory of a run over time: trains a preset and samples every process of it, as CSV and as a plot.
+"""The memory of a run over time: trains a preset and samples every process of it, as CSV and as a
+plot.
 
     python scripts/memory.py PRESET --minutes 30 --out results/memory --run-dir DIR
 
-Ends with exit code 1 if a process that lived from minute 5 to the end grew by 2 % or more, or if anything was compiled
-after minute 5.
+Ends with exit code 1 if a process that lived from minute 5 to the end grew by 2 % or more, or if
+anything was compiled after minute 5.
 """
 
 import dataclasses

@@ -3,7 +3,8 @@
     python scripts/ppo.py --games krull boxing --seeds 100 101 --decisions 100000 --out runs/ppo
     python scripts/report.py RESULTS.csv runs/ppo/results.csv --out DIR
 
-Needs the extra `ppo` (pip install '.[ppo]'). Trials that stand in DIR/results.csv are not run again.
+Needs the extra `ppo` (pip install '.[ppo]'). Trials that stand in DIR/results.csv are not run
+again.
 """
 
 import dataclasses

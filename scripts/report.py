@@ -1,10 +1,10 @@
 """Compares the arms of a suite: tables, tests and plots from its file of results.
 
-    python scripts/report.py RESULTS.csv [MORE.csv ...] --out DIR    # MORE: arms that were run elsewhere, PPO say
-    python scripts/report.py results/paper_table3.csv --out runs/paper    # the paper's own table
+    python scripts/report.py RESULTS.csv [MORE.csv ...] --out DIR          # MORE: PPO's, say
+    python scripts/report.py results/paper_table3.csv --out runs/paper     # the paper's own table
 
-writes DIR/report.html (one file, opens anywhere), DIR/report.md, a CSV for every table and an SVG for every plot.
-`scripts/experiments/results.py` has the format of RESULTS.csv.
+writes DIR/report.html (one file, opens anywhere), DIR/report.md, a CSV for every table and an SVG
+for every plot. `scripts/experiments/results.py` has the format of RESULTS.csv.
 """
 
 import dataclasses
@@ -30,7 +30,10 @@ class Options:
     baseline: str | None = None
     """Arm that the others are compared with. Default: `muzero`, or the first of the file."""
     kind: str | None = None
-    """Kind of score to compare by. Default: the first there of last-10-percent, training-final-200, sampled, greedy."""
+    """Kind of score to compare by.
+
+    Default: the first there of last-10-percent, training-final-200, sampled, greedy.
+    """
     resamples: int = 2000
     """Resamples of the bootstrap."""
 

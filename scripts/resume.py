@@ -25,9 +25,14 @@ class Options:
     stop: StopConfig = StopConfig()
     """New limits. One that is not given stays as the run has it; None takes it away."""
     ray_address: str | None = None
-    """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
+    """A running Ray cluster to join (`auto` or HOST:PORT).
+
+    Default: an embedded one on this machine.
+    """
     max_restarts: int = 0
-    """Times the learner is restarted from its last checkpoint after it died; see scripts/program/exit_codes.py."""
+    """Times the learner is restarted from its last checkpoint after it died; see
+    scripts/program/exit_codes.py.
+    """
 
 
 def main(argv: list[str]) -> int:
@@ -41,7 +46,9 @@ def main(argv: list[str]) -> int:
     if options.max_restarts:
         again = supervision.without(argv, supervision.OPTION)
         options_only = [argument for argument in again if Path(argument) != options.run_dir]
-        return supervision.supervise(["resume", *again], options.run_dir, options_only, options.max_restarts)
+        return supervision.supervise(
+            ["resume", *again], options.run_dir, options_only, options.max_restarts
+        )
     return whole_run.resume(
         options.run_dir, options.stop, ["scripts/resume.py", *argv], ray_address=options.ray_address
     )

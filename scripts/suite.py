@@ -1,14 +1,15 @@
 """Runs every trial of a suite and collects the results: games × seeds × arms.
 
     python scripts/suite.py run minatar --out runs/minatar
-    python scripts/suite.py run minatar --out runs/two --games MinAtar/Breakout-v1 --seeds 7 8 --frames 200000
+    python scripts/suite.py run minatar --out runs/two --seeds 7 8 --frames 200000
     python scripts/suite.py run atari57 --out /shared/runs/atari57 --ray-address auto
 
-SUITE is a name in configs/suites/ or a .toml file like those. The same command again goes on after anything died:
-finished trials are not repeated, the others continue from their checkpoints. DIR/results.csv grows with every finished
-trial; `scripts/report.py` compares the arms. It is also all that has to be kept of a finished trial: put into an empty
-DIR on another machine, the suite goes on there. A DIR may grow by games and seeds, and nothing else of its suite may
-change. Exit code 1: a trial was given up, the others are finished.
+SUITE is a name in configs/suites/ or a .toml file like those. The same command again goes on after
+anything died: finished trials are not repeated, the others continue from their checkpoints.
+DIR/results.csv grows with every finished trial; `scripts/report.py` compares the arms. It is also
+all that has to be kept of a finished trial: put into an empty DIR on another machine, the suite
+goes on there. A DIR may grow by games and seeds, and nothing else of its suite may change. Exit
+code 1: a trial was given up, the others are finished.
 """
 
 import dataclasses
@@ -40,9 +41,15 @@ class Options:
     frames: int | None = None
     """Emulator frames of a trial, in place of the suite's own."""
     jobs: int | None = None
-    """Trials at once. Default: as many as Ray has room for, with `actors = "cluster"` as many as fit together now."""
+    """Trials at once.
+
+    Default: as many as Ray has room for, with `actors = "cluster"` as many as fit together now.
+    """
     ray_address: str | None = None
-    """A running Ray cluster to join (`auto` or HOST:PORT). Default: an embedded one on this machine."""
+    """A running Ray cluster to join (`auto` or HOST:PORT).
+
+    Default: an embedded one on this machine.
+    """
     dry_run: bool = False
     """Check everything, print the commands of the trials, start nothing."""
 
@@ -50,7 +57,9 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="suite.py", args=argv, description=__doc__)
-    suite = suites.overridden(suites.load(options.suite), options.games, options.seeds, options.frames)
+    suite = suites.overridden(
+        suites.load(options.suite), options.games, options.seeds, options.frames
+    )
     limits = dict(jobs=options.jobs, ray_address=options.ray_address, dry_run=options.dry_run)
     return driver.run_suite(suite, options.out, **limits)
 

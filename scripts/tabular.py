@@ -2,7 +2,8 @@
 
     python scripts/tabular.py EXPERIMENT --scale {smoke,small,paper} --out DIR
 
-leaves a CSV, a summary and a figure (PNG and SVG) in DIR; `scripts/laboratory/conduct.py` says which file is what.
+leaves a CSV, a summary and a figure (PNG and SVG) in DIR; `scripts/laboratory/conduct.py` says
+which file is what.
 """
 
 import dataclasses
@@ -44,7 +45,8 @@ def main(argv: list[str]) -> int:
     reexecution.reexecute_with_jemalloc()
     num_workers = options.workers or len(workers.cores())
     if not options.benchmark:
-        # Read when JAX starts: batched solves must not wait for each other's threads (`mdp.policy_value`).
+        # Read when JAX starts: batched solves must not wait for each other's threads
+        # (`mdp.policy_value`).
         os.environ["PJRT_NPROC"] = "1"
         conduct.run(options.experiment, experiment, options.scale, options.out, num_workers)
     elif experiment.benchmark is None:
@@ -55,6 +57,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from scripts.program import commands  # here: the workers import this file too, and need nothing of Ray
+    from scripts.program import commands  # here: workers import this file, and need nothing of Ray
 
     sys.exit(commands.run(main))

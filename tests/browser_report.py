@@ -1,7 +1,7 @@
 """Reports in a real browser, on a phone's width: `make test-browser`.
 
-Not collected by `make test`; a missing browser fails. Chromium is driven through its own debugging protocol, over a
-WebSocket on the loopback device.
+Not collected by `make test`; a missing browser fails. Chromium is driven through its own debugging
+protocol, over a WebSocket on the loopback device.
 """
 
 import asyncio
@@ -29,7 +29,13 @@ def chromium(folder):
     """Yields the WebSocket address of a browser that is started here and ended here."""
     program = shutil.which("chromium")
     assert program, "no chromium on this machine; `make test-browser` installs Debian's"
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0"]
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--remote-debugging-port=0",
+    ]
     process = subprocess.Popen(
         [program, *options, f"--user-data-dir={folder}", "about:blank"],
         stdout=subprocess.DEVNULL,
@@ -39,7 +45,9 @@ def chromium(folder):
         port_file = folder / "DevToolsActivePort"
         deadline = time.monotonic() + SECONDS
         while not port_file.exists() or len(port_file.read_text().split()) < 2:
-            assert time.monotonic() < deadline and process.poll() is None, "the browser did not start"
+            assert time.monotonic() < deadline and process.poll() is None, (
+                "the browser did not start"
+            )
             time.sleep(0.1)
         port, path = port_file.read_text().split()
         yield f"ws://127.0.0.1:{port}{path}"
@@ -52,13 +60,20 @@ class Page:
     """A tab of the browser: commands, and every event it has sent."""
 
     def __init__(self, socket, session):
-        self._socket, self._session, self._ids, self.events = socket, session, itertools.count(100), []
+        self._socket, self._session, self._ids, self.events = (
+            socket,
+            session,
+            itertools.count(100),
+            [],
+        )
 
     async def call(self, method, **params):
         """Returns the result of a command, and keeps the events that come before it."""
         number = next(self._ids)
         message = {"id": number, "method": method, "params": params}
-        await self._socket.send_json(message | ({"sessionId": self._session} if self._session else {}))
+        await self._socket.send_json(
+            message | ({"sessionId": self._session} if self._session else {})
+        )
         while (answer := await self._receive()).get("id") != number:
             self.events.append(answer)
         assert "error" not in answer, answer
@@ -78,10 +93,15 @@ class Page:
 
 async def visit(address, url):
     """Returns the tab that has loaded `url` on a phone, and what its layout measures."""
-    async with aiohttp.ClientSession() as client, client.ws_connect(address, max_msg_size=0) as socket:
+    async with (
+        aiohttp.ClientSession() as client,
+        client.ws_connect(address, max_msg_size=0) as socket,
+    ):
         browser = Page(socket, None)
         target = await browser.call("Target.createTarget", url="about:blank")
-        attached = await browser.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        attached = await browser.call(
+            "Target.attachToTarget", targetId=target["targetId"], flatten=True
+        )
         page = Page(socket, attached["sessionId"])
         for domain in ("Page", "Network", "Log", "Runtime"):
             await page.call(f"{domain}.enable")
@@ -104,26 +124,42 @@ async def visit(address, url):
 def made_up(path):
     """Writes results of two arms, three games and three seeds, curves included."""
     rows = []
-    for game, arm, seed in itertools.product(("pong", "breakout", "krull"), ("muzero", "muzero+past"), range(3)):
+    for game, arm, seed in itertools.product(
+        ("pong", "breakout", "krull"), ("muzero", "muzero+past"), range(3)
+    ):
         score = 20.0 + seed + 3 * (arm != "muzero")
         rows.append(Row("s", game, arm, seed, 100, LAST_FRAMES, score, wall_seconds=60.0))
         rows.append(Row("s", game, arm, seed, 100, RANDOM, 0.1 * seed))
-        rows += [Row("s", game, arm, seed, frames, CURVE, score * frames / 100) for frames in (50, 100)]
+        rows += [
+            Row("s", game, arm, seed, frames, CURVE, score * frames / 100) for frames in (50, 100)
+        ]
     results.write(path, Results(("source: made up",), tuple(rows)))
 
 
 @pytest.fixture(scope="module", params=["paper", "seeds", "minatar", "atari-ablation"])
 def visited(request, tmp_path_factory):
-    """Returns (tab, measures) of a report in the browser: the paper's table, single seeds, the ablations' trials."""
+    """Returns (tab, measures) of a report in the browser: the paper's table, single seeds, the
+    ablations' trials.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     sources = {"paper": ROOT / "results" / "paper_table3.csv", "seeds": folder / "results.csv"}
     source = sources.get(request.param, ROOT / "results" / "suites" / request.param / "results.csv")
     if request.param == "seeds":
         made_up(source)
-    command = [sys.executable, "scripts/report.py", source, "--out", folder / "report", "--resamples", "50"]
+    command = [
+        sys.executable,
+        "scripts/report.py",
+        source,
+        "--out",
+        folder / "report",
+        "--resamples",
+        "50",
+    ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
     with chromium(folder / "profile") as address:
-        return request.param, *asyncio.run(visit(address, (folder / "report" / "report.html").as_uri()))
+        return request.param, *asyncio.run(
+            visit(address, (folder / "report" / "report.html").as_uri())
+        )
 
 
 def test_the_page_asks_no_other_host(visited):
@@ -142,11 +178,15 @@ def test_the_page_fits_a_phone(visited):
     _, _, measures = visited
     assert measures["width"] <= measures["screen"] == PHONE["width"]
     assert min(measures["scales"]) >= 1.1  # labels of 9 points: 10 pixels and more
-    assert measures["font"] >= 12 and all(200 <= width <= PHONE["width"] for width in measures["drawn"])
+    assert measures["font"] >= 12 and all(
+        200 <= width <= PHONE["width"] for width in measures["drawn"]
+    )
 
 
 def test_the_plots_are_there(visited):
     name, _, measures = visited
     # Of atari-ablation, where no game counts, the learning curves alone.
-    assert len(measures["drawn"]) == {"paper": 1, "seeds": 6, "minatar": 8, "atari-ablation": 2}[name]
+    assert (
+        len(measures["drawn"]) == {"paper": 1, "seeds": 6, "minatar": 8, "atari-ablation": 2}[name]
+    )
     assert measures["titles"][0] == "Effects over games" and measures["titles"][-1] == "Every trial"

@@ -1,8 +1,10 @@
-"""Order of the test files, and no deadline for hypothesis (its 200 ms measure the other jobs of a machine).
+"""Order of the test files, and no deadline for hypothesis (its 200 ms measure the other jobs of a
+machine).
 
-`make test` deals the files out to two processes, in this order (`--no-loadscope-reorder`). The tests of the pool and of
-the groups start Ray in their process and come before JAX has threads there: Ray forks, and a fork beside a lock that
-another thread holds can hang for ever. The longest files come next: no process ends with one of them alone.
+`make test` deals the files out to two processes, in this order (`--no-loadscope-reorder`). The
+tests of the pool and of the groups start Ray in their process and come before JAX has threads
+there: Ray forks, and a fork beside a lock that another thread holds can hang for ever. The longest
+files come next: no process ends with one of them alone.
 """
 
 import os
@@ -12,8 +14,8 @@ import hypothesis
 import jax
 import pytest
 
-# One thread a process for XLA's products: there are two processes for two cores, and batched solves in a pool of two
-# can wait for each other's thread for ever (`muzero.tabular.mdp.policy_value`).
+# One thread a process for XLA's products: there are two processes for two cores, and batched solves
+# in a pool of two can wait for each other's thread for ever (`muzero.tabular.mdp.policy_value`).
 os.environ.setdefault("PJRT_NPROC", "1")
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
@@ -40,7 +42,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """Has XLA compile quickly: for tests that run a program a few times, whose compilation costs far more."""
+    """Has XLA compile quickly: for tests that run a program a few times, whose compilation costs
+    far more.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

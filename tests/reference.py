@@ -1,7 +1,8 @@
 """Slow NumPy oracles: direct transcriptions of the sums, with loops, in float64.
 
-Nothing here imports the code under test.  Names and the time convention are those of `muzero/types.py`:
-states [T+1], decisions [T], and `mask` [T] is 0 on a decision from a final observation to a reset.
+Nothing here imports the code under test.  Names and the time convention are those of
+`muzero/types.py`: states [T+1], decisions [T], and `mask` [T] is 0 on a decision from a final
+observation to a reset.
 """
 
 import dataclasses
@@ -11,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# --- Random sequences -----------------------------------------------------------------------------------
+# --- Random sequences
+# -----------------------------------------------------------------------------------
 
 
 class Sequence(NamedTuple):
@@ -27,14 +29,17 @@ class Sequence(NamedTuple):
     events: list[str]  # [T] "", "termination", "truncation", "life_loss" or "reset"
 
 
-def random_sequence(rng: np.random.Generator, num_decisions: int, event_prob: float = 0.15) -> Sequence:
+def random_sequence(
+    rng: np.random.Generator, num_decisions: int, event_prob: float = 0.15
+) -> Sequence:
     """Returns a sequence with terminations, truncations, life losses and autoresets inside.
 
         termination    ... s --(d=0, real)--> final --(not real)--> reset ...
         truncation     ... s --(d=1, real)--> final --(not real)--> reset ...
         life loss      ... s --(d=0, real)--> s' --(d=1, real)--> ...
 
-    What is stored on a decision that is not real is noise, its discount included: no target may read it.
+    What is stored on a decision that is not real is noise, its discount included: no target may
+    read it.
     """
     events = _random_events(rng, num_decisions, event_prob)
     mask = np.array([event != "reset" for event in events], np.float64)
@@ -56,11 +61,14 @@ def _random_events(rng: np.random.Generator, num_decisions: int, event_prob: flo
     for _ in range(num_decisions):
         final = bool(events) and events[-1] in ("termination", "truncation")
         kinds = ["termination", "truncation", "life_loss", ""]
-        events.append("reset" if final else str(rng.choice(kinds, p=[event_prob] * 3 + [1 - 3 * event_prob])))
+        events.append(
+            "reset" if final else str(rng.choice(kinds, p=[event_prob] * 3 + [1 - 3 * event_prob]))
+        )
     return events
 
 
-# --- Targets --------------------------------------------------------------------------------------------
+# --- Targets
+# --------------------------------------------------------------------------------------------
 
 
 def first_unreal(mask: np.ndarray, t: int) -> int:
@@ -76,19 +84,27 @@ def n_step_return(value, reward, discount, t: int, n: int, gamma: float) -> floa
 
 
 def td_lambda_targets(value, reward, discount, mask, gamma: float, lam: float) -> np.ndarray:
-    """Returns G [T+1] as the λ-mixture of all n-step returns up to the first decision that is not real."""
+    """Returns G [T+1] as the λ-mixture of all n-step returns up to the first decision that is not
+    real.
+    """
     targets = np.array(value, np.float64)
     for t in range(len(mask)):
         horizon = first_unreal(mask, t) - t
         if horizon > 0:
-            returns = [n_step_return(value, reward, discount, t, n, gamma) for n in range(1, horizon + 1)]
-            weights = [(1 - lam) * lam ** (n - 1) for n in range(1, horizon)] + [lam ** (horizon - 1)]
+            returns = [
+                n_step_return(value, reward, discount, t, n, gamma) for n in range(1, horizon + 1)
+            ]
+            weights = [(1 - lam) * lam ** (n - 1) for n in range(1, horizon)] + [
+                lam ** (horizon - 1)
+            ]
             targets[t] = sum(w * g for w, g in zip(weights, returns, strict=True))
     return targets
 
 
 def n_step_targets(value, reward, discount, mask, gamma: float, num_steps: int) -> np.ndarray:
-    """Returns G [T+1], each the return of `num_steps` steps or of those up to the first decision that is not real."""
+    """Returns G [T+1], each the return of `num_steps` steps or of those up to the first decision
+    that is not real.
+    """
     targets = np.array(value, np.float64)
     for t in range(len(mask)):
         n = min(num_steps, first_unreal(mask, t) - t)
@@ -102,16 +118,27 @@ def vtrace_targets(seq: Sequence, gamma: float, lam: float, clip: float) -> np.n
     targets = np.array(seq.value)
     for s in range(len(seq.mask)):
         for t in range(s, first_unreal(seq.mask, s)):
-            trace = math.prod(gamma * seq.discount[i] * lam * min(1.0, ratio[i]) for i in range(s, t))
+            trace = math.prod(
+                gamma * seq.discount[i] * lam * min(1.0, ratio[i]) for i in range(s, t)
+            )
             delta = seq.reward[t] + gamma * seq.discount[t] * seq.value[t + 1] - seq.value[t]
             targets[s] += trace * min(clip, ratio[t]) * delta
     return targets
 
 
-def unroll_masks(is_first, discount, num_starts: int, num_unroll_steps: int) -> dict[str, np.ndarray]:
+def unroll_masks(
+    is_first, discount, num_starts: int, num_unroll_steps: int
+) -> dict[str, np.ndarray]:
     """Returns the masks by walking every unroll and naming where it is: alive, absorbed or over."""
-    shapes = {"alive_mask": 1, "absorbed_mask": 1, "reward_alive_mask": 0, "reward_absorbed_mask": 0}
-    masks = {name: np.zeros((num_starts, num_unroll_steps + extra)) for name, extra in shapes.items()}
+    shapes = {
+        "alive_mask": 1,
+        "absorbed_mask": 1,
+        "reward_alive_mask": 0,
+        "reward_absorbed_mask": 0,
+    }
+    masks = {
+        name: np.zeros((num_starts, num_unroll_steps + extra)) for name, extra in shapes.items()
+    }
     for start in range(num_starts):
         place = "alive"
         masks["alive_mask"][start, 0] = 1
@@ -129,7 +156,8 @@ def unroll_masks(is_first, discount, num_starts: int, num_unroll_steps: int) -> 
     return masks
 
 
-# --- Support --------------------------------------------------------------------------------------------
+# --- Support
+# --------------------------------------------------------------------------------------------
 
 
 def squash(x: float, epsilon: float) -> float:
@@ -151,7 +179,9 @@ def bins(support) -> tuple[float, float, int, float]:
     return dataclasses.astuple(support.settings)
 
 
-def two_hot(x: float, min_value: float, max_value: float, num_bins: int, epsilon: float) -> np.ndarray:
+def two_hot(
+    x: float, min_value: float, max_value: float, num_bins: int, epsilon: float
+) -> np.ndarray:
     """Returns the distribution [num_bins] over the two bins around h(x) whose mean is h(x)."""
     width = (max_value - min_value) / (num_bins - 1)
     place = (min(max(squash(x, epsilon), min_value), max_value) - min_value) / width
@@ -169,13 +199,15 @@ def scalar_of(logits: np.ndarray, min_value: float, max_value: float, epsilon: f
     return unsquash(mean, epsilon)
 
 
-# --- Observations ---------------------------------------------------------------------------------------
+# --- Observations
+# ---------------------------------------------------------------------------------------
 
 
 def stacked_observation(frames, actions, is_first, num_actions: int) -> np.ndarray:
     """Returns the stack of the last state, by walking back from it until a reset has been passed.
 
-    frames [H, ..., c], actions [H-1], is_first [H] as stored; frames of type uint8 are divided by 255.
+    frames [H, ..., c], actions [H-1], is_first [H] as stored; frames of type uint8 are divided by
+    255.
     """
     length, divisor = len(frames), 255.0 if frames.dtype == np.uint8 else 1.0
     planes = [np.zeros(frames.shape[1:], np.float64) for _ in range(length)]
@@ -203,7 +235,8 @@ def stacked_trajectory(trajectory, num_actions: int) -> np.ndarray:
     return np.stack(rows)
 
 
-# --- Networks -------------------------------------------------------------------------------------------
+# --- Networks
+# -------------------------------------------------------------------------------------------
 
 
 class Layers:
@@ -225,10 +258,14 @@ class Layers:
         size, edge = len(weight), len(weight) // 2
         x = np.pad(x, ((edge, edge), (edge, edge), (0, 0)))
         window = lambda i, j: x[i : i + size, j : j + size, :, None]
-        return np.array([[(window(i, j) * weight).sum((0, 1, 2)) for j in range(width)] for i in range(height)])
+        return np.array(
+            [[(window(i, j) * weight).sum((0, 1, 2)) for j in range(width)] for i in range(height)]
+        )
 
     def norm_relu(self, number: int, x: np.ndarray) -> np.ndarray:
-        """Returns the positive part of `x` [..., c] normalised over its last axis, scaled and shifted."""
+        """Returns the positive part of `x` [..., c] normalised over its last axis, scaled and
+        shifted.
+        """
         normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
         scale, offset = (self._get("layer_norm", number, name) for name in ("scale", "offset"))
         return np.maximum(normal * scale + offset, 0.0)
@@ -240,7 +277,9 @@ def scaled_to_one(x: np.ndarray) -> np.ndarray:
 
 
 def space_to_depth(x: np.ndarray, block: int) -> np.ndarray:
-    """Returns [h/b, w/b, b·b·c] of [h, w, c], one number after the other; zeros beyond the far edges."""
+    """Returns [h/b, w/b, b·b·c] of [h, w, c], one number after the other; zeros beyond the far
+    edges.
+    """
     height, width, channels = x.shape
     out = np.zeros((-(-height // block), -(-width // block), block * block * channels))
     for i, j, c in itertools.product(range(height), range(width), range(channels)):
@@ -249,12 +288,19 @@ def space_to_depth(x: np.ndarray, block: int) -> np.ndarray:
 
 
 def average_pool(x: np.ndarray) -> np.ndarray:
-    """Returns the means of the 3×3 windows that begin at every second row and column, [h, w, c] with h and w even."""
-    windows = lambda length: [slice(i, i + 3) for i in range(0, length, 2)]  # the last ones are cut by the edge
-    return np.array([[x[i, j].mean((0, 1)) for j in windows(x.shape[1])] for i in windows(x.shape[0])])
+    """Returns the means of the 3×3 windows that begin at every second row and column, [h, w, c]
+    with h and w even.
+    """
+    windows = lambda length: [
+        slice(i, i + 3) for i in range(0, length, 2)
+    ]  # the last ones are cut by the edge
+    return np.array(
+        [[x[i, j].mean((0, 1)) for j in windows(x.shape[1])] for i in windows(x.shape[0])]
+    )
 
 
-# --- The loss of one sequence -----------------------------------------------------------------------------
+# --- The loss of one sequence
+# -----------------------------------------------------------------------------
 
 
 class Term(NamedTuple):
@@ -275,14 +321,18 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def make_term(name: str, k: int, num_unroll_steps: int, share: float, target, logits) -> Term:
-    """Returns the cross-entropy of `target` [n] and softmax(`logits` [n]), and its excess over the target's entropy."""
+    """Returns the cross-entropy of `target` [n] and softmax(`logits` [n]), and its excess over the
+    target's entropy.
+    """
     entropy = -sum(p * math.log(p) for p in target if p > 0)
     cross = -float(np.dot(target, log_softmax(logits)))
     return Term(name, k, 1.0 if k == 0 else 1.0 / num_unroll_steps, share, cross, cross - entropy)
 
 
 def past_targets(head, state_latents, trajectory, support, gamma: float, lam: float, clip: float):
-    """Returns (vs, v, π) of one stored head: [T+1], [T+1], [T+1, A]; `head(latent)` gives its two logits."""
+    """Returns (vs, v, π) of one stored head: [T+1], [T+1], [T+1, A]; `head(latent)` gives its two
+    logits.
+    """
     logits = [head(latent) for latent in state_latents]
     policy = np.exp([log_softmax(row) for row, _ in logits])
     low, high, _, epsilon = bins(support)
@@ -301,7 +351,18 @@ def past_targets(head, state_latents, trajectory, support, gamma: float, lam: fl
     return vtrace_targets(sequence, gamma, lam, clip), value, policy
 
 
-def sequence_terms(net, past_heads, trajectory, stacks, support, *, num_starts: int, num_unroll_steps: int, gamma, lam):
+def sequence_terms(
+    net,
+    past_heads,
+    trajectory,
+    stacks,
+    support,
+    *,
+    num_starts: int,
+    num_unroll_steps: int,
+    gamma,
+    lam,
+):
     """Yields every term of the loss of one sequence (spec/algorithm.md, Loss), walking each unroll.
 
     Args:
@@ -310,7 +371,9 @@ def sequence_terms(net, past_heads, trajectory, stacks, support, *, num_starts: 
       stacks: [T+1, ...] stacked observations.
     """
     real = 1.0 - trajectory.is_first[1:]
-    returns = td_lambda_targets(trajectory.search_value, trajectory.reward, trajectory.discount, real, gamma, lam)
+    returns = td_lambda_targets(
+        trajectory.search_value, trajectory.reward, trajectory.discount, real, gamma, lam
+    )
     categorical = lambda x: two_hot(x, *bins(support))
     for t in range(num_starts):
         if not real[t]:
@@ -329,14 +392,24 @@ def sequence_terms(net, past_heads, trajectory, stacks, support, *, num_starts: 
             value = 0.0 if absorbed else returns[t + k]
             yield make_term("value", k, num_unroll_steps, 1.0, categorical(value), value_logits)
             if not absorbed:
-                yield make_term("policy", k, num_unroll_steps, 1.0, trajectory.search_policy[t + k], policy_logits)
+                yield make_term(
+                    "policy",
+                    k,
+                    num_unroll_steps,
+                    1.0,
+                    trajectory.search_policy[t + k],
+                    policy_logits,
+                )
             for head, targets in past_heads:
                 value = 0.0 if absorbed else targets[t + k]
                 share = 1.0 / len(past_heads)
-                yield make_term("past", k, num_unroll_steps, share, categorical(value), head(latent)[1])
+                yield make_term(
+                    "past", k, num_unroll_steps, share, categorical(value), head(latent)[1]
+                )
 
 
-# --- Search trees -----------------------------------------------------------------------------------------
+# --- Search trees
+# -----------------------------------------------------------------------------------------
 
 
 class SearchTree:
@@ -368,12 +441,18 @@ class SearchTree:
 
     def q_range(self) -> tuple[float, float]:
         """Returns (lowest, highest) of every visited edge's Q and the root value."""
-        edges = [(n, a) for n, _ in self.nodes() for a in range(len(self.visits[n])) if self.visits[n][a] > 0]
+        edges = [
+            (n, a)
+            for n, _ in self.nodes()
+            for a in range(len(self.visits[n]))
+            if self.visits[n][a] > 0
+        ]
         values = [self.value(0), *[self.q(n, a) for n, a in edges]]
         return min(values), max(values)
 
 
-# --- Value buffer ---------------------------------------------------------------------------------------
+# --- Value buffer
+# ---------------------------------------------------------------------------------------
 
 
 class Ring:
@@ -389,7 +468,8 @@ class Ring:
         return self._history[-self._size :]
 
 
-# --- Exact MDPs -----------------------------------------------------------------------------------------
+# --- Exact MDPs
+# -----------------------------------------------------------------------------------------
 
 
 class MDP(NamedTuple):
@@ -418,13 +498,18 @@ def overlap_policy(behaviour: np.ndarray, policy: np.ndarray) -> np.ndarray:
     return overlap / overlap.sum(axis=1, keepdims=True)
 
 
-def vtrace_operator(mdp: MDP, behaviour, policy, value, horizon: int, lam: float, clip: float) -> np.ndarray:
+def vtrace_operator(
+    mdp: MDP, behaviour, policy, value, horizon: int, lam: float, clip: float
+) -> np.ndarray:
     """Returns E_μ[vs_0 | s_0 = s] [S] with `horizon` decisions left, exactly.
 
-    Propagates, from every start state, the measure E[Π γ d c ; s_t = ·] forward and adds up the expected δ_t.
+    Propagates, from every start state, the measure E[Π γ d c ; s_t = ·] forward and adds up the
+    expected δ_t.
     """
     ratio = policy / behaviour
-    delta = (behaviour * np.minimum(clip, ratio) * (action_values(mdp, value) - value[:, None])).sum(axis=1)
+    delta = (
+        behaviour * np.minimum(clip, ratio) * (action_values(mdp, value) - value[:, None])
+    ).sum(axis=1)
     trace = behaviour * lam * np.minimum(1.0, ratio) * mdp.gamma * mdp.discount
     measure, result = np.eye(len(value)), np.array(value)
     for _ in range(horizon):
@@ -441,7 +526,9 @@ def all_paths(mdp: MDP, start: int, num_decisions: int):
             yield (start, *visited), taken
 
 
-def sample_paths(rng: np.random.Generator, mdp: MDP, policy: np.ndarray, num_paths: int, num_decisions: int):
+def sample_paths(
+    rng: np.random.Generator, mdp: MDP, policy: np.ndarray, num_paths: int, num_decisions: int
+):
     """Returns states [N, T+1] and actions [N, T] drawn with `policy` from uniform start states."""
 
     def draw(probs):

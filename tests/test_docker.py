@@ -72,7 +72,10 @@ def commands():
     for name, text in SLURM_VALUES.items():
         script = script.replace(name, text)
     lines += [("slurm.sh", line) for line in re.findall(r"^ +set -- (.*)$", script, re.M)]
-    lines += [("slurm.sh", line) for line in re.findall(r"\b(ray (?:start|status) .*?)(?: &$| >)", script, re.M)]
+    lines += [
+        ("slurm.sh", line)
+        for line in re.findall(r"\b(ray (?:start|status) .*?)(?: &$| >)", script, re.M)
+    ]
     return [(where, shlex.split(line, comments=True)) for where, line in lines if line.strip()]
 
 
@@ -103,23 +106,34 @@ def parse_ours(program, arguments, monkeypatch, tmp_path):
         check(options.config)
         return options
     if program == "scripts/suite.py":
-        monkeypatch.setattr(suite.commands, "check_environment", lambda config: None)  # 57 emulators, tested elsewhere
+        monkeypatch.setattr(
+            suite.commands, "check_environment", lambda config: None
+        )  # 57 emulators, tested elsewhere
         assert suite.main([*arguments, "--dry-run"]) == 0
         return None
     seen = []
     module = {"scripts/resume.py": resume, "scripts/evaluate.py": evaluate}[program]
     monkeypatch.setattr(module.commands, "open_run", lambda path: (None, Config()))
-    monkeypatch.setattr("scripts.training.whole_run.resume", lambda *given, **more: seen.append(given) or 0)
+    monkeypatch.setattr(
+        "scripts.training.whole_run.resume", lambda *given, **more: seen.append(given) or 0
+    )
     assert module.main(arguments) == 0 and seen
     return seen
 
 
 def test_the_files_hold_command_lines():
-    counts = {name: sum(call[1] == name for call in CALLS) for name in ("ray", "scripts/train.py", "scripts/suite.py")}
-    assert counts["ray"] >= 14 and counts["scripts/train.py"] >= 4 and counts["scripts/suite.py"] >= 2
+    counts = {
+        name: sum(call[1] == name for call in CALLS)
+        for name in ("ray", "scripts/train.py", "scripts/suite.py")
+    }
+    assert (
+        counts["ray"] >= 14 and counts["scripts/train.py"] >= 4 and counts["scripts/suite.py"] >= 2
+    )
 
 
-@pytest.mark.parametrize("where, program, arguments", CALLS, ids=[f"{n}: {c[0]} {c[1]}" for n, c in enumerate(CALLS)])
+@pytest.mark.parametrize(
+    "where, program, arguments", CALLS, ids=[f"{n}: {c[0]} {c[1]}" for n, c in enumerate(CALLS)]
+)
 def test_every_command_line_parses(where, program, arguments, monkeypatch, tmp_path):
     if program == "ray":
         parse_ray(arguments)
@@ -127,7 +141,9 @@ def test_every_command_line_parses(where, program, arguments, monkeypatch, tmp_p
         parse_ours(program, arguments, monkeypatch, tmp_path)
 
 
-@pytest.mark.parametrize("arguments", [["start", "--heads"], ["job", "submit", "--entrypoint-num-cpu", "1", "--", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["start", "--heads"], ["job", "submit", "--entrypoint-num-cpu", "1", "--", "x"]]
+)
 def test_a_wrong_ray_command_would_be_seen(arguments):
     with pytest.raises(Exception, match="No such option"):
         parse_ray(arguments)
@@ -141,18 +157,24 @@ def test_every_submitted_program_joins_the_cluster_and_keeps_off_the_head():
         assert "--entrypoint-num-cpus" in options and entrypoint[0] == "python"
         assert entrypoint[entrypoint.index("--ray-address") + 1] == "auto"
         # The code of the checkout is sent along, or that of the image is named by its place.
-        assert entrypoint[1].startswith("scripts/" if "--working-dir" in options else "/app/scripts/")
+        assert entrypoint[1].startswith(
+            "scripts/" if "--working-dir" in options else "/app/scripts/"
+        )
     assert job_submit in ray_cli.commands["job"].commands.values()
 
 
 def test_a_job_runs_to_its_end_on_a_cluster_of_two_nodes():
-    done = subprocess.run([sys.executable, DOCKER / "loopback.py"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, DOCKER / "loopback.py"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "saved after 8 updates" in done.stdout and "succeeded" in done.stdout
 
 
 def test_every_accelerator_is_an_extra_of_the_pinned_jax():
-    offered = set(re.search(r'case "\$ACCELERATOR" in ([\w|]+)\) ;;', DOCKERFILE).group(1).split("|"))
+    offered = set(
+        re.search(r'case "\$ACCELERATOR" in ([\w|]+)\) ;;', DOCKERFILE).group(1).split("|")
+    )
     assert offered == {"cpu", "cuda12", "cuda13", "tpu"}
     assert importlib.metadata.version("jax") == PINS["jax"]
     required = importlib.metadata.requires("jax")
@@ -175,7 +197,11 @@ def test_the_image_has_the_python_and_the_pins_of_the_project():
 def test_the_image_copies_every_room_and_leaves_the_rest_out():
     copied = set(re.findall(r"^COPY (\w+) \1$", DOCKERFILE, re.M))
     assert copied == {"muzero", "actors", "learner", "configs", "scripts"}
-    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    kept = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
     assert kept == copied | {"constraints.txt", "pyproject.toml", "README.md"}
 
 
@@ -185,17 +211,29 @@ def test_nobody_is_root_in_the_image():
     assert last.index("USER muzero") > last.rindex("RUN ")
 
 
-TEXT, COUNT, NUMBERS = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0}
+TEXT, COUNT, NUMBERS = (
+    {"type": "string"},
+    {"type": "integer", "minimum": 0},
+    {"type": "number", "minimum": 0},
+)
 
 
 def fields(required=(), **properties):
-    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
 
 
 STRINGS = {"type": "object", "additionalProperties": TEXT}
-POD = fields(("spec",), spec={"type": "object", "required": ["containers", "volumes", "securityContext"]})
+POD = fields(
+    ("spec",), spec={"type": "object", "required": ["containers", "volumes", "securityContext"]}
+)
 METADATA = fields(("name",), name={"type": "string", "pattern": "^[a-z0-9-]{1,50}$"})
-# The fields of ray.io/v1 that are used here, from the API reference of KubeRay 1.6 (a wrong name is an error there).
+# The fields of ray.io/v1 that are used here, from the API reference of KubeRay 1.6 (a wrong name is
+# an error there).
 RAY_CLUSTER = fields(
     ("apiVersion", "kind", "metadata", "spec"),
     apiVersion={"const": "ray.io/v1"},
@@ -239,8 +277,14 @@ RAY_JOB = fields(
         entrypoint=TEXT,
     ),
 )
-PEERS = {"type": "array", "items": fields(podSelector={"type": "object"}, namespaceSelector={"type": "object"})}
-PORTS = {"type": "array", "items": fields(("port", "protocol"), port=COUNT, protocol={"enum": ["TCP", "UDP"]})}
+PEERS = {
+    "type": "array",
+    "items": fields(podSelector={"type": "object"}, namespaceSelector={"type": "object"}),
+}
+PORTS = {
+    "type": "array",
+    "items": fields(("port", "protocol"), port=COUNT, protocol={"enum": ["TCP", "UDP"]}),
+}
 NETWORK_POLICY = fields(
     ("apiVersion", "kind", "metadata", "spec"),
     apiVersion={"const": "networking.k8s.io/v1"},
@@ -266,7 +310,10 @@ def test_the_kubernetes_manifests_follow_their_schemas(name, schema):
 
 def test_the_kubernetes_cluster_is_what_it_should_be():
     spec = cluster()["spec"]
-    head, groups = spec["headGroupSpec"], {group["groupName"]: group for group in spec["workerGroupSpecs"]}
+    head, groups = (
+        spec["headGroupSpec"],
+        {group["groupName"]: group for group in spec["workerGroupSpecs"]},
+    )
     assert head["rayStartParams"]["num-cpus"] == "0" and set(groups) == {"learner", "actors"}
     assert spec["authOptions"]["mode"] == "token" and spec["enableInTreeAutoscaling"]
     assert groups["actors"]["minReplicas"] == 0 < groups["actors"]["maxReplicas"]
@@ -285,16 +332,31 @@ def test_the_kubernetes_cluster_is_what_it_should_be():
 
 def test_the_job_fits_the_learners_pod_and_names_the_cluster():
     job, name = documents("kuberay/job.yaml")[0]["spec"], cluster()["metadata"]["name"]
-    learner = next(group for group in cluster()["spec"]["workerGroupSpecs"] if group["groupName"] == "learner")
+    learner = next(
+        group for group in cluster()["spec"]["workerGroupSpecs"] if group["groupName"] == "learner"
+    )
     assert job["clusterSelector"] == {"ray.io/cluster": name}
-    assert job["entrypointNumCpus"] == int(learner["rayStartParams"]["num-cpus"]) and job["entrypointNumGpus"] == 1
+    assert (
+        job["entrypointNumCpus"] == int(learner["rayStartParams"]["num-cpus"])
+        and job["entrypointNumGpus"] == 1
+    )
 
 
 def test_nobody_but_its_own_pods_and_the_operator_reaches_the_cluster():
-    spec, mine = documents("kuberay/network-policy.yaml")[0]["spec"], {"ray.io/cluster": cluster()["metadata"]["name"]}
+    spec, mine = (
+        documents("kuberay/network-policy.yaml")[0]["spec"],
+        {"ray.io/cluster": cluster()["metadata"]["name"]},
+    )
     assert spec["podSelector"]["matchLabels"] == mine
-    peers = [(rule["from"][0]["podSelector"]["matchLabels"], rule.get("ports")) for rule in spec["ingress"]]
-    assert peers[0] == (mine, None) and peers[1][1] == [{"port": 8265, "protocol": "TCP"}] and len(peers) == 2
+    peers = [
+        (rule["from"][0]["podSelector"]["matchLabels"], rule.get("ports"))
+        for rule in spec["ingress"]
+    ]
+    assert (
+        peers[0] == (mine, None)
+        and peers[1][1] == [{"port": 8265, "protocol": "TCP"}]
+        and len(peers) == 2
+    )
     assert all(
         rule.get("to") or {port["port"] for port in rule["ports"]} <= {53, 443, 5353, 6443, 8443}
         for rule in spec["egress"]
@@ -316,15 +378,23 @@ def test_the_launchers_head_does_no_work_and_starts_the_workers():
     assert found["auth"]["ssh_private_key"]  # the head gets a copy
     image = DOCKERFILE.split("\nFROM ")[-1]
     assert re.search(r"install .*openssh-client", image)
-    assert "export PATH=/venv/bin:$PATH' > /etc/profile.d/venv.sh" in image  # its commands run in a login shell
+    assert (
+        "export PATH=/venv/bin:$PATH' > /etc/profile.d/venv.sh" in image
+    )  # its commands run in a login shell
 
 
 def test_compose_keeps_token_and_dashboard_to_this_machine():
     compose = documents("compose.yaml")[0]
     head, worker = compose["services"]["head"], compose["services"]["worker"]
-    assert worker["deploy"]["replicas"] == 2 and head["ports"] == ["127.0.0.1:8265:8265"] and "ports" not in worker
+    assert (
+        worker["deploy"]["replicas"] == 2
+        and head["ports"] == ["127.0.0.1:8265:8265"]
+        and "ports" not in worker
+    )
     for service in (head, worker):
-        assert service["environment"]["RAY_AUTH_MODE"] == "token" and service["secrets"] == ["ray_token"]
+        assert service["environment"]["RAY_AUTH_MODE"] == "token" and service["secrets"] == [
+            "ray_token"
+        ]
         assert not any("token" in str(word).lower() for word in service["command"].split())
     assert "--num-cpus=0" in head["command"]
     assert compose["secrets"]["ray_token"] == {"file": "${RAY_TOKEN_FILE:?a file with the token}"}
@@ -334,4 +404,6 @@ def test_compose_keeps_token_and_dashboard_to_this_machine():
 def test_no_token_is_written_into_a_file():
     for path in DOCKER.rglob("*"):
         if path.is_file():
-            assert not re.search(r"RAY_AUTH_TOKEN[=:] *['\"]?[0-9a-zA-Z]{8}", path.read_text(errors="ignore")), path
+            assert not re.search(
+                r"RAY_AUTH_TOKEN[=:] *['\"]?[0-9a-zA-Z]{8}", path.read_text(errors="ignore")
+            ), path

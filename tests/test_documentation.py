@@ -1,4 +1,6 @@
-"""The pages hold true: every command line is one that its program takes, every file they name is there."""
+"""The pages hold true: every command line is one that its program takes, every file they name is
+there.
+"""
 
 import importlib
 import re
@@ -27,7 +29,9 @@ def command_lines():
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.S | re.M):
             for line in block.replace("\\\n", " ").splitlines():
                 for program, arguments in re.findall(PROGRAM, line):
-                    words = shlex.split(arguments.partition("; done")[0], comments=True)  # of a loop
+                    words = shlex.split(
+                        arguments.partition("; done")[0], comments=True
+                    )  # of a loop
                     yield relative(page), program, [PLACEHOLDERS.get(word, word) for word in words]
 
 
@@ -48,17 +52,31 @@ def stop_when_parsed(monkeypatch):
         return wrapper
 
     monkeypatch.setattr(tyro, "cli", until_parsed(tyro.cli))
-    monkeypatch.setattr(tyro.extras, "overridable_config_cli", until_parsed(tyro.extras.overridable_config_cli))
+    monkeypatch.setattr(
+        tyro.extras, "overridable_config_cli", until_parsed(tyro.extras.overridable_config_cli)
+    )
 
 
 def test_the_pages_hold_command_lines():
     programs = {program for _, program, _ in LINES}
-    assert programs >= {"train", "resume", "evaluate", "suite", "report", "look", "tabular", "benchmark", "memory"}
+    assert programs >= {
+        "train",
+        "resume",
+        "evaluate",
+        "suite",
+        "report",
+        "look",
+        "tabular",
+        "benchmark",
+        "memory",
+    }
     assert programs >= {"export", "curves", "chaos", "emulators"}
     assert len(PAGES) >= 12
 
 
-@pytest.mark.parametrize("page, program, arguments", LINES, ids=[f"{line[1]}-{n}" for n, line in enumerate(LINES)])
+@pytest.mark.parametrize(
+    "page, program, arguments", LINES, ids=[f"{line[1]}-{n}" for n, line in enumerate(LINES)]
+)
 def test_every_command_line_parses(page, program, arguments, stop_when_parsed):
     main = importlib.import_module(f"scripts.{program}").main
     if "--help" in arguments:
@@ -71,7 +89,8 @@ def test_every_command_line_parses(page, program, arguments, stop_when_parsed):
 
 
 @pytest.mark.parametrize(
-    "line", ["python scripts/look.py tree", "muzero-look tree", "x; python /app/scripts/look.py tree"]
+    "line",
+    ["python scripts/look.py tree", "muzero-look tree", "x; python /app/scripts/look.py tree"],
 )
 def test_a_command_line_is_found(line):
     assert re.findall(PROGRAM, line) == [("look", " tree")]
@@ -102,9 +121,13 @@ def headings(text):
 
 
 def named_files(text):
-    """Returns the files of this repository that a page names with their folder; NAME stands for any."""
+    """Returns the files of this repository that a page names with their folder; NAME stands for
+    any.
+    """
     folders = "muzero|actors|learner|configs|scripts|tests|docker|docs|results"
-    found = re.findall(rf"(?<![\w/])((?:{folders})/[\w/.-]+\.(?:py|md|toml|csv|json|png|yaml|sh))\b", text)
+    found = re.findall(
+        rf"(?<![\w/])((?:{folders})/[\w/.-]+\.(?:py|md|toml|csv|json|png|yaml|sh))\b", text
+    )
     return [name for name in found if "NAME" not in name]
 
 
@@ -117,11 +140,16 @@ def test_every_file_that_a_page_names_is_there(page):
 
 
 def test_a_missing_file_would_be_seen():
-    assert links("[a](docs/none.md#part) [b](https://x.org) [c](#here)") == ["docs/none.md#part", "#here"]
+    assert links("[a](docs/none.md#part) [b](https://x.org) [c](#here)") == [
+        "docs/none.md#part",
+        "#here",
+    ]
     readme = ROOT / "README.md"
     assert is_there(readme, "docs/usage.md#exit-codes") and is_there(readme, "#presets-measured")
     assert not is_there(readme, "docs/none.md") and not is_there(readme, "#none")
-    assert named_files("`muzero/none.py`, /app/scripts/train.py, runs/results/x.csv") == ["muzero/none.py"]
+    assert named_files("`muzero/none.py`, /app/scripts/train.py, runs/results/x.csv") == [
+        "muzero/none.py"
+    ]
 
 
 def named_definitions(text):
@@ -134,7 +162,9 @@ def test_what_the_architecture_page_names_is_where_it_says():
     found = list(named_definitions((ROOT / "docs" / "architecture.md").read_text()))
     assert len(found) >= 8
     defines = r"^(?:class |def |    def )?{}\b"
-    assert [(f, n) for f, n in found if not re.search(defines.format(n), (ROOT / f).read_text(), re.M)] == []
+    assert [
+        (f, n) for f, n in found if not re.search(defines.format(n), (ROOT / f).read_text(), re.M)
+    ] == []
 
 
 def test_the_readme_is_short_and_names_every_page():
@@ -152,7 +182,11 @@ def test_the_readme_counts_the_faults_that_were_injected():
 def test_the_citation_is_of_this_version_and_names_the_four_papers():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert citation["version"] == project["version"] and citation["title"].startswith(project["name"])
+    assert citation["version"] == project["version"] and citation["title"].startswith(
+        project["name"]
+    )
     papers = {paper["title"]: paper["year"] for paper in citation["references"]}
     assert sorted(papers.values()) == [2020, 2021, 2022, 2025]
-    assert all(author["family-names"] for paper in citation["references"] for author in paper["authors"])
+    assert all(
+        author["family-names"] for paper in citation["references"] for author in paper["authors"]
+    )

@@ -16,7 +16,10 @@ WORKS, BROKEN = "exit 0", "echo 'command not found' >&2; exit 127"
     [
         ({"python3.11": WORKS, "python3.12": WORKS, "python3.13": WORKS}, "python3.13"),
         ({"python3.11": WORKS, "python3.12": WORKS}, "python3.12"),
-        ({"python3.11": WORKS, "python3.13": BROKEN}, "python3.11"),  # a launcher without an interpreter behind it
+        (
+            {"python3.11": WORKS, "python3.13": BROKEN},
+            "python3.11",
+        ),  # a launcher without an interpreter behind it
     ],
 )
 def test_install_takes_the_newest_python_that_works(tmp_path, launchers, chosen):
@@ -34,7 +37,9 @@ def test_without_a_python_it_says_what_it_needs(tmp_path):
 
 
 def install(folder, launchers, *arguments, dry=True):
-    """Returns the finished `make install` where nothing but these programs and a shell can be found."""
+    """Returns the finished `make install` where nothing but these programs and a shell can be
+    found.
+    """
     for name, body in launchers.items():
         (folder / name).write_text(f"#!/bin/sh\n{body}\n")
         (folder / name).chmod(0o755)
@@ -51,4 +56,12 @@ def install(folder, launchers, *arguments, dry=True):
         *arguments,
     ]
     environment = {**os.environ, "PATH": str(folder)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

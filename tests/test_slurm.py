@@ -20,14 +20,17 @@ case "$*" in
     "ray status"*) [ -z "${BROKEN:-}" ] ;;
     *)
         stat --format=%a "$RAY_AUTH_TOKEN_PATH" >> "$TAPE"
-        for _ in $(seq 100); do grep -q "^workers: " "$TAPE" && break; sleep 0.1; done  # it starts beside this one
+        # it starts beside this one
+        for _ in $(seq 100); do grep -q "^workers: " "$TAPE" && break; sleep 0.1; done
         exit "${CODE:-0}" ;;
 esac
 """
 
 
 def run_slurm(tmp_path, *command, nodes=4, **variables):
-    """Runs the script with stand-ins for SLURM's programs; returns (exit code, errors, what ran where)."""
+    """Runs the script with stand-ins for SLURM's programs; returns (exit code, errors, what ran
+    where).
+    """
     programs, tape = tmp_path / "programs", tmp_path / "tape"
     programs.mkdir()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
@@ -37,10 +40,17 @@ def run_slurm(tmp_path, *command, nodes=4, **variables):
         (programs / name).chmod(0o755)
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": str(nodes), "SLURM_CPUS_PER_TASK": "32"}
-    slurm |= {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_NODELIST": "node[1-4]", "TAPE": str(tape), "PATH": path}
+    slurm |= {
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_JOB_NODELIST": "node[1-4]",
+        "TAPE": str(tape),
+        "PATH": path,
+    }
     call, errors = ["bash", DOCKER / "slurm.sh", *command], tmp_path / "errors"
     with errors.open("w") as stderr:  # a file: the stand-ins that sleep would keep a pipe open
-        code = subprocess.run(call, env=os.environ | slurm | variables, stderr=stderr, check=False).returncode
+        code = subprocess.run(
+            call, env=os.environ | slurm | variables, stderr=stderr, check=False
+        ).returncode
     assert not list(tmp_path.glob(".ray-token-*"))
     return code, errors.read_text(), tape.read_text().splitlines() if tape.exists() else []
 
@@ -50,9 +60,16 @@ def test_under_slurm_the_run_gets_every_core_but_the_heads(tmp_path):
     assert code == 0
     (head,) = (line for line in tape if "ray start --head" in line)
     assert "--num-cpus=0 --num-gpus=0" in head and head.startswith("head: ")
-    assert any(line.startswith("workers: ray start --address=node1:") and "--num-cpus=32" in line for line in tape)
+    assert any(
+        line.startswith("workers: ray start --address=node1:") and "--num-cpus=32" in line
+        for line in tape
+    )
     (run,) = (line for line in tape if "scripts/train.py" in line)
-    assert run.startswith("head: python ") and run.endswith("--actors.num-workers 96") and "600" in tape
+    assert (
+        run.startswith("head: python ")
+        and run.endswith("--actors.num-workers 96")
+        and "600" in tape
+    )
 
 
 def test_under_slurm_a_program_of_yours_shares_all_nodes_and_its_exit_code_is_the_jobs(tmp_path):
@@ -63,7 +80,11 @@ def test_under_slurm_a_program_of_yours_shares_all_nodes_and_its_exit_code_is_th
 
 def test_under_slurm_a_head_that_does_not_start_ends_the_job(tmp_path):
     code, error, tape = run_slurm(tmp_path, BROKEN="yes")
-    assert code == 1 and "Ray's head did not start on node1" in error and not any("scripts" in line for line in tape)
+    assert (
+        code == 1
+        and "Ray's head did not start on node1" in error
+        and not any("scripts" in line for line in tape)
+    )
 
 
 def test_under_slurm_one_node_is_too_few_for_a_run(tmp_path):

@@ -1,4 +1,6 @@
-"""A network small enough for NumPy, as JAX model and float64 oracle; random trajectories; a learner that counts."""
+"""A network small enough for NumPy, as JAX model and float64 oracle; random trajectories; a learner
+that counts.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -46,7 +48,9 @@ class Net(NamedTuple):
 
 
 def functions(xp) -> Net:
-    """Returns (represent, step, predict) in NumPy or JAX; their first argument is the network's parameters."""
+    """Returns (represent, step, predict) in NumPy or JAX; their first argument is the network's
+    parameters.
+    """
 
     def represent(params, stack):
         return xp.tanh(stack @ params["w"])
@@ -72,7 +76,10 @@ def init_params(rng_key) -> Params:
             "a": normal(NUM_ACTIONS, LATENT_SIZE),
             "r": normal(LATENT_SIZE, SUPPORT.num_bins),
         },
-        prediction={"p": normal(LATENT_SIZE, NUM_ACTIONS), "v": normal(LATENT_SIZE, SUPPORT.num_bins)},
+        prediction={
+            "p": normal(LATENT_SIZE, NUM_ACTIONS),
+            "v": normal(LATENT_SIZE, SUPPORT.num_bins),
+        },
     )
 
 
@@ -91,7 +98,9 @@ def numpy_net(params: Params) -> Net:
 
 
 def trajectory(seed: int, event_prob: float = 0.1) -> Trajectory:
-    """Returns a random sequence of one environment with terminations, truncations, life losses and resets."""
+    """Returns a random sequence of one environment with terminations, truncations, life losses and
+    resets.
+    """
     rng = np.random.default_rng(seed)
     seq = reference.random_sequence(rng, NUM_DECISIONS, event_prob)
     normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
@@ -113,7 +122,9 @@ def trajectory(seed: int, event_prob: float = 0.1) -> Trajectory:
 
 def batch(seeds, event_prob: float = 0.1) -> Trajectory:
     """Returns the trajectories of `seeds` stacked to [B, ...]."""
-    return jax.tree.map(lambda *rows: np.stack(rows), *[trajectory(seed, event_prob) for seed in seeds])
+    return jax.tree.map(
+        lambda *rows: np.stack(rows), *[trajectory(seed, event_prob) for seed in seeds]
+    )
 
 
 def heads(num_heads: int) -> list:
@@ -129,13 +140,16 @@ def buffer_of(head_list: list, size: int) -> value_buffer.ValueBuffer:
     return buffer
 
 
-# --- A learner in two numbers: representation and prediction grow by the learning rate at every update ----
+# --- A learner in two numbers: representation and prediction grow by the learning rate at every
+# update ----
 
 RATES = LearnerConfig(search_average_rate=0.1, target_average_rate=0.5)
 
 
 def whole(fns: UpdateFns, mesh=None):
-    """Returns `update(state, batch)`, which prepares a batch and makes one update on all of its start states."""
+    """Returns `update(state, batch)`, which prepares a batch and makes one update on all of its
+    start states.
+    """
     put = make_put(mesh or make_mesh(1))
 
     def update(state, batch):
@@ -161,7 +175,9 @@ def make_loss(model: Model = MODEL, **changes) -> Loss:
 
 
 def whole_loss(loss: Loss):
-    """Returns the loss of one sequence in one step: of parameters, target average, buffer and trajectory."""
+    """Returns the loss of one sequence in one step: of parameters, target average, buffer and
+    trajectory.
+    """
 
     def evaluate(params, target, buffer, trajectory, num_starts=NUM_STARTS):
         prepared = loss.prepare(params, target, buffer, trajectory)
@@ -179,7 +195,9 @@ def loss_of(evaluate) -> LossFns:
 
 
 def _read(params, target, buffer, trajectory):
-    return Prepared(target.representation * trajectory.reward[0], params.representation * trajectory.reward[0])
+    return Prepared(
+        target.representation * trajectory.reward[0], params.representation * trajectory.reward[0]
+    )
 
 
 def _count(params, buffer, trajectory, prepared, starts):
@@ -189,16 +207,22 @@ def _count(params, buffer, trajectory, prepared, starts):
 
 
 COUNTING_LOSS = LossFns(_read, _count)
-"""Minus the parameters, whose gradient is −1; reports what targets read: target average and online parameters."""
+"""Minus the parameters, whose gradient is −1; reports what targets read: target average and online
+parameters.
+"""
 
 
 def counting_params(rng_key) -> Params:
     """Returns the parameters before the first update."""
-    return Params(representation=jnp.zeros(()), dynamics=jnp.zeros(()), prediction=jnp.full((), 100.0))
+    return Params(
+        representation=jnp.zeros(()), dynamics=jnp.zeros(()), prediction=jnp.full((), 100.0)
+    )
 
 
 def counting_learner(push_interval: int = 2):
-    """Returns (state, programs): gradient descent with steps of exactly 1, averages with RATES, 3 slots for heads."""
+    """Returns (state, programs): gradient descent with steps of exactly 1, averages with RATES, 3
+    slots for heads.
+    """
     optimiser, mesh = optax.sgd(1.0), make_mesh(1)
     state = init_state(counting_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
     schedule = optax.constant_schedule(1.0)

@@ -1,1 +1,3 @@
-"""What a run leaves on disk: settings, provenance, checkpoints, metrics, episodes; and its line of progress."""
+"""What a run leaves on disk: settings, provenance, checkpoints, metrics, episodes; and its line of
+progress.
+"""

@@ -1,15 +1,17 @@
-"""The checkpoints of a run: the latest few, the best and those to keep, written beside the training.
+"""The checkpoints of a run: the latest few, the best and those to keep, written beside the
+training.
 
     save      host copy ─▶ worker thread: write the new slot, then delete the slots beyond `max_to_keep`
     restore   newest slot ─▶ complete? hashes right? ─ yes ─▶ same run? structure, shapes, dtypes ─▶ state
                                 └ no: a warning, next older slot
 
-A kill at any moment leaves the older slots untouched.  A slot is named after its step; in `best/`, which holds
-the best by evaluation, it has a running number, since a resumed run may come by the same step again.
+A kill at any moment leaves the older slots untouched.  A slot is named after its step; in `best/`,
+which holds the best by evaluation, it has a running number, since a resumed run may come by the
+same step again.
 
-One thread of ours around Orbax's plain Checkpointer, not its CheckpointManager: that one deletes old checkpoints
-before a manifest can exist, answers a step it will not write with False, and raises a failed write once in
-every thread that waits.
+One thread of ours around Orbax's plain Checkpointer, not its CheckpointManager: that one deletes
+old checkpoints before a manifest can exist, answers a step it will not write with False, and raises
+a failed write once in every thread that waits.
 """
 
 import concurrent.futures
@@ -53,9 +55,11 @@ class Checkpointer:
     Args:
         directory: of the checkpoints; nothing in it is touched before the first save.
         max_to_keep: latest checkpoints kept, at least 1; the best is kept besides.
-        abstract_state: pytree of jax.ShapeDtypeStruct that every restored state must equal, or None for
+        abstract_state: pytree of jax.ShapeDtypeStruct that every restored state must equal, or None
+          for
             states as nested dicts and lists, unchecked.
-        check_metadata: called with the metadata of a checkpoint before its state is looked at; raises
+        check_metadata: called with the metadata of a checkpoint before its state is looked at;
+          raises
             CheckpointMismatch if it is of another run.
     """
 
@@ -88,23 +92,28 @@ class Checkpointer:
         keep: bool = False,
         wait: bool = False,
     ) -> None:
-        """Starts writing a checkpoint, after the write before it has ended: one host copy at a time.
+        """Starts writing a checkpoint, after the write before it has ended: one host copy at a
+        time.
 
         Args:
             step: number of updates, larger than that of every checkpoint there.
-            state: pytree of arrays, replicated if on several devices, none of zero size; copied to the host
+            state: pytree of arrays, replicated if on several devices, none of zero size; copied to
+              the host
                 before this returns, so that its buffers may be donated.
             metadata: JSON dict, counters and such.
-            arrays: what else comes back with the state, NumPy arrays of any size; the caller's no more.
+            arrays: what else comes back with the state, NumPy arrays of any size; the caller's no
+              more.
             keep: whether it is kept whatever comes after it.
             wait: return only when the checkpoint counts.
 
-        Raises CheckpointWriteError if an earlier write failed (this one is then not started), CheckpointError if the
-        step is not new.
+        Raises CheckpointWriteError if an earlier write failed (this one is then not started),
+        CheckpointError if the step is not new.
         """
         newest = max(self.steps(), default=-1)
         if step <= newest:
-            raise CheckpointError(f"step {step} is not newer than checkpoint {newest} in {self._directory}")
+            raise CheckpointError(
+                f"step {step} is not newer than checkpoint {newest} in {self._directory}"
+            )
         doomed, self._skipped = [self._directory / str(slot) for slot in self._skipped], []
         self._start(
             self._directory / str(int(step)),
@@ -117,7 +126,9 @@ class Checkpointer:
             self._finish()
 
     def save_best(self, step: int, state: Any, metadata: dict, *, wait: bool = False) -> None:
-        """Like `save`, any step, in place of the best checkpoint so far, which goes once the new one counts."""
+        """Like `save`, any step, in place of the best checkpoint so far, which goes once the new
+        one counts.
+        """
         self._finish()
         slot = max(slots(self._best), default=-1) + 1
         checkpoint = self._on_host(step, state, metadata, {})
@@ -131,10 +142,12 @@ class Checkpointer:
             self._finish()
 
     def restore(self, step: int | None = None) -> Checkpoint:
-        """Returns the checkpoint of `step`, or the newest valid one, with a warning for every one skipped.
+        """Returns the checkpoint of `step`, or the newest valid one, with a warning for every one
+        skipped.
 
         What was skipped is deleted by the next save, which may be of an older step.
-        Raises CheckpointError if there is none, CheckpointMismatch if it does not fit `abstract_state`.
+        Raises CheckpointError if there is none, CheckpointMismatch if it does not fit
+        `abstract_state`.
         """
         self._finish()
         if step is not None:
@@ -143,16 +156,21 @@ class Checkpointer:
         return checkpoint
 
     def best_metadata(self) -> dict | None:
-        """Returns the metadata of the best checkpoint, None if there is no valid one; reads no weights."""
+        """Returns the metadata of the best checkpoint, None if there is no valid one; reads no
+        weights.
+        """
         self._finish()
         header = lambda path: Checkpoint(0, None, read_header(path)["metadata"])
         try:
-            return newest_valid(self._best, header)[0].metadata if complete_slots(self._best) else None
+            return (
+                newest_valid(self._best, header)[0].metadata if complete_slots(self._best) else None
+            )
         except CheckpointError:  # every one of them is corrupt, and each has been warned of
             return None
 
     def steps(self) -> list[int]:
-        """Returns the steps of the complete checkpoints, ascending, without those that `restore` has skipped.
+        """Returns the steps of the complete checkpoints, ascending, without those that `restore`
+        has skipped.
 
         Waits for a pending write.
         """
@@ -170,7 +188,9 @@ class Checkpointer:
         finally:
             self._worker.shutdown()
 
-    def _on_host(self, step: int, state: Any, metadata: dict, arrays: Mapping[str, np.ndarray]) -> Checkpoint:
+    def _on_host(
+        self, step: int, state: Any, metadata: dict, arrays: Mapping[str, np.ndarray]
+    ) -> Checkpoint:
         host_state = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
         return Checkpoint(int(step), host_state, json.loads(json.dumps(metadata)), dict(arrays))
 
@@ -194,7 +214,10 @@ class Checkpointer:
 
 
 def restore_params(
-    directory: str | Path, which: int | Literal["latest", "best"], *, fields: Sequence[str] | None = None
+    directory: str | Path,
+    which: int | Literal["latest", "best"],
+    *,
+    fields: Sequence[str] | None = None,
 ) -> Checkpoint:
     """Returns a checkpoint with its state as nested dicts and lists of NumPy arrays, for inference.
 

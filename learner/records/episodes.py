@@ -1,4 +1,6 @@
-"""episodes.jsonl: every whole game the actors finished, as played, in the order the learner took them in."""
+"""episodes.jsonl: every whole game the actors finished, as played, in the order the learner took
+them in.
+"""
 
 import json
 from pathlib import Path
@@ -12,8 +14,8 @@ class EpisodeLog:
 
     Args:
       run_dir: of the run.
-      resume_from_frames: emulator frames of the restored checkpoint (0 for a new run): games that the
-        learner took in after it are cut off, their frames will be played again.
+      resume_from_frames: emulator frames of the restored checkpoint (0 for a new run): games that
+        the learner took in after it are cut off, their frames will be played again.
     """
 
     def __init__(self, run_dir: Path, *, resume_from_frames: int):
@@ -29,7 +31,9 @@ class EpisodeLog:
         """
         with writing(self._path):
             for episode in episodes:
-                self._file.write(json.dumps({"num_frames": num_frames, "episode": list(episode)}) + "\n")
+                self._file.write(
+                    json.dumps({"num_frames": num_frames, "episode": list(episode)}) + "\n"
+                )
             self._file.flush()
 
     def close(self) -> None:
@@ -39,5 +43,11 @@ class EpisodeLog:
 
 
 def finished_episodes(run_dir: Path) -> list[tuple[int, Episode]]:
-    """Returns all finished games, each with the frames consumed when it was taken in. Raises as `read_rows`."""
-    return [(row["num_frames"], Episode(*row["episode"])) for row in read_rows(run_dir / "episodes.jsonl")]
+    """Returns all finished games, each with the frames consumed when it was taken in.
+
+    Raises as `read_rows`.
+    """
+    return [
+        (row["num_frames"], Episode(*row["episode"]))
+        for row in read_rows(run_dir / "episodes.jsonl")
+    ]

@@ -1,10 +1,10 @@
 """What a run records while it trains: metrics.jsonl and TensorBoard.
 
-metrics.jsonl is the record: a row is on disk when `write` returns, and a resume cuts it exactly at the
-checkpoint.  TensorBoard shows the same tags over emulator frames.
+metrics.jsonl is the record: a row is on disk when `write` returns, and a resume cuts it exactly at
+the checkpoint.  TensorBoard shows the same tags over emulator frames.
 
-Of several learner processes the first one writes: losses are of the whole batch, `search/*`, `lag/*` and what `perf/*`
-says of feed and workers are of that process and its own actors.
+Of several learner processes the first one writes: losses are of the whole batch, `search/*`,
+`lag/*` and what `perf/*` says of feed and workers are of that process and its own actors.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from pathlib import Path
 from learner.records.run_directory import cut_rows, writing
 from learner.records.tensorboard_events import Board
 
-# Events may be torn or lost where a whole machine died; on a resume the last rows of metrics.jsonl are written to
-# TensorBoard once more, which closes such a gap.
+# Events may be torn or lost where a whole machine died; on a resume the last rows of metrics.jsonl
+# are written to TensorBoard once more, which closes such a gap.
 _NUM_REPLAYED_ROWS = 100
 
 _KL = "as KL: cross-entropy minus the entropy of the target (nats)"
@@ -76,7 +76,9 @@ DOCUMENTED_TAGS: dict[str, str] = {
 
 
 def documented_tag(tag: str) -> str | None:
-    """Returns the entry of DOCUMENTED_TAGS that covers `tag` (`loss/value_k3` → `loss/value_k{k}`), or None."""
+    """Returns the entry of DOCUMENTED_TAGS that covers `tag` (`loss/value_k3` → `loss/value_k{k}`),
+    or None.
+    """
     pattern = re.sub(r"_k\d+$", "_k{k}", tag)
     return pattern if pattern in DOCUMENTED_TAGS else None
 
@@ -86,7 +88,8 @@ class MetricWriter:
 
     Args:
         run_dir: of the run.
-        resume_from_frames: None for a new run, which must have no rows (FileExistsError); on a resume the
+        resume_from_frames: None for a new run, which must have no rows (FileExistsError); on a
+          resume the
             emulator frames of the restored checkpoint: rows beyond it are cut from both records.
 
     Raises NotWritten if the disk is full, say.
@@ -100,23 +103,34 @@ class MetricWriter:
         replayed = rows[-_NUM_REPLAYED_ROWS:]
         with writing(self._path):
             self._file = self._path.open("a", encoding="utf-8")
-            self._board = Board(board, None if resume_from_frames is None else _purge_step(replayed))
+            self._board = Board(
+                board, None if resume_from_frames is None else _purge_step(replayed)
+            )
             for row in replayed:
                 self._write_board(row)
 
-    def write(self, num_frames: int, scalars: dict[str, float], *, num_updates: int, wall_seconds: float) -> None:
+    def write(
+        self, num_frames: int, scalars: dict[str, float], *, num_updates: int, wall_seconds: float
+    ) -> None:
         """Writes one row; it is with the operating system, safe from a kill, when this returns.
 
         Args:
             num_frames: emulator frames consumed.
-            scalars: value by tag. NaN and infinities become null, as JSON knows neither; TensorBoard gets a NaN.
+            scalars: value by tag. NaN and infinities become null, as JSON knows neither;
+              TensorBoard gets a NaN.
             num_updates: updates done.
             wall_seconds: seconds of training over all sessions.
 
         Raises NotWritten if the disk is full, say.
         """
-        values = {tag: float(value) if math.isfinite(value) else None for tag, value in scalars.items()}
-        row = {"num_frames": int(num_frames), "num_updates": int(num_updates), "wall_seconds": float(wall_seconds)}
+        values = {
+            tag: float(value) if math.isfinite(value) else None for tag, value in scalars.items()
+        }
+        row = {
+            "num_frames": int(num_frames),
+            "num_updates": int(num_updates),
+            "wall_seconds": float(wall_seconds),
+        }
         with writing(self._path):
             self._file.write(json.dumps(row | values, allow_nan=False) + "\n")
             self._file.flush()
@@ -129,7 +143,9 @@ class MetricWriter:
 
     def _write_board(self, row: dict) -> None:
         tags = row.keys() - {"num_frames", "num_updates", "wall_seconds"}
-        self._board.write(row["num_frames"], {tag: math.nan if row[tag] is None else row[tag] for tag in tags})
+        self._board.write(
+            row["num_frames"], {tag: math.nan if row[tag] is None else row[tag] for tag in tags}
+        )
 
 
 def _purge_step(replayed: list[dict]) -> int:

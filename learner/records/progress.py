@@ -42,7 +42,9 @@ class Progress:
         self._clock = clock
         self._origin: tuple[float, tuple[float, ...]] | None = None
         interactive = self._stream.isatty() if interactive is None else interactive
-        console = rich.console.Console(file=self._stream, force_terminal=True) if interactive else None
+        console = (
+            rich.console.Console(file=self._stream, force_terminal=True) if interactive else None
+        )
         self._live = rich.live.Live(console=console, auto_refresh=False) if interactive else None
         if self._live is not None:
             self._live.start()
@@ -62,8 +64,14 @@ class Progress:
 
     def _seconds_left(self, fractions: tuple[float, ...]) -> float | None:
         self._origin = self._origin or (self._clock(), fractions)
-        elapsed, pairs = self._clock() - self._origin[0], zip(self._origin[1], fractions, strict=True)
-        return min((elapsed * (1.0 - now) / (now - first) for first, now in pairs if now > first), default=None)
+        elapsed, pairs = (
+            self._clock() - self._origin[0],
+            zip(self._origin[1], fractions, strict=True),
+        )
+        return min(
+            (elapsed * (1.0 - now) / (now - first) for first, now in pairs if now > first),
+            default=None,
+        )
 
 
 def format_progress(state: ProgressState, seconds_left: float | None) -> str:

@@ -14,7 +14,9 @@ _CODE_ROOT = Path(__file__).resolve().parents[2]
 
 
 def provenance(command: Sequence[str], seeds: Any) -> dict:
-    """Returns what is needed to repeat a run: code, command, packages, machine, seeds, UTC time (JSON values)."""
+    """Returns what is needed to repeat a run: code, command, packages, machine, seeds, UTC time
+    (JSON values).
+    """
     return {
         "start_time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": list(command),
@@ -27,10 +29,11 @@ def provenance(command: Sequence[str], seeds: Any) -> dict:
 
 
 def git_provenance(root: Path) -> dict:
-    """Returns commit, uncommitted changes (`git diff HEAD`) and untracked files of the checkout at `root`.
+    """Returns commit, uncommitted changes (`git diff HEAD`) and untracked files of the checkout at
+    `root`.
 
-    All are None, with a `reason`, where there is no git program or `root` is not the top of a checkout; but an image
-    names its commit in the file `COMMIT`.
+    All are None, with a `reason`, where there is no git program or `root` is not the top of a
+    checkout; but an image names its commit in the file `COMMIT`.
     """
     try:
         top = _git(root, "rev-parse", "--show-toplevel").strip()
@@ -56,7 +59,9 @@ def _no_git(root: Path, reason: str) -> dict:
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace").stdout
+    return subprocess.run(
+        command, check=True, capture_output=True, encoding="utf-8", errors="replace"
+    ).stdout
 
 
 def _package_versions() -> dict[str, str]:

@@ -37,7 +37,10 @@ class RunDirectoryInUse(RunDirectoryError):
 
 
 class NotWritten(RuntimeError):
-    """A record of the run cannot be written: no space, no permission, no such disk. What was there before stands."""
+    """A record of the run cannot be written: no space, no permission, no such disk.
+
+    What was there before stands.
+    """
 
 
 @contextlib.contextmanager
@@ -50,7 +53,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` to `path` so that a reader, or a kill at any moment, sees the old file or the new one."""
+    """Writes `text` to `path` so that a reader, or a kill at any moment, sees the old file or the
+    new one.
+    """
     temporary = _write_temporary(path, text)
     try:
         os.replace(temporary, path)
@@ -67,7 +72,8 @@ def _read_json(path: Path) -> Any:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Returns the whole rows of a .jsonl file, none if there is no file; a run that trains may have written half a row.
+    """Returns the whole rows of a .jsonl file, none if there is no file; a run that trains may have
+    written half a row.
 
     Raises RunDirectoryError for a whole line that is no row.
     """
@@ -75,11 +81,14 @@ def read_rows(path: Path) -> list[dict]:
     try:
         return [json.loads(line) for line in lines]
     except ValueError as error:
-        raise RunDirectoryError(f"{path} is damaged: {error}; take the bad line out to go on") from error
+        raise RunDirectoryError(
+            f"{path} is damaged: {error}; take the bad line out to go on"
+        ) from error
 
 
 def cut_rows(path: Path, max_frames: int) -> list[dict]:
-    """Drops rows beyond `max_frames` and a half-written last line from the file; returns the rows that stay.
+    """Drops rows beyond `max_frames` and a half-written last line from the file; returns the rows
+    that stay.
 
     Raises RunDirectoryError for a whole line that is no row, NotWritten if the disk is full, say.
     """
@@ -103,7 +112,9 @@ def _write_temporary(path: Path, text: str) -> Path:
     return Path(name)
 
 
-def default_path(preset: str, environment: str, seed: int, *, now: datetime.datetime | None = None) -> Path:
+def default_path(
+    preset: str, environment: str, seed: int, *, now: datetime.datetime | None = None
+) -> Path:
     """Returns runs/<preset>-<environment>-<seed>-<UTC time>, relative to the working directory.
 
     Args:
@@ -118,7 +129,10 @@ def default_path(preset: str, environment: str, seed: int, *, now: datetime.date
 
 
 class RunDirectory:
-    """The files of one run. Make one with `create` or `open`; reading needs no lock, training does."""
+    """The files of one run.
+
+    Make one with `create` or `open`; reading needs no lock, training does.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -126,10 +140,14 @@ class RunDirectory:
         self.provenance_file = path / "provenance.json"
         self.lock_file = path / "lock"
         self.metrics_file = path / "metrics.jsonl"
-        self.tensorboard, self.checkpoints, self.evaluations, self.logs = (path / name for name in _FOLDERS)
+        self.tensorboard, self.checkpoints, self.evaluations, self.logs = (
+            path / name for name in _FOLDERS
+        )
 
     @classmethod
-    def create(cls, path: str | Path, config: dict, command: Sequence[str], seeds: Any) -> "RunDirectory":
+    def create(
+        cls, path: str | Path, config: dict, command: Sequence[str], seeds: Any
+    ) -> "RunDirectory":
         """Returns a new run directory with its configuration and first provenance record.
 
         Args:
@@ -154,11 +172,16 @@ class RunDirectory:
         """Returns an existing run directory. Raises RunDirectoryError if `path` holds no run."""
         run = cls(Path(path).absolute())
         if not run.config_file.is_file():
-            raise RunDirectoryError(f"{run.path} holds no run: there is no config.json. scripts/train.py starts one.")
+            raise RunDirectoryError(
+                f"{run.path} holds no run: there is no config.json. scripts/train.py starts one."
+            )
         return run
 
     def read_config(self) -> dict:
-        """Returns the settings the run was created with. Raises RunDirectoryError if the file is damaged."""
+        """Returns the settings the run was created with.
+
+        Raises RunDirectoryError if the file is damaged.
+        """
         return _read_json(self.config_file)
 
     def is_empty(self) -> bool:
@@ -173,7 +196,8 @@ class RunDirectory:
         )
 
     def record_resume(self, command: Sequence[str], seeds: Any) -> None:
-        """Appends the provenance of a resume; arguments as in `create`. Call it while holding the lock.
+        """Appends the provenance of a resume; arguments as in `create`. Call it while holding the
+        lock.
 
         Raises NotWritten if the disk is full, say.
         """
@@ -181,7 +205,8 @@ class RunDirectory:
             self._append_provenance({"event": "resume", **provenance(command, seeds)})
 
     def record_devices(self, devices: Sequence[str]) -> None:
-        """Adds the devices of the learner to the last provenance record, which is made before JAX has any.
+        """Adds the devices of the learner to the last provenance record, which is made before JAX
+        has any.
 
         Raises NotWritten if the disk is full, say.
         """
@@ -191,7 +216,8 @@ class RunDirectory:
             write_atomically(self.provenance_file, json.dumps(records, indent=2) + "\n")
 
     def withdraw(self) -> None:
-        """Takes back what `create` has made, so that the directory can be used again. Call it while holding the lock.
+        """Takes back what `create` has made, so that the directory can be used again. Call it while
+        holding the lock.
 
         Does nothing once something has been recorded.
         """
@@ -201,9 +227,11 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the exclusive right to train here; the operating system takes it back when the process dies.
+        """Holds the exclusive right to train here; the operating system takes it back when the
+        process dies.
 
-        Raises RunDirectoryInUse, naming pid and host of the holder, RunDirectoryError where nothing can be locked.
+        Raises RunDirectoryInUse, naming pid and host of the holder, RunDirectoryError where nothing
+        can be locked.
         """
         with self.lock_file.open("a+", encoding="utf-8") as file:
             try:
@@ -242,7 +270,9 @@ class RunDirectory:
     def _write_config(self, config: dict) -> None:
         temporary = _write_temporary(self.config_file, json.dumps(config, indent=2) + "\n")
         try:
-            os.link(temporary, self.config_file)  # unlike a rename, fails if another process was faster
+            os.link(
+                temporary, self.config_file
+            )  # unlike a rename, fails if another process was faster
         except FileExistsError as error:
             raise self._already_used() from error
         finally:

@@ -1,7 +1,8 @@
 """TensorBoard's record of a run.
 
-A row is with the operating system when `write` returns, and a disk that is full raises there: tensorboardX's own
-`SummaryWriter` hands events to a thread, whose death nobody sees until the program waits for it for ever.
+A row is with the operating system when `write` returns, and a disk that is full raises there:
+tensorboardX's own `SummaryWriter` hands events to a thread, whose death nobody sees until the
+program waits for it for ever.
 """
 
 import time

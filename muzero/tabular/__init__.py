@@ -1,1 +1,3 @@
-"""Exact MDPs, Bellman operators and the value-equivalence losses of the papers: small worlds, nothing sampled."""
+"""Exact MDPs, Bellman operators and the value-equivalence losses of the papers: small worlds,
+nothing sampled.
+"""

@@ -1,9 +1,12 @@
-"""The value-equivalence loss of parameters, arranged so that nearly all of its time is spent in matrix products.
+"""The value-equivalence loss of parameters, arranged so that nearly all of its time is spent in
+matrix products.
 
-The same numbers as `value_equivalence_loss(to_mdp(params, discount), batch, order)`, in another order:
+The same numbers as `value_equivalence_loss(to_mdp(params, discount), batch, order)`, in another
+order:
 
 * the A transition matrices stand side by side, so that one product serves all actions;
-* over many applications of the operator, the gradient of the transitions is one product at the end, not k small ones;
+* over many applications of the operator, the gradient of the transitions is one product at the end,
+  not k small ones;
 * one application goes through the factors of a model of low rank, never through their product.
 """
 
@@ -29,20 +32,32 @@ def fast_loss(params: ModelParams, discount: float, batch: Equations, order: int
     if order == 1:
         predicted = _backup(factors, params.reward, discount, batch)
     else:
-        predicted = _power(functools.reduce(jnp.matmul, factors), params.reward, discount, batch, order)
+        predicted = _power(
+            functools.reduce(jnp.matmul, factors), params.reward, discount, batch, order
+        )
     return jnp.mean(jnp.sum(jnp.square(predicted - batch.target), axis=-1))
 
 
-def update_flops(num_actions: int, num_states: int, rank: int | None, batch_size: int, order: int) -> int:
+def update_flops(
+    num_actions: int, num_states: int, rank: int | None, batch_size: int, order: int
+) -> int:
     """Returns the floating-point operations in the matrix products of one gradient of `fast_loss`."""
     product = lambda rows, inner: 2 * rows * inner * num_actions * num_states
-    if order == 1:  # forward, gradient of each factor, and of what went through all factors but the first
-        return 2 * product(batch_size, num_states) if rank is None else 5 * product(batch_size, rank)
-    factors = 0 if rank is None else 3 * product(num_states, rank)  # their product, and the gradient of both
+    if (
+        order == 1
+    ):  # forward, gradient of each factor, and of what went through all factors but the first
+        return (
+            2 * product(batch_size, num_states) if rank is None else 5 * product(batch_size, rank)
+        )
+    factors = (
+        0 if rank is None else 3 * product(num_states, rank)
+    )  # their product, and the gradient of both
     return factors + 3 * order * product(batch_size, num_states)
 
 
-def _backup(factors: list[jax.Array], reward: jax.Array, discount: float, batch: Equations) -> jax.Array:
+def _backup(
+    factors: list[jax.Array], reward: jax.Array, discount: float, batch: Equations
+) -> jax.Array:
     """Returns [B, S], T̃_π v of every pair."""
     first, *rest = reversed(factors)
     num_actions, width, num_states = first.shape
@@ -54,7 +69,9 @@ def _backup(factors: list[jax.Array], reward: jax.Array, discount: float, batch:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 4))
-def _power(transition: jax.Array, reward: jax.Array, discount: float, batch: Equations, order: int) -> jax.Array:
+def _power(
+    transition: jax.Array, reward: jax.Array, discount: float, batch: Equations, order: int
+) -> jax.Array:
     """Returns [B, S], T̃_π^k v of every pair; differentiable in transition and reward."""
     return _power_forward(transition, reward, discount, batch, order)[0]
 
@@ -78,7 +95,9 @@ def _power_backward(discount, order, residuals, gradient):
     num_actions, num_states = policy.shape[1:]
     policy = policy.reshape(-1, num_actions * num_states)
     stacked = discount * transition.reshape(num_actions * num_states, num_states)
-    spread = lambda g: policy * jnp.concatenate([g] * num_actions, axis=-1)  # from states to actions in states
+    spread = lambda g: (
+        policy * jnp.concatenate([g] * num_actions, axis=-1)
+    )  # from states to actions in states
     _, gradients = jax.lax.scan(lambda g, _: (spread(g) @ stacked, g), gradient, length=order)
     flat = lambda x: x.reshape(-1, x.shape[-1])
     # The gradients come last step first.

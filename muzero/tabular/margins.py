@@ -1,7 +1,9 @@
-"""How a statement about value equivalence is checked on one case: it returns margins, none of which may be negative.
+"""How a statement about value equivalence is checked on one case: it returns margins, none of which
+may be negative.
 
-A margin is what is left of a bound, relative to its size; or minus the distance of two things that are said to be
-equal; or the distance of two that are said to differ, less a visible gap. Rounding is the caller's to allow for.
+A margin is what is left of a bound, relative to its size; or minus the distance of two things that
+are said to be equal; or the distance of two that are said to differ, less a visible gap. Rounding
+is the caller's to allow for.
 """
 
 from collections.abc import Callable
@@ -33,11 +35,15 @@ class Operators(NamedTuple):
 
 def power(mdp: MDP, policy: jax.Array, value: jax.Array, order: int | jax.Array) -> jax.Array:
     """Returns [S], `bellman` of an order that need not be static; it has no gradient."""
-    return jax.lax.fori_loop(0, order, lambda _, v: jnp.sum(policy * action_value(mdp, v), axis=0), value)
+    return jax.lax.fori_loop(
+        0, order, lambda _, v: jnp.sum(policy * action_value(mdp, v), axis=0), value
+    )
 
 
 def distance(functions: jax.Array, others: jax.Array) -> jax.Array:
-    """Returns β(functions ‖ others): the largest distance of one of `others` [W, S] to its nearest of [V, S]."""
+    """Returns β(functions ‖ others): the largest distance of one of `others` [W, S] to its nearest
+    of [V, S].
+    """
     return jnp.max(jnp.min(norm(functions[:, None] - others), axis=0))
 
 
@@ -70,12 +76,16 @@ def make_operators(faults: Faults) -> Operators:
 
     def faulty_power(mdp, policy, value, order):
         discount = jnp.where(faults.divides, 1 / mdp.discount, mdp.discount)
-        result = power(mdp._replace(discount=discount), policy, value, jnp.where(faults.idles, 0, order))
+        result = power(
+            mdp._replace(discount=discount), policy, value, jnp.where(faults.idles, 0, order)
+        )
         return jnp.where(faults.clips, jnp.maximum(result, 0.0), result)
 
     def faulty_value(mdp, policy):
         policy = jnp.where(faults.neighbour, jnp.roll(policy, 1, axis=1), policy)
-        return policy_value(mdp, jnp.where(faults.noise, 0.9 * policy + 0.1 / policy.shape[0], policy))
+        return policy_value(
+            mdp, jnp.where(faults.noise, 0.9 * policy + 0.1 / policy.shape[0], policy)
+        )
 
     def faulty_beta(functions, others):
         return jnp.where(faults.swaps, distance(others, functions), distance(functions, others))

@@ -1,8 +1,8 @@
 """Exact Markov decision processes and their Bellman operators.
 
 Shape letters: S states, A actions. The functions take *one* MDP, policy and value; `jax.vmap` makes
-a thousand policy evaluations one batched solve. Precision is that of the arguments: a caller that claims exactness
-makes them, and calls, under `jax.enable_x64(True)`.
+a thousand policy evaluations one batched solve. Precision is that of the arguments: a caller that
+claims exactness makes them, and calls, under `jax.enable_x64(True)`.
 
 A policy is an array [A, S] of probabilities π(a|s), a value an array [S].
 """
@@ -12,7 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-_MAX_IMPROVEMENTS = 100  # policy iteration takes a dozen; the limit is for rounding that makes two policies alternate
+# policy iteration takes a dozen; the limit is for rounding that makes two policies alternate
+_MAX_IMPROVEMENTS = 100
 
 
 class MDP(NamedTuple):
@@ -40,31 +41,42 @@ def policy_reward(mdp: MDP, policy: jax.Array) -> jax.Array:
 
 
 def action_value(mdp: MDP, value: jax.Array) -> jax.Array:
-    """Returns [A, S], the expected reward of an action and the discounted `value` [S] of where it leads."""
+    """Returns [A, S], the expected reward of an action and the discounted `value` [S] of where it
+    leads.
+    """
     return mdp.reward + mdp.discount * mdp.transition @ value
 
 
 def bellman(mdp: MDP, policy: jax.Array, value: jax.Array, order: int = 1) -> jax.Array:
-    """Returns [S], T_π^k v: `order` = k ≥ 0 applications of the Bellman operator of `policy` [A, S] to `value` [S]."""
+    """Returns [S], T_π^k v: `order` = k ≥ 0 applications of the Bellman operator of `policy` [A, S]
+    to `value` [S].
+    """
     step = lambda v, _: (jnp.sum(policy * action_value(mdp, v), axis=0), None)
     return jax.lax.scan(step, value, length=order)[0]
 
 
 def policy_value(mdp: MDP, policy: jax.Array) -> jax.Array:
-    """Returns [S], v_π of `policy` [A, S]: the fixed point of its Bellman operator, by one linear solve.
+    """Returns [S], v_π of `policy` [A, S]: the fixed point of its Bellman operator, by one linear
+    solve.
 
-    Under `vmap` on a CPU start JAX with PJRT_NPROC=1, as `scripts/tabular.py` does. A batched solve splits its batch
-    over the thread pool that it runs in, and waits (jaxlib 0.10.2, its LAPACK kernels): of several solves of a program
-    that run at once, one in every thread, none ever ends.
+    Under `vmap` on a CPU start JAX with PJRT_NPROC=1, as `scripts/tabular.py` does. A batched solve
+    splits its batch over the thread pool that it runs in, and waits (jaxlib 0.10.2, its LAPACK
+    kernels): of several solves of a program that run at once, one in every thread, none ever ends.
     """
     num_states = mdp.reward.shape[-1]
-    system = jnp.eye(num_states, dtype=mdp.reward.dtype) - mdp.discount * policy_transition(mdp, policy)
+    system = jnp.eye(num_states, dtype=mdp.reward.dtype) - mdp.discount * policy_transition(
+        mdp, policy
+    )
     return jnp.linalg.solve(system, policy_reward(mdp, policy))
 
 
 def greedy_policy(mdp: MDP, value: jax.Array) -> jax.Array:
-    """Returns [A, S], the deterministic policy that is greedy for `value` [S]; the first of equal actions."""
-    return one_hot_policy(jnp.argmax(action_value(mdp, value), axis=0), mdp.reward.shape[0], mdp.reward.dtype)
+    """Returns [A, S], the deterministic policy that is greedy for `value` [S]; the first of equal
+    actions.
+    """
+    return one_hot_policy(
+        jnp.argmax(action_value(mdp, value), axis=0), mdp.reward.shape[0], mdp.reward.dtype
+    )
 
 
 def one_hot_policy(action: jax.Array, num_actions: int, dtype=None) -> jax.Array:
@@ -73,7 +85,8 @@ def one_hot_policy(action: jax.Array, num_actions: int, dtype=None) -> jax.Array
 
 
 def improvable(mdp: MDP, value: jax.Array) -> jax.Array:
-    """Returns bool [S], where an action is better than `value` [S] by more than the rounding of a solve.
+    """Returns bool [S], where an action is better than `value` [S] by more than the rounding of a
+    solve.
 
     Without the allowance equal actions would alternate for ever.
     """
@@ -82,7 +95,9 @@ def improvable(mdp: MDP, value: jax.Array) -> jax.Array:
 
 
 def optimal_policy(mdp: MDP) -> jax.Array:
-    """Returns [A, S], a deterministic optimal policy, by policy iteration from the greedy policy of zero."""
+    """Returns [A, S], a deterministic optimal policy, by policy iteration from the greedy policy of
+    zero.
+    """
 
     def improve(state):
         policy, _, count = state
@@ -91,7 +106,9 @@ def optimal_policy(mdp: MDP) -> jax.Array:
         return jnp.where(better, greedy_policy(mdp, value), policy), jnp.any(better), count + 1
 
     start = (greedy_policy(mdp, jnp.zeros_like(mdp.reward[0])), jnp.array(True), jnp.array(0))
-    return jax.lax.while_loop(lambda state: state[1] & (state[2] < _MAX_IMPROVEMENTS), improve, start)[0]
+    return jax.lax.while_loop(
+        lambda state: state[1] & (state[2] < _MAX_IMPROVEMENTS), improve, start
+    )[0]
 
 
 def optimal_value(mdp: MDP) -> jax.Array:
@@ -105,7 +122,9 @@ def planning_value(environment: MDP, model: MDP) -> jax.Array:
 
 
 def stationary_distribution(mdp: MDP, policy: jax.Array) -> jax.Array:
-    """Returns [S], the distribution that `policy` [A, S] keeps; the chain must have one recurrent class."""
+    """Returns [S], the distribution that `policy` [A, S] keeps; the chain must have one recurrent
+    class.
+    """
     transition = policy_transition(mdp, policy)
     system = (jnp.eye(transition.shape[-1], dtype=transition.dtype) - transition.T).at[-1].set(1.0)
     return jnp.linalg.solve(system, jnp.zeros_like(transition[0]).at[-1].set(1.0))

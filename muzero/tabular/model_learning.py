@@ -1,10 +1,13 @@
-"""Low-rank softmax models learned with value-aware losses, in expectation (Calibrated Value-Aware Model Learning, 5).
+"""Low-rank softmax models learned with value-aware losses, in expectation (Calibrated Value-Aware
+Model Learning, 5).
 
-Every loss is the exact expectation of its sampled form over states, actions and rollouts, so what a learner ends with
-is the bias of its loss and not the noise of its samples.  The model is p̂(·|s, a) = softmax(L_a R_a)[s] with L_a [S, R],
-R_a [R, S]: the rank limits the logits, so rank 2 can still be deterministic.  The reward is the true one, as there.
+Every loss is the exact expectation of its sampled form over states, actions and rollouts, so what a
+learner ends with is the bias of its loss and not the noise of its samples.  The model is p̂(·|s, a)
+= softmax(L_a R_a)[s] with L_a [S, R], R_a [R, S]: the rank limits the logits, so rank 2 can still
+be deterministic.  The reward is the true one, as there.
 
-Shape letters: S states, A actions, R rank.  A policy is [A, S], a value [S] (`muzero/tabular/mdp.py`).
+Shape letters: S states, A actions, R rank.  A policy is [A, S], a value [S]
+(`muzero/tabular/mdp.py`).
 """
 
 from collections.abc import Callable
@@ -19,7 +22,9 @@ from muzero.tabular.mdp import MDP, bellman, greedy_policy, policy_reward, polic
 
 Array = Any
 
-_INIT_SCALE = 0.1  # of the factors: "a very small standard deviation", so that models begin with high entropy
+_INIT_SCALE = (
+    0.1  # of the factors: "a very small standard deviation", so that models begin with high entropy
+)
 
 
 class Params(NamedTuple):
@@ -33,8 +38,8 @@ class Params(NamedTuple):
 class Learner(NamedTuple):
     """How a model and a value are learned: `loss(logits, value, environment, policy)` → scalar.
 
-    `backs_up`: the loss trains the model only, and the value is backed up through the model, V ← T̂_π V.  Otherwise the
-    loss trains both (MuZero).
+    `backs_up`: the loss trains the model only, and the value is backed up through the model, V ←
+    T̂_π V.  Otherwise the loss trains both (MuZero).
     """
 
     loss: Callable
@@ -60,7 +65,9 @@ def to_mdp(params, environment):
 
 
 def value_aware_loss(b, variance_weight):
-    """Returns the loss of (1, b)-VAML, averaged over states and actions; weight 1 / n, or 0 for the calibrated one."""
+    """Returns the loss of (1, b)-VAML, averaged over states and actions; weight 1 / n, or 0 for the
+    calibrated one.
+    """
 
     def loss(logits, value, environment, policy):
         num_states = value.shape[0]
@@ -68,13 +75,17 @@ def value_aware_loss(b, variance_weight):
         after = vaml.target_moments(*flow, value, 0, b, environment.discount)
         rows = lambda transition: transition.reshape(-1, num_states)
         target = vaml.step_back(rows(environment.transition), after).mean
-        return jnp.mean(vaml.expected_loss(rows(jax.nn.softmax(logits)), value, target, 1, variance_weight))
+        return jnp.mean(
+            vaml.expected_loss(rows(jax.nn.softmax(logits)), value, target, 1, variance_weight)
+        )
 
     return loss
 
 
 def likelihood_loss(logits, value, environment, policy):
-    """Returns the cross entropy of the model's transitions, averaged over states and actions: KL and a constant."""
+    """Returns the cross entropy of the model's transitions, averaged over states and actions: KL
+    and a constant.
+    """
     return -jnp.mean(jnp.sum(environment.transition * jax.nn.log_softmax(logits), axis=-1))
 
 
@@ -98,35 +109,55 @@ def improve(params, environment, policy):
     return greedy_policy(to_mdp(params, environment), params.value)
 
 
-def learn(learner, environment, policy, params, *, num_rounds, num_updates, learning_rate, next_policy=keep):
+def learn(
+    learner,
+    environment,
+    policy,
+    params,
+    *,
+    num_rounds,
+    num_updates,
+    learning_rate,
+    next_policy=keep,
+):
     """Returns (params, policy) after rounds of evaluation: `num_updates` each, then `next_policy`.
 
-    One Adam with one cosine schedule runs through all rounds; model and value are carried from round to round.
+    One Adam with one cosine schedule runs through all rounds; model and value are carried from
+    round to round.
     """
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_rounds * num_updates))
 
     def update(policy, params, state):
-        gradient = jax.grad(lambda p: learner.loss(model_logits(p), p.value, environment, policy))(params)
+        gradient = jax.grad(lambda p: learner.loss(model_logits(p), p.value, environment, policy))(
+            params
+        )
         step, state = optimiser.update(gradient, state)
         updated = optax.apply_updates(params, step)
         if learner.backs_up:
-            updated = updated._replace(value=bellman(to_mdp(params, environment), policy, params.value))
+            updated = updated._replace(
+                value=bellman(to_mdp(params, environment), policy, params.value)
+            )
         return updated, state
 
     def one_round(carry, _):
         policy, *learned = carry
-        params, state = jax.lax.fori_loop(0, num_updates, lambda _, learned: update(policy, *learned), tuple(learned))
+        params, state = jax.lax.fori_loop(
+            0, num_updates, lambda _, learned: update(policy, *learned), tuple(learned)
+        )
         return (next_policy(params, environment, policy), params, state), None
 
-    (policy, params, _), _ = jax.lax.scan(one_round, (policy, params, optimiser.init(params)), length=num_rounds)
+    (policy, params, _), _ = jax.lax.scan(
+        one_round, (policy, params, optimiser.init(params)), length=num_rounds
+    )
     return params, policy
 
 
 def measure(params, environment, policy, true_value):
-    """Returns errors of a learned model and value against v_π [S], in standard deviations of v_π over states.
+    """Returns errors of a learned model and value against v_π [S], in standard deviations of v_π
+    over states.
 
-    value_error: root mean square of V̂ − v_π.  model_error: of P̂ v_π − P v_π over states and actions.  entropy: of a
-    row of the model, in nats.
+    value_error: root mean square of V̂ − v_π.  model_error: of P̂ v_π − P v_π over states and
+    actions.  entropy: of a row of the model, in nats.
     """
     scale = jnp.std(true_value)
     transition = to_mdp(params, environment).transition

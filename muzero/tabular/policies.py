@@ -1,4 +1,7 @@
-"""Sets of policies: sampled, enumerated, gathered along policy iteration. A policy is an array [A, S]."""
+"""Sets of policies: sampled, enumerated, gathered along policy iteration.
+
+A policy is an array [A, S].
+"""
 
 import itertools
 
@@ -22,7 +25,10 @@ def stochastic_policy(rng_key: jax.Array, num_actions: int, num_states: int) -> 
 def mixed_policy(rng_key: jax.Array, num_actions: int, num_states: int) -> jax.Array:
     """Returns [A, S], with equal chances a deterministic or a stochastic policy (A.3.5)."""
     coin_key, policy_key = jax.random.split(rng_key)
-    policies = [sample(policy_key, num_actions, num_states) for sample in (deterministic_policy, stochastic_policy)]
+    policies = [
+        sample(policy_key, num_actions, num_states)
+        for sample in (deterministic_policy, stochastic_policy)
+    ]
     return jnp.where(jax.random.bernoulli(coin_key), *policies)
 
 
@@ -32,11 +38,14 @@ def all_deterministic_policies(num_actions: int, num_states: int) -> jax.Array:
     return jax.vmap(lambda action: one_hot_policy(action, num_actions))(actions)
 
 
-def improvement_policies(rng_key: jax.Array, mdp: MDP, num_policies: int, fraction: float = 0.1) -> jax.Array:
-    """Returns [N, A, S], the policies along slow policy iteration from random deterministic ones (A.3.7).
+def improvement_policies(
+    rng_key: jax.Array, mdp: MDP, num_policies: int, fraction: float = 0.1
+) -> jax.Array:
+    """Returns [N, A, S], the policies along slow policy iteration from random deterministic ones
+    (A.3.7).
 
-    Each step makes the policy greedy in a random `fraction` of the states; once nothing is left to improve anywhere,
-    the next policy is a new random one.
+    Each step makes the policy greedy in a random `fraction` of the states; once nothing is left to
+    improve anywhere, the next policy is a new random one.
     """
     num_actions, num_states = mdp.reward.shape
 
@@ -54,13 +63,16 @@ def improvement_policies(rng_key: jax.Array, mdp: MDP, num_policies: int, fracti
     return jax.lax.scan(step, start, jax.random.split(scan_key, num_policies))[1]
 
 
-def perturbed_policy(rng_key: jax.Array, policy: jax.Array, *, deterministic: bool, fraction: float = 0.1) -> jax.Array:
+def perturbed_policy(
+    rng_key: jax.Array, policy: jax.Array, *, deterministic: bool, fraction: float = 0.1
+) -> jax.Array:
     """Returns `policy` [A, S] with a random `fraction` of its states changed (A.3.7).
 
     Args:
       rng_key: consumed.
       policy: [A, S].
-      deterministic: True for a random action there, False for the uniform distribution over actions.
+      deterministic: True for a random action there, False for the uniform distribution over
+        actions.
       fraction: chance of each state.
     """
     states_key, action_key = jax.random.split(rng_key)

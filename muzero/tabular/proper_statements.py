@@ -10,31 +10,43 @@ from muzero.tabular.mdp import stationary_distribution
 
 
 def pve_1_inclusion(case: Case, op: Operators) -> jax.Array:
-    """M^k ⊆ M^K if k divides K: a false ring is in M^S, so in M^2S and M^3S; `twins` in M^1, so in M^k; both in M^∞
-    (corollary 2).
+    """M^k ⊆ M^K if k divides K: a false ring is in M^S, so in M^2S and M^3S; `twins` in M^1, so in
+    M^k; both in M^∞ (corollary 2).
     """
     true, false, only = ring_pair(case)
     world, model, policy, value, _ = twins(case)
     value_of_ring = case.functions[1]
     ring_power = lambda m, k: op.power(m, only, value_of_ring, k)
     twin_power = lambda m, k: op.power(m, policy, value, k)
-    of_ring = [equal(ring_power(false, z * STATES), ring_power(true, z * STATES)) for z in (1, 2, 3)]
+    of_ring = [
+        equal(ring_power(false, z * STATES), ring_power(true, z * STATES)) for z in (1, 2, 3)
+    ]
     of_twins = [equal(twin_power(model, k), twin_power(world, k)) for k in (1, 3)]
-    limits = [equal(op.value(m, pi), op.value(w, pi)) for m, w, pi in ((false, true, only), (model, world, policy))]
+    limits = [
+        equal(op.value(m, pi), op.value(w, pi))
+        for m, w, pi in ((false, true, only), (model, world, policy))
+    ]
     return jnp.stack(of_ring + of_twins + limits)
 
 
 def pve_1_strict(case: Case, op: Operators) -> jax.Array:
-    """The inclusion can be strict: with rewards in the first k states the false ring is in M^S and not in M^k."""
+    """The inclusion can be strict: with rewards in the first k states the false ring is in M^S and
+    not in M^k.
+    """
     k = 1 + case.k % (STATES - 1)
     true, false, only = ring_pair(case, first=k)
     constant = jnp.full((STATES,), case.functions[0, 0])
-    both = lambda order: (op.power(false, only, constant, order), op.power(true, only, constant, order))
+    both = lambda order: (
+        op.power(false, only, constant, order),
+        op.power(true, only, constant, order),
+    )
     return jnp.stack([equal(*both(STATES)), differ(*both(k))])
 
 
 def pve_2(case: Case, op: Operators) -> jax.Array:
-    """M^∞(Π) = ∩ M^k({π}, {v_π}): ‖ṽ_π − v_π‖ and ‖T̃_π^k v_π − v_π‖ bound each other, so vanish together."""
+    """M^∞(Π) = ∩ M^k({π}, {v_π}): ‖ṽ_π − v_π‖ and ‖T̃_π^k v_π − v_π‖ bound each other, so vanish
+    together.
+    """
     value = op.value(case.environment, case.policy)
     apart = norm(op.value(case.model, case.policy) - value)
     error = norm(op.power(case.model, case.policy, value, case.k) - value)
@@ -43,10 +55,14 @@ def pve_2(case: Case, op: Operators) -> jax.Array:
 
 
 def pve_3(case: Case, op: Operators) -> jax.Array:
-    """M^1(Π, all functions) ⊂ M^∞(Π), strictly, if values ignore a part y of the state: m_y0 shows it."""
+    """M^1(Π, all functions) ⊂ M^∞(Π), strictly, if values ignore a part y of the state: m_y0 shows
+    it.
+    """
     world, model, policy, _, not_zero = twins(case)
     same = equal(op.value(model, policy), op.value(world, policy))
-    return jnp.stack([same, differ(*(op.power(m, policy, not_zero.astype(float), 1) for m in (model, world)))])
+    return jnp.stack(
+        [same, differ(*(op.power(m, policy, not_zero.astype(float), 1) for m in (model, world)))]
+    )
 
 
 def _plans_optimally(environment, model, op):
@@ -74,8 +90,13 @@ def pve_5(case: Case, op: Operators) -> jax.Array:
     for pair in (worlds.dithering(case.environment.discount), trap(case)):
         num_states = pair[0].reward.shape[1]
         everyone = policies.all_deterministic_policies(ACTIONS, num_states)
-        inside, outside = (jax.vmap(lambda policy, m=m: op.value(m, policy))(everyone) for m in pair)
-        margins += [jnp.min(equal(inside, outside)), differ(*(op.value(m, uniform(num_states)) for m in pair))]
+        inside, outside = (
+            jax.vmap(lambda policy, m=m: op.value(m, policy))(everyone) for m in pair
+        )
+        margins += [
+            jnp.min(equal(inside, outside)),
+            differ(*(op.value(m, uniform(num_states)) for m in pair)),
+        ]
     return jnp.stack(margins)
 
 
@@ -85,7 +106,9 @@ def pve_6(case: Case, op: Operators) -> jax.Array:
 
 
 def pve_7(case: Case, op: Operators) -> jax.Array:
-    """The same in the norm of the stationary distribution, with g γ^k for γ^k (eq. 43, whose left side lost its k)."""
+    """The same in the norm of the stationary distribution, with g γ^k for γ^k (eq. 43, whose left
+    side lost its k).
+    """
     weight = stationary_distribution(case.environment, case.policy)
     weighted = lambda x: jnp.sqrt(jnp.sum(weight * jnp.square(x)))
     return _pve_6(case, op, weighted, factor=lambda apart: norm(apart) / weighted(apart))
@@ -95,9 +118,13 @@ def _pve_6(case, op, length, factor):
     environment, model, policy, functions, k, n, _ = case
     value = op.value(environment, policy)
     apart = value - functions[0]
-    between = op.power(environment, policy, functions[0], n) - op.power(model, policy, functions[0], k)
+    between = op.power(environment, policy, functions[0], n) - op.power(
+        model, policy, functions[0], k
+    )
     shrink = factor(apart) * environment.discount**k + environment.discount**n
-    return at_most(length(value - op.power(model, policy, value, k)), shrink * length(apart) + length(between))[None]
+    return at_most(
+        length(value - op.power(model, policy, value, k)), shrink * length(apart) + length(between)
+    )[None]
 
 
 PROPER = {

@@ -1,4 +1,6 @@
-"""Ray workers against bare loops of emulator and search, pinned to a core each, and against one unpinned loop."""
+"""Ray workers against bare loops of emulator and search, pinned to a core each, and against one
+unpinned loop.
+"""
 
 import contextlib
 import dataclasses
@@ -20,18 +22,24 @@ from scripts.program.assemble import build_model, env_spec, rollout_builder
 from scripts.program.reexecution import jemalloc_env_vars
 from scripts.training import cluster
 
-STEPS_PER_SECOND_AND_CORE = 275.0  # of the bare loop with the reference network, on cores of 80 GFLOP/s
+STEPS_PER_SECOND_AND_CORE = (
+    275.0  # of the bare loop with the reference network, on cores of 80 GFLOP/s
+)
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:
     """Returns the report: decisions per second of all workers together, one a core."""
     cores = sorted(os.sched_getaffinity(0))
     config = settings.reference(tiny)
-    config = dataclasses.replace(config, actors=dataclasses.replace(config.actors, num_workers=len(cores)))
+    config = dataclasses.replace(
+        config, actors=dataclasses.replace(config.actors, num_workers=len(cores))
+    )
     num_environments = config.actors.environments_per_worker
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(running_pool(config, cores_per_worker=1))
-        enter = lambda of, count: stack.enter_context(PinnedProcess(of, bare.make_actor, config, count))
+        enter = lambda of, count: stack.enter_context(
+            PinnedProcess(of, bare.make_actor, config, count)
+        )
         pinned = [enter({core}, num_environments) for core in cores]
         unpinned = enter(cores, num_environments * len(cores))
         loops = {
@@ -46,7 +54,9 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
         sizes={"workers": len(cores), "environments_per_worker": num_environments},
     )  # fmt: skip
     required = 0.0 if tiny else STEPS_PER_SECOND_AND_CORE * len(cores)
-    failure = slow_bare_loop(out["matmul_gflops_per_core"], out["rates"]["bare"]["median"], required)
+    failure = slow_bare_loop(
+        out["matmul_gflops_per_core"], out["rates"]["bare"]["median"], required
+    )
     return out | {"failure": failure}
 
 
@@ -77,8 +87,8 @@ def running_pool(config: Config, *, cores_per_worker: int | None) -> Iterator[Ac
 def pool_rate(pool: ActorPool, config: Config, seconds: float) -> float:
     """Returns decisions per second of a pool that is idle before and after.
 
-    A worker's time ends with its last rollout, as that of a bare loop ends with its last step: the workers of a pool
-    that is asked no more finish one after the other.
+    A worker's time ends with its last rollout, as that of a bare loop ends with its last step: the
+    workers of a pool that is asked no more finish one after the other.
     """
     started, num_steps, ends = time.perf_counter(), 0, []
     while not ends or ends[-1] < seconds:

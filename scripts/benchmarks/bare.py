@@ -1,7 +1,8 @@
-"""The bare loops: emulator, search and update with nothing around them, as small and fast as they can be written.
+"""The bare loops: emulator, search and update with nothing around them, as small and fast as they
+can be written.
 
-They share the network, the Q normalisation and the loss with the system, and nothing of its rollouts, workers, pool,
-feed or loop.
+They share the network, the Q normalisation and the loss with the system, and nothing of its
+rollouts, workers, pool, feed or loop.
 """
 
 import functools
@@ -25,13 +26,17 @@ from scripts.program.assemble import build_learner, build_model, env_spec, num_s
 
 
 def make_search(config: Config) -> tuple[Callable, Params]:
-    """Returns the jitted `search(params, number, frames [N, H, h, w] uint8) -> actions [N]` and parameters for it."""
+    """Returns the jitted `search(params, number, frames [N, H, h, w] uint8) -> actions [N]` and
+    parameters for it.
+    """
     spec = env_spec(config.env)
     model, support = build_model(config, spec)
     represent = jax.vmap(model.represent, (None, 0))
     step = jax.vmap(model.step, (None, 0, 0))
     predict = jax.vmap(model.predict, (None, 0))
-    choose = {"visits": _by_visits, "gumbel": _by_improved_policy}[config.search.policy](config.search)
+    choose = {"visits": _by_visits, "gumbel": _by_improved_policy}[config.search.policy](
+        config.search
+    )
 
     def recurrent_fn(params, rng_key, action, latent):
         latent, reward = step(params.dynamics, latent, action)
@@ -39,14 +44,24 @@ def make_search(config: Config) -> tuple[Callable, Params]:
         reward = support.from_logits(reward)
         discount = jnp.full_like(reward, config.loss.discount_factor)
         value = support.from_logits(value)
-        return mctx.RecurrentFnOutput(reward=reward, discount=discount, prior_logits=policy, value=value), latent
+        return mctx.RecurrentFnOutput(
+            reward=reward, discount=discount, prior_logits=policy, value=value
+        ), latent
 
     @jax.jit
     def search(params: Params, number: Array, frames: Array) -> Array:
         latent = represent(params.representation, stack(frames))
         policy, value = predict(params.prediction, latent)
-        root = mctx.RootFnOutput(prior_logits=policy, value=support.from_logits(value), embedding=latent)
-        return choose(params, jax.random.key(number), root, recurrent_fn, num_simulations=config.search.num_simulations)
+        root = mctx.RootFnOutput(
+            prior_logits=policy, value=support.from_logits(value), embedding=latent
+        )
+        return choose(
+            params,
+            jax.random.key(number),
+            root,
+            recurrent_fn,
+            num_simulations=config.search.num_simulations,
+        )
 
     return search, model.init(jax.random.key(0))
 
@@ -74,17 +89,26 @@ def _by_improved_policy(search: SearchConfig) -> Callable[..., Array]:
 
 
 def stack(frames: Array) -> Array:
-    """Returns the network's input [N, h, w, 2H − 1] of frames [N, H, h, w], with action planes of zeros."""
+    """Returns the network's input [N, h, w, 2H − 1] of frames [N, H, h, w], with action planes of
+    zeros.
+    """
     images = jnp.moveaxis(frames, 1, -1).astype(jnp.float32) / 255
     return jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, frames.shape[1] - 1)))
 
 
 def make_actor(config: Config, num_environments: int) -> Loop:
-    """Returns what plays `num_environments` games for some seconds and returns decisions per second."""
+    """Returns what plays `num_environments` games for some seconds and returns decisions per
+    second.
+    """
     search, params = make_search(config)
     size, game = config.env.frame_size, find_game(config.env.name).kwargs["game"]
     envs = AtariVectorEnv(
-        game, num_environments, num_threads=1, img_height=size, img_width=size, stack_num=config.network.history_length
+        game,
+        num_environments,
+        num_threads=1,
+        img_height=size,
+        img_width=size,
+        stack_num=config.network.history_length,
     )
     frames, number = envs.reset(seed=0)[0], 0
 
@@ -103,7 +127,9 @@ def make_learner(config: Config) -> Loop:
     state, fns, mesh = build_learner(config, spec)
     put = make_put(mesh)
     batch = put(synthetic_rollout(config, spec, config.learner.batch_size).trajectory)
-    in_order = np.tile(np.arange(num_starts(config), dtype=np.int32), (config.learner.batch_size, 1))
+    in_order = np.tile(
+        np.arange(num_starts(config), dtype=np.int32), (config.learner.batch_size, 1)
+    )
     pieces = [put(starts) for starts in np.split(in_order, config.learner.num_minibatches, axis=1)]
 
     def one_pass() -> None:

@@ -1,4 +1,5 @@
-"""How many actors one learner host can serve: frames from actors through the feed to a device, parameters back.
+"""How many actors one learner host can serve: frames from actors through the feed to a device,
+parameters back.
 
 sender 0 ─┐ one object a rollout, every frame freshly written
 sender 1 ─┼──▶ object store ──▶ BatchFeed (one copy) ──▶ device ──▶ jitted checksum = what the senders summed
@@ -42,7 +43,9 @@ class Sender:
     """A worker whose rollouts are written, not played."""
 
     def __init__(self, config: Config, num_environments: int, seed: int):
-        self._rollout = settings.synthetic_rollout(config, env_spec(config.env), num_environments, seed)
+        self._rollout = settings.synthetic_rollout(
+            config, env_spec(config.env), num_environments, seed
+        )
         self._count = 0
 
     def run(self, published: PublishedParams) -> RolloutResult:
@@ -55,23 +58,38 @@ class Sender:
             params_version=np.full_like(old.params_version, published.version),
         )  # fmt: skip
         frames = new.observation, new.history_observation
-        total = sum(x.size // 4 * int(x.flat[0]) * 0x01010101 for x in frames)  # four equal bytes are a word
+        total = sum(
+            x.size // 4 * int(x.flat[0]) * 0x01010101 for x in frames
+        )  # four equal bytes are a word
         return self._rollout._replace(trajectory=new, search_stats={"sum": float(total % 2**32)})
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:
-    """Returns the report: bytes of frames per second that reach the device; the bare loop sums a batch in memory."""
-    config = settings.TINY if tiny else dataclasses.replace(PRESETS["atari-paper"], env=EnvConfig(name="breakout"))
-    learner = dataclasses.replace(config.learner, batch_size=2 * config.actors.environments_per_worker)
+    """Returns the report: bytes of frames per second that reach the device; the bare loop sums a
+    batch in memory.
+    """
+    config = (
+        settings.TINY
+        if tiny
+        else dataclasses.replace(PRESETS["atari-paper"], env=EnvConfig(name="breakout"))
+    )
+    learner = dataclasses.replace(
+        config.learner, batch_size=2 * config.actors.environments_per_worker
+    )
     config = dataclasses.replace(config, learner=learner)
     counts = [1, 2] if tiny else [1, 2, 4, 8]
     sizes = [0.1] if tiny else PARAMETER_MEGABYTES
     with cluster_of(max(counts)):
         with feed_of_senders(config, num_senders=2) as feed:
             batch = sequences(next(feed))
-            loops = {"feed": functools.partial(feed_rate, feed), "bare": functools.partial(checksum_rate, batch)}
+            loops = {
+                "feed": functools.partial(feed_rate, feed),
+                "bare": functools.partial(checksum_rate, batch),
+            }
             rates = alternate(loops, "feed", "bare", rounds=rounds, seconds=seconds)
-        publishing = {f"{size} MB": [publish_seconds(size, count) for count in counts] for size in sizes}
+        publishing = {
+            f"{size} MB": [publish_seconds(size, count) for count in counts] for size in sizes
+        }
     bytes_per_step = frame_bytes(batch) / batch.action.shape[0] / num_starts(config)
     median = summary(rates["feed"])["median"]
     return report(
@@ -87,7 +105,9 @@ def on_paper(bytes_per_second: float, bytes_per_step: float, flops_per_step: flo
     """Returns what a host with this feed could take in, next to what the published run took in."""
     published = PUBLISHED_FRAMES / (PUBLISHED_HOURS * 3600)
     feed = bytes_per_second / bytes_per_step * FRAMES_PER_STEP
-    cores = lambda frames_per_second: frames_per_second / FRAMES_PER_STEP * flops_per_step / CORE_FLOPS
+    cores = lambda frames_per_second: (
+        frames_per_second / FRAMES_PER_STEP * flops_per_step / CORE_FLOPS
+    )
     return {
         "flops_per_decision": flops_per_step,
         "searching_cores_for_the_published_rate": cores(published),
@@ -134,7 +154,9 @@ def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
 
 @jax.jit
 def checksum(observation, history_observation):
-    """Returns the sum of all words of four bytes modulo 2³²: XLA adds words ten times faster than single bytes."""
+    """Returns the sum of all words of four bytes modulo 2³²: XLA adds words ten times faster than
+    single bytes.
+    """
     words = lambda x: jax.lax.bitcast_convert_type(x.reshape(-1, 4), jnp.uint32)
     return jnp.sum(words(observation)) + jnp.sum(words(history_observation))
 
@@ -156,7 +178,9 @@ def feed_rate(feed: BatchFeed, seconds: float) -> float:
         batch = next(feed)
         frames = sequences(batch)
         received = int(checksum(frames.observation, frames.history_observation))
-        sent = round(2 * batch.search_stats["sum"]) % 2**32  # the feed has taken the mean of two rollouts
+        sent = (
+            round(2 * batch.search_stats["sum"]) % 2**32
+        )  # the feed has taken the mean of two rollouts
         if received != sent:
             raise RuntimeError(f"the frames of a batch sum to {received}, the senders wrote {sent}")
         amount += frame_bytes(frames)
@@ -173,7 +197,9 @@ def checksum_rate(batch, seconds: float) -> float:
 
 
 def publish_seconds(megabytes: float, num_actors: int) -> dict:
-    """Returns the seconds from `ray.put` of so many parameters until every actor has read them, over five times."""
+    """Returns the seconds from `ray.put` of so many parameters until every actor has read them,
+    over five times.
+    """
     read = ray.remote(num_cpus=0)(_Reader)
     actors = [read.remote() for _ in range(num_actors)]
     params = np.zeros(int(megabytes * 1e6) // 4, np.float32)

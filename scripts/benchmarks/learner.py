@@ -15,17 +15,29 @@ from learner.update import make_put
 from muzero.types import RolloutResult
 from scripts.benchmarks import bare, settings
 from scripts.benchmarks.measure import alternate, report
-from scripts.program.assemble import build_feed, build_learner, build_loop, build_passes, env_spec, num_starts
+from scripts.program.assemble import (
+    build_feed,
+    build_learner,
+    build_loop,
+    build_passes,
+    env_spec,
+    num_starts,
+)
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:
     """Returns the report: updates per second on rollouts that are there at once."""
     config = settings.atari_cpu(tiny)
     with memory_feed(config) as (loop, feed):
-        loops = {"learner": functools.partial(update_rate, loop, feed), "bare": bare.make_learner(config)}
+        loops = {
+            "learner": functools.partial(update_rate, loop, feed),
+            "bare": bare.make_learner(config),
+        }
         rates = alternate(loops, "learner", "bare", rounds=rounds, seconds=seconds)
     starts = config.learner.batch_size * num_starts(config) // config.learner.num_minibatches
-    return report("learner", rates, "learner", "bare", unit="updates/s", start_states_per_update=starts)
+    return report(
+        "learner", rates, "learner", "bare", unit="updates/s", start_states_per_update=starts
+    )
 
 
 @contextlib.contextmanager

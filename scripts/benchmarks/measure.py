@@ -1,4 +1,6 @@
-"""Two loops measured in turn until the interval of their ratio is narrow, and what the figures belong to."""
+"""Two loops measured in turn until the interval of their ratio is narrow, and what the figures
+belong to.
+"""
 
 import math
 import os
@@ -17,14 +19,27 @@ Loop = Callable[[float], float]  # runs for so many seconds, returns its rate
 HALF_WIDTH = 0.03
 CONFIDENCE = 0.95
 MATMUL_SIZE = 2048
-PACKAGES = ("jax", "jaxlib", "dm-haiku", "mctx", "optax", "rlax", "numpy", "ray", "ale-py", "opencv-python-headless")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "dm-haiku",
+    "mctx",
+    "optax",
+    "rlax",
+    "numpy",
+    "ray",
+    "ale-py",
+    "opencv-python-headless",
+)
 FAST_CORE_GFLOPS = 80.0  # of one core: there the reference figures were taken
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Returns the exact 95 % interval of the median by order statistics, None for fewer than six values.
+    """Returns the exact 95 % interval of the median by order statistics, None for fewer than six
+    values.
 
-    The k-th smallest and the k-th largest of n values enclose the median with probability 1 − 2 P(Bin(n, ½) < k).
+    The k-th smallest and the k-th largest of n values enclose the median with probability 1 − 2
+    P(Bin(n, ½) < k).
     """
     ordered, n = sorted(values), len(values)
     k = int(scipy.stats.binom.ppf((1.0 - CONFIDENCE) / 2, n, 0.5))
@@ -42,10 +57,11 @@ def is_narrow(values: Sequence[float]) -> bool:
 def alternate(
     loops: dict[str, Loop], ours: str, bare: str, *, rounds: int, seconds: float, turns: int = 4
 ) -> dict[str, list[float]]:
-    """Returns the rates of every loop, a round an entry; each loop runs once before, unmeasured (compilation).
+    """Returns the rates of every loop, a round an entry; each loop runs once before, unmeasured
+    (compilation).
 
-    A round is several turns, its rate their mean; every second turn runs backwards, so that a machine that slows down
-    or speeds up favours nobody.
+    A round is several turns, its rate their mean; every second turn runs backwards, so that a
+    machine that slows down or speeds up favours nobody.
 
     Args:
       loops: by name, in the order of the first turn.
@@ -64,7 +80,11 @@ def alternate(
                 taken[name].append(loops[name](seconds / turns))
         for name, values in taken.items():
             rates[name].append(statistics.mean(values))
-        print(f"round {number + 1}: { ({n: round(r[-1], 2) for n, r in rates.items()}) }", file=sys.stderr, flush=True)
+        print(
+            f"round {number + 1}: { ({n: round(r[-1], 2) for n, r in rates.items()}) }",
+            file=sys.stderr,
+            flush=True,
+        )
         if is_narrow(ratios(rates, ours, bare)):
             break
     return rates
@@ -87,7 +107,9 @@ def summary(values: Sequence[float]) -> dict:
 
 
 def timed_loop(step: Callable[[], float]) -> Loop:
-    """Returns a loop that calls `step`, which returns an amount, for some seconds and returns the amount per second."""
+    """Returns a loop that calls `step`, which returns an amount, for some seconds and returns the
+    amount per second.
+    """
 
     def loop(seconds: float) -> float:
         amount, started = 0.0, time.perf_counter()
@@ -99,7 +121,9 @@ def timed_loop(step: Callable[[], float]) -> Loop:
 
 
 def report(name: str, rates: dict[str, list[float]], ours: str, bare: str, **more) -> dict:
-    """Returns the JSON of a benchmark: rates, their ratio, the speed of the cores, and where all that was measured."""
+    """Returns the JSON of a benchmark: rates, their ratio, the speed of the cores, and where all
+    that was measured.
+    """
     return {
         "benchmark": name,
         "rates": {loop: summary(values) for loop, values in rates.items()},
@@ -112,7 +136,9 @@ def report(name: str, rates: dict[str, list[float]], ours: str, bare: str, **mor
 
 
 def where_measured() -> dict:
-    """Returns commit, command, time, machine and the versions of the packages that the figures depend on."""
+    """Returns commit, command, time, machine and the versions of the packages that the figures
+    depend on.
+    """
     record = provenance(sys.argv, None)
     record["packages"] = {name: record["packages"][name] for name in PACKAGES}
     record["git"] = {"commit": record["git"]["commit"], "is_changed": bool(record["git"]["diff"])}
@@ -120,7 +146,9 @@ def where_measured() -> dict:
 
 
 def matmul_gflops_per_core() -> list[float]:
-    """Returns the single-precision GFLOP/s of a 2048² matrix product on every core of this process, one by one."""
+    """Returns the single-precision GFLOP/s of a 2048² matrix product on every core of this process,
+    one by one.
+    """
     rates = []
     for core in sorted(os.sched_getaffinity(0)):
         with PinnedProcess({core}, make_matmul) as process:
@@ -129,7 +157,9 @@ def matmul_gflops_per_core() -> list[float]:
 
 
 def make_matmul() -> Loop:
-    """Returns what multiplies 2048² matrices for some seconds and returns the FLOP/s; runs in a pinned process."""
+    """Returns what multiplies 2048² matrices for some seconds and returns the FLOP/s; runs in a
+    pinned process.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -141,7 +171,10 @@ def make_matmul() -> Loop:
 
 
 def slow_bare_loop(gflops: Sequence[float], rate: float, required: float) -> str | None:
-    """Returns why the ratio proves nothing: a bare loop below `required` on fast cores. None if all is well."""
+    """Returns why the ratio proves nothing: a bare loop below `required` on fast cores.
+
+    None if all is well.
+    """
     if math.isnan(rate) or (min(gflops) >= FAST_CORE_GFLOPS and rate < required):
         return f"bare loop too slow: {rate:.0f} steps/s in sum, at least {required:.0f} expected of such cores"
     return None

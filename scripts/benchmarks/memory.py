@@ -39,13 +39,17 @@ def record(command: list[str]) -> list[Sample]:
         samples += [Sample(minutes, *process) for process in family(program.pid)]
         time.sleep(SAMPLE_SECONDS)
     if program.returncode != 0:
-        print(f"error: {' '.join(command)} ended with exit code {program.returncode}", file=sys.stderr)
+        print(
+            f"error: {' '.join(command)} ended with exit code {program.returncode}", file=sys.stderr
+        )
         raise SystemExit(program.returncode)
     return samples
 
 
 def family(pid: int) -> list[tuple[int, str, int]]:
-    """Returns (pid, name, resident bytes) of a process and its descendants; what ends meanwhile is left out."""
+    """Returns (pid, name, resident bytes) of a process and its descendants; what ends meanwhile is
+    left out.
+    """
     found = []
     try:
         root = psutil.Process(pid)
@@ -63,16 +67,20 @@ def title(process: psutil.Process) -> str:
 
 
 def growth(samples: list[Sample]) -> dict[str, float]:
-    """Returns, of each process that lived from the end of the warm-up to the end, the growth of its memory.
+    """Returns, of each process that lived from the end of the warm-up to the end, the growth of its
+    memory.
 
-    That time in tenths, the median of each: single samples jump with the garbage of an update. The last is compared
-    with the lowest, so that memory given back late does not hide what grows afterwards.
+    That time in tenths, the median of each: single samples jump with the garbage of an update. The
+    last is compared with the lowest, so that memory given back late does not hide what grows
+    afterwards.
     """
     end = max(sample.minutes for sample in samples)
     tenth = (end - WARM_UP_MINUTES) / 10
     grown = {}
     for pid in {sample.pid for sample in samples}:
-        rows = [sample for sample in samples if sample.pid == pid and sample.minutes > WARM_UP_MINUTES]
+        rows = [
+            sample for sample in samples if sample.pid == pid and sample.minutes > WARM_UP_MINUTES
+        ]
         parts = [[] for _ in range(10)]
         for row in rows:
             parts[min(9, int((row.minutes - WARM_UP_MINUTES) / tenth))].append(row.bytes)
@@ -84,7 +92,11 @@ def growth(samples: list[Sample]) -> dict[str, float]:
 
 def late_compilations(metrics: Path) -> int:
     """Returns how many programs the learner compiled after the warm-up, from its metrics.jsonl."""
-    counts = [row["perf/compilations"] for row in read_rows(metrics) if row["wall_seconds"] >= 60 * WARM_UP_MINUTES]
+    counts = [
+        row["perf/compilations"]
+        for row in read_rows(metrics)
+        if row["wall_seconds"] >= 60 * WARM_UP_MINUTES
+    ]
     return int(counts[-1] - counts[0]) if counts else 0
 
 
@@ -99,7 +111,11 @@ def write(samples: list[Sample], out: Path) -> None:
     for pid in dict.fromkeys(row.pid for row in samples):
         rows = [row for row in samples if row.pid == pid]
         if max(row.bytes for row in rows) > 100 * MEGABYTE:  # Ray's helpers are many and small
-            axes.plot([row.minutes for row in rows], [row.bytes / MEGABYTE for row in rows], label=rows[-1].name)
+            axes.plot(
+                [row.minutes for row in rows],
+                [row.bytes / MEGABYTE for row in rows],
+                label=rows[-1].name,
+            )
     axes.set(xlabel="minutes", ylabel="resident memory (MiB)", ylim=(0, None))
     axes.legend(fontsize="small")
     figure.tight_layout()
@@ -107,7 +123,8 @@ def write(samples: list[Sample], out: Path) -> None:
 
 
 def watch_training(preset: str, out: Path, run_dir: Path, minutes: float) -> int:
-    """Trains `preset` for some minutes and writes OUT.csv and OUT.png; returns 1 if anything grew or was compiled late.
+    """Trains `preset` for some minutes and writes OUT.csv and OUT.png; returns 1 if anything grew
+    or was compiled late.
 
     Args:
       preset: of `train.py`.
@@ -116,11 +133,20 @@ def watch_training(preset: str, out: Path, run_dir: Path, minutes: float) -> int
       minutes: length of the run; too short a one is refused with exit code 2.
     """
     if minutes < 2 * WARM_UP_MINUTES:
-        least = f"must be at least {2 * WARM_UP_MINUTES:g}, of which {WARM_UP_MINUTES:g} are warm-up"
+        least = (
+            f"must be at least {2 * WARM_UP_MINUTES:g}, of which {WARM_UP_MINUTES:g} are warm-up"
+        )
         print(f"error: --minutes = {minutes:g}: {least}", file=sys.stderr)
         return 2
     command = [sys.executable, *run_as_module("train", preset, "--run-dir", str(run_dir))]
-    only_time = ["--stop.minutes", str(minutes), "--stop.num-frames", "None", "--stop.num-updates", "None"]
+    only_time = [
+        "--stop.minutes",
+        str(minutes),
+        "--stop.num-frames",
+        "None",
+        "--stop.num-updates",
+        "None",
+    ]
     samples = record([*command, *only_time, "--log.evaluation-episodes", "1"])
     write(samples, out)
     grown, compiled = growth(samples), late_compilations(run_dir / "metrics.jsonl")

@@ -12,13 +12,20 @@ class PinnedProcess:
 
     Args:
       cores: cores of the child; XLA sizes its thread pool by them.
-      make_loop: picklable, called in the child after the pinning, with `args`: returns `seconds -> result`.
+      make_loop: picklable, called in the child after the pinning, with `args`: returns `seconds ->
+        result`.
     """
 
-    def __init__(self, cores: Iterable[int], make_loop: Callable[..., Callable[[float], float]], *args):
-        context = multiprocessing.get_context("spawn")  # a fork beside the threads of JAX can hang for ever
+    def __init__(
+        self, cores: Iterable[int], make_loop: Callable[..., Callable[[float], float]], *args
+    ):
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # a fork beside the threads of JAX can hang for ever
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, set(cores), make_loop, args), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, set(cores), make_loop, args), daemon=True
+        )
         self._process.start()
         theirs.close()  # so that a child that dies is seen as the end of its pipe
 

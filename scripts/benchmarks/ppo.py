@@ -1,9 +1,11 @@
-"""PPO of stable-baselines3 on this project's environments, one core: what a common agent learns from the same frames.
+"""PPO of stable-baselines3 on this project's environments, one core: what a common agent learns
+from the same frames.
 
-Hyperparameters are those that rl-baselines3-zoo publishes for Atari (hyperparams/ppo.yml, `atari`, commit 00128b5), the
-library's own where that is silent: the convolutions of DQN's Nature paper, γ 0.99, λ 0.95. Frames, their size, the
-stack of them, clipped rewards and lost lives that end an episode are the preset's, and so is the spread of starts. The
-learning rate falls to 0 over the budget.
+Hyperparameters are those that rl-baselines3-zoo publishes for Atari (hyperparams/ppo.yml, `atari`,
+commit 00128b5), the library's own where that is silent: the convolutions of DQN's Nature paper, γ
+0.99, λ 0.95. Frames, their size, the stack of them, clipped rewards and lost lives that end an
+episode are the preset's, and so is the spread of starts. The learning rate falls to 0 over the
+budget.
 """
 
 import dataclasses
@@ -49,7 +51,9 @@ class StreamVecEnv(VecEnv):
         spec = streams[0].spec
         self._streams, self._frames_per_step, self._actions = streams, spec.frames_per_step, None
         self.num_frames = 0  # emulator frames consumed
-        self.episodes: list[tuple[int, Episode]] = []  # whole games, with the frames consumed when they ended
+        self.episodes: list[
+            tuple[int, Episode]
+        ] = []  # whole games, with the frames consumed when they ended
         pixels = spaces.Box(0, 255, spec.observation_shape, np.uint8)
         super().__init__(len(streams), pixels, spaces.Discrete(spec.num_actions))
 
@@ -62,9 +66,14 @@ class StreamVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
-        """Returns observations [N, ...], rewards [N], dones [N] and what stood at the end of episodes that are over."""
+        """Returns observations [N, ...], rewards [N], dones [N] and what stood at the end of
+        episodes that are over.
+        """
         self.num_frames += self.num_envs * self._frames_per_step
-        steps = [self._step(stream, int(action)) for stream, action in zip(self._streams, self._actions, strict=True)]
+        steps = [
+            self._step(stream, int(action))
+            for stream, action in zip(self._streams, self._actions, strict=True)
+        ]
         observation, reward, done, info = zip(*steps, strict=True)
         return np.stack(observation), np.array(reward, np.float32), np.array(done), list(info)
 
@@ -106,10 +115,17 @@ class PpoAgent:
 
     def __init__(self, model: stable_baselines3.PPO, history_length: int, *, is_greedy: bool):
         """Takes the most probable actions if `is_greedy`, else draws them."""
-        self._model, self._length, self._is_greedy, self._stack = model, history_length, is_greedy, None
+        self._model, self._length, self._is_greedy, self._stack = (
+            model,
+            history_length,
+            is_greedy,
+            None,
+        )
 
     def decide(self, observation: np.ndarray, is_first: np.ndarray) -> Decision:
-        """Returns the actions for `observation` [N, height, width, 1]; `is_first` [N] marks the first of a game."""
+        """Returns the actions for `observation` [N, height, width, 1]; `is_first` [N] marks the
+        first of a game.
+        """
         if self._stack is None:
             self._stack = np.repeat(np.zeros_like(observation), self._length, axis=-1)
         self._stack[is_first] = 0
@@ -143,12 +159,20 @@ def train(config: Config, num_decisions: int) -> tuple[stable_baselines3.PPO, St
 
 
 def score(
-    config: Config, model: stable_baselines3.PPO, protocol: str, *, num_episodes: int, max_decisions: int
+    config: Config,
+    model: stable_baselines3.PPO,
+    protocol: str,
+    *,
+    num_episodes: int,
+    max_decisions: int,
 ) -> dict:
-    """Returns the result of fresh games, `sampled` or `greedy`, with the seeds that a run's agent is scored on."""
+    """Returns the result of fresh games, `sampled` or `greedy`, with the seeds that a run's agent
+    is scored on.
+    """
     first = evaluation.evaluation_seed(config.seed)
     streams = [
-        evaluation.evaluation_stream(config, first + n, max_decisions=max_decisions)[0] for n in range(num_episodes)
+        evaluation.evaluation_stream(config, first + n, max_decisions=max_decisions)[0]
+        for n in range(num_episodes)
     ]
     agent = PpoAgent(model, config.network.history_length, is_greedy=protocol == "greedy")
     games = play(agent, streams, num_episodes=num_episodes)
@@ -162,7 +186,13 @@ def run_trial(config: Config, options: dict[str, Any]) -> list[results.Row]:
     num_decisions, num_episodes = options["decisions"], options["episodes"]
     model, environments, seconds = train(config, num_decisions)
     found = [
-        score(config, model, protocol, num_episodes=num_episodes, max_decisions=options["max_decisions"])
+        score(
+            config,
+            model,
+            protocol,
+            num_episodes=num_episodes,
+            max_decisions=options["max_decisions"],
+        )
         for protocol in ("sampled", "greedy")
     ]
     if options["baselines"]:
@@ -170,13 +200,17 @@ def run_trial(config: Config, options: dict[str, Any]) -> list[results.Row]:
     frames = environments.num_frames
     values = trials.as_played(frames, frames, seconds, environments.episodes)
     for result in found:
-        print(f"{config.env.name}, seed {config.seed}, {result['protocol']}: {result['mean']:.1f}", flush=True)
+        print(
+            f"{config.env.name}, seed {config.seed}, {result['protocol']}: {result['mean']:.1f}",
+            flush=True,
+        )
         values.append(trials.whole_games(result["protocol"], frames, seconds, result))
     return [results.Row(ARM, config.env.name, ARM, config.seed, *rest) for rest in values]
 
 
 def run(out: Path, **options: Any) -> None:
-    """Runs the trials that do not stand in `out`/results.csv yet, and adds each to it when it is over.
+    """Runs the trials that do not stand in `out`/results.csv yet, and adds each to it when it is
+    over.
 
     Args:
       out: directory of the results.
@@ -185,7 +219,11 @@ def run(out: Path, **options: Any) -> None:
     Raises `ConfigError` for what cannot be trained on, and for a directory of other options.
     """
     options |= {"decisions": options["decisions"] // ROLLOUT * ROLLOUT}
-    configs = [_config(options["preset"], game, seed) for seed in options["seeds"] for game in options["games"]]
+    configs = [
+        _config(options["preset"], game, seed)
+        for seed in options["seeds"]
+        for game in options["games"]
+    ]
     _check(configs, options)
     commands.make_folder("--out", out)
     comment, file = _comment(options), out / "results.csv"
@@ -231,5 +269,7 @@ def _finished(file: Path, comment: str) -> list[results.Row]:
         return []
     found = results.read(file)
     if found.comments != (comment,):
-        raise ConfigError(f"{file}: of other options ({'; '.join(found.comments)}); choose another directory")
+        raise ConfigError(
+            f"{file}: of other options ({'; '.join(found.comments)}); choose another directory"
+        )
     return list(found.rows)

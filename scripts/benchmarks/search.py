@@ -1,4 +1,6 @@
-"""One batched search of the system against a bare one with the same network and the same Q normalisation."""
+"""One batched search of the system against a bare one with the same network and the same Q
+normalisation.
+"""
 
 import os
 
@@ -22,7 +24,10 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     actions = np.zeros((num_environments, history - 1), np.int32)
     is_first = np.zeros((num_environments, history), bool)
     params = jax.device_put(build_model(config, spec)[0].init(jax.random.key(0)))
-    search, (bare_search, bare_params) = jax.jit(build_search(config, spec)), bare.make_search(config)
+    search, (bare_search, bare_params) = (
+        jax.jit(build_search(config, spec)),
+        bare.make_search(config),
+    )
     key = jax.random.key(0)
 
     def ours() -> float:

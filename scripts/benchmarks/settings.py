@@ -6,18 +6,27 @@ import numpy as np
 
 from actors.environments import EnvironmentSpec
 from configs.presets import PRESETS
-from configs.schema import ActorsConfig, Config, EnvConfig, LearnerConfig, NetworkConfig, ValueBufferConfig
+from configs.schema import (
+    ActorsConfig,
+    Config,
+    EnvConfig,
+    LearnerConfig,
+    NetworkConfig,
+    ValueBufferConfig,
+)
 from muzero.types import RolloutResult, Trajectory
 
-# 96x96x4 frames, 6x6x32 latents, one residual block, 601 bins, 25 simulations: small enough for a CPU, with every part.
+# 96x96x4 frames, 6x6x32 latents, one residual block, 601 bins, 25 simulations: small enough for a
+# CPU, with every part.
 REFERENCE = Config(
     env=EnvConfig(name="breakout"),
     network=NetworkConfig(history_length=4, num_channels=32, num_blocks=1),
     actors=ActorsConfig(num_workers=2, environments_per_worker=16),
     learner=LearnerConfig(batch_size=32, num_devices=1),
 )
-# Learner and actors in turn, both on all cores, in batches of a few seconds. Every start state is learned from once, as
-# in the paper; with all 128 past heads of the paper it would be a benchmark of these alone.
+# Learner and actors in turn, both on all cores, in batches of a few seconds. Every start state is
+# learned from once, as in the paper; with all 128 past heads of the paper it would be a benchmark
+# of these alone.
 REFERENCE_SYSTEM = dataclasses.replace(
     REFERENCE,
     value_buffer=ValueBufferConfig(size=8),
@@ -39,11 +48,17 @@ def atari_cpu(tiny: bool) -> Config:
     return TINY if tiny else PRESETS["atari-cpu-onpolicy"]
 
 
-def synthetic_rollout(config: Config, spec: EnvironmentSpec, num_sequences: int, seed: int = 0) -> RolloutResult:
-    """Returns random sequences with the shapes and types of a real rollout, a few games ending in them."""
+def synthetic_rollout(
+    config: Config, spec: EnvironmentSpec, num_sequences: int, seed: int = 0
+) -> RolloutResult:
+    """Returns random sequences with the shapes and types of a real rollout, a few games ending in
+    them.
+    """
     rng = np.random.default_rng(seed)
     num_states, context = config.actors.sequence_length, config.network.history_length - 1
-    states, decisions, history = ((num_sequences, length) for length in (num_states, num_states - 1, context))
+    states, decisions, history = (
+        (num_sequences, length) for length in (num_states, num_states - 1, context)
+    )
     dtype, num_actions = np.dtype(spec.observation_dtype), spec.num_actions
     frames = lambda shape: rng.integers(0, 255, (*shape, *spec.observation_shape)).astype(dtype)
     normal = lambda shape: rng.normal(size=shape).astype(np.float32)

@@ -1,4 +1,6 @@
-"""Actors and learner together: how much of the cores' time is search, emulator and update, and what the rest is."""
+"""Actors and learner together: how much of the cores' time is search, emulator and update, and what
+the rest is.
+"""
 
 import dataclasses
 import os
@@ -16,7 +18,14 @@ from scripts.benchmarks import bare, settings
 from scripts.benchmarks.actors import running_pool
 from scripts.benchmarks.measure import alternate, report, summary
 from scripts.benchmarks.pinned import PinnedProcess, run_together
-from scripts.program.assemble import build_feed, build_learner, build_loop, build_passes, env_spec, split_cpu
+from scripts.program.assemble import (
+    build_feed,
+    build_learner,
+    build_loop,
+    build_passes,
+    env_spec,
+    split_cpu,
+)
 from scripts.training.core_shares import share_cores
 
 _SETTLED_SECONDS = 0.02
@@ -32,25 +41,33 @@ class Round(NamedTuple):
 
 
 def run(rounds: int, seconds: float, tiny: bool, preset: str | None = None) -> dict:
-    """Returns the report: bare core-seconds of the work done over core-seconds spent; `rates` are such fractions.
+    """Returns the report: bare core-seconds of the work done over core-seconds spent; `rates` are
+    such fractions.
 
     Args:
       rounds, seconds, tiny: as in the other benchmarks.
-      preset: the Atari preset whose work is measured; None: the reference network, learner and actors in turn.
+      preset: the Atari preset whose work is measured; None: the reference network, learner and
+        actors in turn.
     """
     config = settings.TINY if tiny else PRESETS[preset] if preset else settings.REFERENCE_SYSTEM
     cores = os.sched_getaffinity(0)
     if len(cores) < 2:
         return {"benchmark": "system", "failure": "needs two cores, one for each of the bare loops"}
     share = share_cores(config, len(cores))
-    config = dataclasses.replace(config, actors=dataclasses.replace(config.actors, num_workers=share.num_workers))
+    config = dataclasses.replace(
+        config, actors=dataclasses.replace(config.actors, num_workers=share.num_workers)
+    )
     num_devices = None if preset else len(cores)  # the learner's turn is on all cores
-    on_all_devices = dataclasses.replace(config, learner=dataclasses.replace(config.learner, num_devices=num_devices))
+    on_all_devices = dataclasses.replace(
+        config, learner=dataclasses.replace(config.learner, num_devices=num_devices)
+    )
     split_cpu(on_all_devices)
     with (
         running_pool(config, cores_per_worker=share.cores_per_worker) as pool,
         System(on_all_devices, pool) as system,
-        PinnedProcess({max(cores)}, bare.make_actor, config, config.actors.environments_per_worker) as actor,
+        PinnedProcess(
+            {max(cores)}, bare.make_actor, config, config.actors.environments_per_worker
+        ) as actor,
         PinnedProcess({min(cores)}, bare.make_learner, config) as learner,
     ):
         meter = Meter(system, actor, learner)
@@ -67,7 +84,9 @@ def run(rounds: int, seconds: float, tiny: bool, preset: str | None = None) -> d
 
 
 class Meter:
-    """Prices the system's work at what the bare loops ask for it, each measured anew in every round."""
+    """Prices the system's work at what the bare loops ask for it, each measured anew in every
+    round.
+    """
 
     def __init__(self, system: "System", actor: PinnedProcess, learner: PinnedProcess):
         self._system, self._actor, self._learner = system, actor, learner
@@ -77,7 +96,9 @@ class Meter:
         self.updates: list[float] = []
 
     def bare(self, seconds: float) -> float:
-        """Measures both prices at the same time, as the system's cores work; returns 1, the work of a core-second."""
+        """Measures both prices at the same time, as the system's cores work; returns 1, the work of
+        a core-second.
+        """
         steps, updates = run_together([self._actor, self._learner], seconds)
         self.steps.append(steps)
         self.updates.append(updates)
@@ -92,9 +113,14 @@ class Meter:
 
 
 def explained(done: list[Round]) -> dict:
-    """Returns the fraction of time that the learner waited, and for what the feed spent its own meanwhile."""
+    """Returns the fraction of time that the learner waited, and for what the feed spent its own
+    meanwhile.
+    """
     total = sum(row.seconds for row in done)
-    mean = {name: sum(row.timings[name] * row.seconds for row in done) / total for name in done[0].timings}
+    mean = {
+        name: sum(row.timings[name] * row.seconds for row in done) / total
+        for name in done[0].timings
+    }
     causes = {
         "the actors are slower": mean["perf/feed_wait_fraction"],
         "stacking and transfer": mean["perf/feed_copy_fraction"],
@@ -120,7 +146,9 @@ class System:
         self._feed.close()
 
     def run(self, seconds: float) -> Round:
-        """Trains for `seconds` and until everything rests: a round begins and ends with the same amount of data."""
+        """Trains for `seconds` and until everything rests: a round begins and ends with the same
+        amount of data.
+        """
         self._settle()
         before, started = self._loop.counters, time.perf_counter()
         while time.perf_counter() - started < seconds or self._loop.counters == before:
@@ -128,8 +156,17 @@ class System:
         self._settle()
         elapsed, after = time.perf_counter() - started, self._loop.counters
         scalars = self._loop.report().scalars | self._feed.pop_metrics()
-        timings = {name: value for name, value in scalars.items() if name.startswith("perf/") and "fraction" in name}
-        return Round(after.num_steps - before.num_steps, after.num_updates - before.num_updates, elapsed, timings)
+        timings = {
+            name: value
+            for name, value in scalars.items()
+            if name.startswith("perf/") and "fraction" in name
+        }
+        return Round(
+            after.num_steps - before.num_steps,
+            after.num_updates - before.num_updates,
+            elapsed,
+            timings,
+        )
 
     def _settle(self) -> None:
         jax.block_until_ready(self._loop.state)

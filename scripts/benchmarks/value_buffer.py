@@ -1,4 +1,5 @@
-"""What the past-policy loss adds to an update of the paper's network: predicted from FLOPs, measured, and its memory.
+"""What the past-policy loss adds to an update of the paper's network: predicted from FLOPs,
+measured, and its memory.
 
 plain       MuZero's loss alone
 latents     + the target network's representation of all T + 1 states, and one past head
@@ -20,10 +21,11 @@ from scripts.program.assemble import build_learner, env_spec, num_starts
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:
-    """Returns the report: updates per second of the three losses on one sequence; the "bare loop" is the plain one.
+    """Returns the report: updates per second of the three losses on one sequence; the "bare loop"
+    is the plain one.
 
-    One update of the paper's network takes a core a quarter of a minute: a measurement is one update at least,
-    whatever `seconds` says.
+    One update of the paper's network takes a core a quarter of a minute: a measurement is one
+    update at least, whatever `seconds` says.
     """
     variants = three_losses(config_of(tiny))
     compiled = {name: compile_update(config) for name, config in variants.items()}
@@ -47,8 +49,14 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
 
 def config_of(tiny: bool) -> Config:
     """Returns the paper's configuration with one sequence a batch, or the smallest one."""
-    config = settings.TINY if tiny else dataclasses.replace(PRESETS["atari-paper"], env=EnvConfig(name="breakout"))
-    return dataclasses.replace(config, learner=dataclasses.replace(config.learner, batch_size=1, num_devices=1))
+    config = (
+        settings.TINY
+        if tiny
+        else dataclasses.replace(PRESETS["atari-paper"], env=EnvConfig(name="breakout"))
+    )
+    return dataclasses.replace(
+        config, learner=dataclasses.replace(config.learner, batch_size=1, num_devices=1)
+    )
 
 
 def three_losses(config: Config) -> dict[str, Config]:
@@ -64,7 +72,9 @@ def three_losses(config: Config) -> dict[str, Config]:
 
 
 def compile_update(config: Config) -> tuple:
-    """Returns the compiled programs, the state before an update, a batch of one sequence and its start states."""
+    """Returns the compiled programs, the state before an update, a batch of one sequence and its
+    start states.
+    """
     lowered, state, batch, starts = lower_update(config)
     return UpdateFns(*(program.compile() for program in lowered)), state, batch, starts
 
@@ -77,7 +87,9 @@ def lower_update(config: Config) -> tuple:
     batch = put(settings.synthetic_rollout(config, spec, 1).trajectory)
     starts = put(np.arange(num_starts(config), dtype=np.int32)[None])
     prepared = jax.eval_shape(fns.prepare, state, batch)
-    lowered = UpdateFns(fns.prepare.lower(state, batch), fns.update.lower(state, Minibatch(batch, prepared, starts)))
+    lowered = UpdateFns(
+        fns.prepare.lower(state, batch), fns.update.lower(state, Minibatch(batch, prepared, starts))
+    )
     return lowered, state, batch, starts
 
 
@@ -106,10 +118,14 @@ def make_loop(programs: UpdateFns, state, batch, starts) -> Loop:
 
 
 def memory(config: Config, programs: UpdateFns) -> dict[str, int]:
-    """Returns what an update needs, and what the logits of the past heads would take if they existed at once."""
+    """Returns what an update needs, and what the logits of the past heads would take if they
+    existed at once.
+    """
     analysis = programs.update.memory_analysis()
     size = config.value_buffer.size if config.loss.past_weight > 0 else 0
-    logits_of_a_head = 4 * num_starts(config) * (config.loss.num_unroll_steps + 1) * config.support.num_bins
+    logits_of_a_head = (
+        4 * num_starts(config) * (config.loss.num_unroll_steps + 1) * config.support.num_bins
+    )
     return {
         "state_and_batch": analysis.argument_size_in_bytes,
         "temporary": max(program.memory_analysis().temp_size_in_bytes for program in programs),

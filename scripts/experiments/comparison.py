@@ -1,7 +1,8 @@
-"""Arms against each other: the statistics of Agarwal et al. 2021, by scipy, on the scores of a results file.
+"""Arms against each other: the statistics of Agarwal et al. 2021, by scipy, on the scores of a
+results file.
 
-What needs the score of every seed is None where the file has means only, or not the same number of seeds
-for every game.
+What needs the score of every seed is None where the file has means only, or not the same number of
+seeds for every game.
 """
 
 from collections.abc import Callable, Iterable
@@ -54,21 +55,30 @@ def _cell(rows: list[Row]) -> Cell:
     if rows[0].seed is None:
         return Cell(rows[0].score, rows[0].standard_error, None)
     scores = np.array([row.score for row in rows])
-    return Cell(float(np.mean(scores)), standard_error(scores), {row.seed: row.score for row in rows})
+    return Cell(
+        float(np.mean(scores)), standard_error(scores), {row.seed: row.score for row in rows}
+    )
 
 
 def errors_above(cell: Cell | None, other: Cell | None) -> float | None:
-    """Returns by how many standard errors of their difference `cell` lies above `other`; None without either."""
+    """Returns by how many standard errors of their difference `cell` lies above `other`; None
+    without either.
+    """
     if other is None or cell is None or cell.standard_error is None or other.standard_error is None:
         return None
     difference, error = cell.mean - other.mean, np.hypot(cell.standard_error, other.standard_error)
-    return float(difference / error) if error > 0 else float(np.inf * difference if difference else 0.0)
+    return (
+        float(difference / error)
+        if error > 0
+        else float(np.inf * difference if difference else 0.0)
+    )
 
 
 def has_learned(cell: Cell | None, random: Cell | None, constant: Cell | None) -> bool | None:
     """Returns whether an agent has learned a game: it beats two players that look at nothing.
 
-    False where it is not more than 5 standard errors above one of them, None where it cannot be told.
+    False where it is not more than 5 standard errors above one of them, None where it cannot be
+    told.
 
     Args:
       cell: scores of the agent, over seeds.
@@ -87,19 +97,31 @@ def normalised(game: str, score: float | None) -> float | None:
     return None if axis is None or score is None else axis.normalise(score)
 
 
-def raw_matrix(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> np.ndarray | None:
-    """Returns the raw scores of `arm` [seeds, games], None without the same number of seeds for every game."""
+def raw_matrix(
+    scores: dict[tuple[str, str], Cell], arm: str, games: list[str]
+) -> np.ndarray | None:
+    """Returns the raw scores of `arm` [seeds, games], None without the same number of seeds for
+    every game.
+    """
     columns = [scores[game, arm].seeds for game in games]
-    if not games or any(column is None for column in columns) or len({len(column) for column in columns}) != 1:
+    if (
+        not games
+        or any(column is None for column in columns)
+        or len({len(column) for column in columns}) != 1
+    ):
         return None
     return np.array([list(column.values()) for column in columns]).T
 
 
 def matrix(scores: dict[tuple[str, str], Cell], arm: str, games: list[str]) -> np.ndarray | None:
-    """Returns the normalised scores of `arm` [seeds, games], None without the same number of seeds for every game."""
+    """Returns the normalised scores of `arm` [seeds, games], None without the same number of seeds
+    for every game.
+    """
     raw = raw_matrix(scores, arm, games)
     return (
-        None if raw is None else np.array([[normalised(*pair) for pair in zip(games, row, strict=True)] for row in raw])
+        None
+        if raw is None
+        else np.array([[normalised(*pair) for pair in zip(games, row, strict=True)] for row in raw])
     )
 
 
@@ -121,8 +143,8 @@ def _interquartile_mean(scores: np.ndarray) -> np.ndarray:
     return trim_mean(flat, proportiontocut=0.25, axis=-1)
 
 
-# Over games, of the normalised score: of scores [..., games, seeds]. The middle half of all runs is that of all games
-# and seeds together.
+# Over games, of the normalised score: of scores [..., games, seeds]. The middle half of all runs is
+# that of all games and seeds together.
 _AGGREGATES = {"mean": _mean, "median": _median, "interquartile mean": _interquartile_mean}
 
 
@@ -134,35 +156,48 @@ def aggregate(runs: np.ndarray | None, mean: np.ndarray, resamples: int) -> dict
       mean: [1, games], the means over seeds.
       resamples: of the bootstrap.
     """
-    return {name: _estimate(function, (runs,), (mean,), resamples) for name, function in _AGGREGATES.items()}
+    return {
+        name: _estimate(function, (runs,), (mean,), resamples)
+        for name, function in _AGGREGATES.items()
+    }
 
 
 def difference(
-    runs: np.ndarray | None, baseline: np.ndarray | None, means: tuple[np.ndarray, np.ndarray], resamples: int
+    runs: np.ndarray | None,
+    baseline: np.ndarray | None,
+    means: tuple[np.ndarray, np.ndarray],
+    resamples: int,
 ) -> dict[str, Estimate]:
-    """Returns the aggregates of an arm minus those of the baseline; the seeds of both are resampled within games.
+    """Returns the aggregates of an arm minus those of the baseline; the seeds of both are resampled
+    within games.
 
     Args:
       runs: of the arm [seeds, games], or None.
       baseline: of the baseline, likewise.
-      means: of arm and baseline, [1, games] each; what is compared, without intervals, where there are no seeds.
+      means: of arm and baseline, [1, games] each; what is compared, without intervals, where there
+        are no seeds.
       resamples: of the bootstrap.
     """
     pair = runs, baseline
-    return {name: _estimate(_difference(of), pair, means, resamples) for name, of in _AGGREGATES.items()}
+    return {
+        name: _estimate(_difference(of), pair, means, resamples) for name, of in _AGGREGATES.items()
+    }
 
 
 def mean_difference(runs: np.ndarray, baseline: np.ndarray, resamples: int) -> Estimate:
-    """Returns the mean over seeds and games of `runs` [seeds, games] minus that of `baseline`, with its interval."""
+    """Returns the mean over seeds and games of `runs` [seeds, games] minus that of `baseline`, with
+    its interval.
+    """
     pair = runs, baseline
     return _estimate(_difference(_mean), pair, pair, resamples)
 
 
 def welch(scores: list[np.ndarray], baseline: list[np.ndarray]) -> Estimate | None:
-    """Returns the mean over games of the difference of two arms' means, with its t interval over independent seeds.
+    """Returns the mean over games of the difference of two arms' means, with its t interval over
+    independent seeds.
 
-    Degrees of freedom are those of Welch and Satterthwaite; for one game it is Welch's interval. None with fewer than
-    two seeds anywhere, or where no seed differs from another.
+    Degrees of freedom are those of Welch and Satterthwaite; for one game it is Welch's interval.
+    None with fewer than two seeds anywhere, or where no seed differs from another.
 
     Args:
       scores: of the arm, [seeds] a game.
@@ -174,14 +209,20 @@ def welch(scores: list[np.ndarray], baseline: list[np.ndarray]) -> Estimate | No
     variances = np.array([np.var(group, ddof=1) / len(group) for group in groups])
     if not variances.any():
         return None
-    freedom = variances.sum() ** 2 / np.sum(variances**2 / np.array([len(group) - 1 for group in groups]))
+    freedom = variances.sum() ** 2 / np.sum(
+        variances**2 / np.array([len(group) - 1 for group in groups])
+    )
     value = float(np.mean([np.mean(x) - np.mean(y) for x, y in zip(scores, baseline, strict=True)]))
     half = float(t.ppf(0.975, freedom) * np.sqrt(variances.sum()) / len(scores))
     return Estimate(value, (value - half, value + half))
 
 
-def probability_of_improvement(runs: np.ndarray | None, baseline: np.ndarray | None, resamples: int) -> Estimate | None:
-    """Returns the probability that a run scores above one of `baseline`, mean over games; None without seeds."""
+def probability_of_improvement(
+    runs: np.ndarray | None, baseline: np.ndarray | None, resamples: int
+) -> Estimate | None:
+    """Returns the probability that a run scores above one of `baseline`, mean over games; None
+    without seeds.
+    """
     if runs is None or baseline is None or min(len(runs), len(baseline)) < 2:
         return None
     pair = runs, baseline
@@ -189,14 +230,22 @@ def probability_of_improvement(runs: np.ndarray | None, baseline: np.ndarray | N
 
 
 def _chance_of_a_higher_score(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-    """Returns P(score > baseline) + P(score = baseline) / 2, mean over games; of [..., games, seeds] each."""
+    """Returns P(score > baseline) + P(score = baseline) / 2, mean over games; of [..., games,
+    seeds] each.
+    """
     pairs = scores[..., :, None] - baseline[..., None, :]
     return np.heaviside(pairs, 0.5).mean(axis=(-3, -2, -1))
 
 
-def profile(runs: np.ndarray, thresholds: np.ndarray, resamples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the fraction of runs [seeds, games] above each threshold and its 95 % band [2, thresholds]."""
-    fractions = lambda scores: np.array([(scores > threshold).mean(axis=(-2, -1)) for threshold in thresholds])
+def profile(
+    runs: np.ndarray, thresholds: np.ndarray, resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the fraction of runs [seeds, games] above each threshold and its 95 % band [2,
+    thresholds].
+    """
+    fractions = lambda scores: np.array(
+        [(scores > threshold).mean(axis=(-2, -1)) for threshold in thresholds]
+    )
     return fractions(runs.T), np.array(_interval(fractions, (runs,), resamples))
 
 
@@ -206,8 +255,12 @@ def wilcoxon_test(scores: np.ndarray, baseline: np.ndarray) -> SignedRank | None
     if num_different == 0:
         return None
     found = wilcoxon(scores, baseline, zero_method="wilcox", alternative="two-sided")
-    smallest = wilcoxon(np.arange(1, num_different + 1), zero_method="wilcox", alternative="two-sided")
-    return SignedRank(len(scores), float(found.statistic), float(found.pvalue), float(smallest.pvalue))
+    smallest = wilcoxon(
+        np.arange(1, num_different + 1), zero_method="wilcox", alternative="two-sided"
+    )
+    return SignedRank(
+        len(scores), float(found.statistic), float(found.pvalue), float(smallest.pvalue)
+    )
 
 
 def _difference(aggregate: Callable) -> Callable:
@@ -220,7 +273,8 @@ def _estimate(
     means: tuple[np.ndarray, ...],
     resamples: int,
 ) -> Estimate:
-    """Returns the statistic of the arms with its interval, or that of their means where an arm has no two seeds.
+    """Returns the statistic of the arms with its interval, or that of their means where an arm has
+    no two seeds.
 
     Args:
       statistic: of scores [..., games, seeds], one argument an arm.
@@ -234,8 +288,11 @@ def _estimate(
     return Estimate(float(statistic(*(runs.T for runs in arms))), (float(low), float(high)))
 
 
-def _interval(statistic: Callable, arms: tuple[np.ndarray, ...], resamples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ends of the 95 % interval by the stratified bootstrap of Agarwal et al. 2021, section 4.1.
+def _interval(
+    statistic: Callable, arms: tuple[np.ndarray, ...], resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ends of the 95 % interval by the stratified bootstrap of Agarwal et al. 2021,
+    section 4.1.
 
     Every game of every arm is a sample of its own, and scipy resamples each on its own.
     """
@@ -243,9 +300,15 @@ def _interval(statistic: Callable, arms: tuple[np.ndarray, ...], resamples: int)
     num_games = arms[0].shape[1]
 
     def of_resamples(*resampled: np.ndarray, axis: int) -> np.ndarray:
-        """Returns the statistic [..., resamples] of as many games [resamples, seeds] as there are samples."""
+        """Returns the statistic [..., resamples] of as many games [resamples, seeds] as there are
+        samples.
+        """
         starts = range(0, len(resampled), num_games)
-        return statistic(*(np.stack(resampled[start : start + num_games], axis=-2) for start in starts))
+        return statistic(
+            *(np.stack(resampled[start : start + num_games], axis=-2) for start in starts)
+        )
 
-    found = bootstrap(samples, of_resamples, n_resamples=resamples, method="percentile", axis=-1, rng=_SEED)
+    found = bootstrap(
+        samples, of_resamples, n_resamples=resamples, method="percentile", axis=-1, rng=_SEED
+    )
     return tuple(found.confidence_interval)

@@ -10,7 +10,15 @@ from configs.schema import Config, ConfigError
 from learner.records.run_directory import RunDirectory, read_rows
 from scripts.program import commands
 
-_CURVE_FIELDS = ("run", "environment", "seed", "num_frames", "num_updates", "wall_seconds", "episode/return")
+_CURVE_FIELDS = (
+    "run",
+    "environment",
+    "seed",
+    "num_frames",
+    "num_updates",
+    "wall_seconds",
+    "episode/return",
+)
 _RESULT_FIELDS = ("protocol", "checkpoint", "mean", "standard_error", "human_normalised")
 _SCORE_FIELDS = ("run", "environment", "seed", "episodes", *_RESULT_FIELDS)
 
@@ -22,7 +30,10 @@ def names(directories: list[RunDirectory]) -> list[str]:
 
 
 def curve_rows(name: str, directory: RunDirectory, config: Config) -> list[dict]:
-    """Returns one row per logged row of a run in which a game was finished. Raises `ConfigError` if there is none."""
+    """Returns one row per logged row of a run in which a game was finished.
+
+    Raises `ConfigError` if there is none.
+    """
     found = [row for row in read_rows(directory.metrics_file) if "episode/return" in row]
     if not found:
         raise ConfigError(f"{directory.path}: no game has been finished yet")
@@ -32,9 +43,14 @@ def curve_rows(name: str, directory: RunDirectory, config: Config) -> list[dict]
 
 def score_rows(name: str, directory: RunDirectory, config: Config) -> list[dict]:
     """Returns one row per evaluation file of a run."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.evaluations.glob("*.json"))]
+    results = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(directory.evaluations.glob("*.json"))
+    ]
     return [
-        _identity(name, config) | {"episodes": len(result["returns"])} | {key: result[key] for key in _RESULT_FIELDS}
+        _identity(name, config)
+        | {"episodes": len(result["returns"])}
+        | {key: result[key] for key in _RESULT_FIELDS}
         for result in results
     ]
 
@@ -51,16 +67,26 @@ def plot(rows: list[dict], path: Path) -> None:
     from matplotlib import pyplot
 
     environments = sorted({row["environment"] for row in rows})
-    figure, panels = pyplot.subplots(1, len(environments), figsize=(5 * len(environments), 3.6), squeeze=False)
+    figure, panels = pyplot.subplots(
+        1, len(environments), figsize=(5 * len(environments), 3.6), squeeze=False
+    )
     for panel, environment in zip(panels[0], environments, strict=True):
-        runs = sorted({(row["seed"], row["run"]) for row in rows if row["environment"] == environment})
+        runs = sorted(
+            {(row["seed"], row["run"]) for row in rows if row["environment"] == environment}
+        )
         is_told_by_seed = len({seed for seed, _ in runs}) == len(runs)
         for seed, run in runs:
-            line = [row for row in rows if (row["environment"], row["seed"], row["run"]) == (environment, seed, run)]
+            line = [
+                row
+                for row in rows
+                if (row["environment"], row["seed"], row["run"]) == (environment, seed, run)
+            ]
             frames = [row["num_frames"] / 1e6 for row in line]
             label = f"seed {seed}" if is_told_by_seed else run
             panel.plot(frames, [row["episode/return"] for row in line], linewidth=1.2, label=label)
-        panel.set(title=environment, xlabel="environment frames (millions)", ylabel="return, as played")
+        panel.set(
+            title=environment, xlabel="environment frames (millions)", ylabel="return, as played"
+        )
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8, frameon=False)
     figure.tight_layout()
@@ -68,17 +94,26 @@ def plot(rows: list[dict], path: Path) -> None:
 
 
 def write_curves(run_dirs: Sequence[Path], out: Path) -> None:
-    """Writes `<out>-curves.csv`, `<out>-scores.csv` and `<out>.png`. Raises `ConfigError` for a run without games."""
+    """Writes `<out>-curves.csv`, `<out>-scores.csv` and `<out>.png`.
+
+    Raises `ConfigError` for a run without games.
+    """
     if not run_dirs:
         raise ConfigError("give at least one run directory")
     runs = [commands.open_run(path) for path in run_dirs]
     if len({directory.path.resolve() for directory, _ in runs}) < len(runs):
         raise ConfigError(f"{' '.join(map(str, run_dirs))}: one of these runs stands there twice")
-    runs = [(name, *run) for name, run in zip(names([directory for directory, _ in runs]), runs, strict=True)]
+    runs = [
+        (name, *run)
+        for name, run in zip(names([directory for directory, _ in runs]), runs, strict=True)
+    ]
     commands.make_folder("--out", out.parent)
     curves = [row for run in runs for row in curve_rows(*run)]
     scores = [row for run in runs for row in score_rows(*run)]
-    for suffix, fields, rows in (("curves", _CURVE_FIELDS, curves), ("scores", _SCORE_FIELDS, scores)):
+    for suffix, fields, rows in (
+        ("curves", _CURVE_FIELDS, curves),
+        ("scores", _SCORE_FIELDS, scores),
+    ):
         with open(f"{out}-{suffix}.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fields, lineterminator="\n")
             writer.writeheader()

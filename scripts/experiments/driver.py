@@ -1,4 +1,6 @@
-"""Runs the trials of a suite: keeps Ray busy with them, goes on after anything died, collects their results."""
+"""Runs the trials of a suite: keeps Ray busy with them, goes on after anything died, collects their
+results.
+"""
 
 import collections
 import json
@@ -12,7 +14,14 @@ from configs.schema import ConfigError
 from configs.suite import Suite, Trial
 from learner.records.run_directory import RunDirectory
 from scripts.experiments import results, trials
-from scripts.experiments.suite_directory import COMMIT, SUITE, carried_over, identity, open_out, results_file
+from scripts.experiments.suite_directory import (
+    COMMIT,
+    SUITE,
+    carried_over,
+    identity,
+    open_out,
+    results_file,
+)
 from scripts.experiments.suite_table import SuiteTable
 from scripts.inspection import heldout
 from scripts.program import commands, process
@@ -24,7 +33,9 @@ _FINAL = (ExitCode.BAD_INPUT, ExitCode.NOT_FINITE)  # another attempt would end 
 _REFRESH_SECONDS = 1.0
 
 
-def run_suite(suite: Suite, out: Path, *, jobs: int | None, ray_address: str | None, dry_run: bool) -> int:
+def run_suite(
+    suite: Suite, out: Path, *, jobs: int | None, ray_address: str | None, dry_run: bool
+) -> int:
     """Runs a suite, or goes on with it; returns the exit code, 1 if a trial was given up.
 
     Args:
@@ -34,13 +45,17 @@ def run_suite(suite: Suite, out: Path, *, jobs: int | None, ray_address: str | N
       ray_address: of a running Ray cluster, None for an embedded one.
       dry_run: only check, and print the commands of the trials.
 
-    Raises `ConfigError` for what would only show when a trial starts, and if `out` is of another suite.
+    Raises `ConfigError` for what would only show when a trial starts, and if `out` is of another
+    suite.
     """
     _check(suite, jobs, is_on_cluster=ray_address is not None or dry_run)
     out = out.absolute()
     if dry_run:
         for trial in suite.trials():
-            print(process.spelling("train"), *trials.train_arguments(suite, trial, trials.run_path(out, trial)))
+            print(
+                process.spelling("train"),
+                *trials.train_arguments(suite, trial, trials.run_path(out, trial)),
+            )
         return ExitCode.DONE
     cluster.check_address(ray_address)
     open_out(suite, out)
@@ -69,7 +84,15 @@ class Driver:
       programs: package of `train` and `resume`.
     """
 
-    def __init__(self, suite: Suite, out: Path, *, jobs: int, ray_address: str | None, programs: str = "scripts"):
+    def __init__(
+        self,
+        suite: Suite,
+        out: Path,
+        *,
+        jobs: int,
+        ray_address: str | None,
+        programs: str = "scripts",
+    ):
         self._suite, self._out = suite, out
         self._where = ray_address, programs
         self._jobs = jobs
@@ -81,7 +104,10 @@ class Driver:
         self._attempts: dict[Trial, tuple[int, int]] = {}  # attempts without progress, frames then
         resources = suite.resources
         self._run = ray.remote(trials.run).options(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0, name=f"suite {suite.name}"
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            max_retries=0,
+            name=f"suite {suite.name}",
         )
 
     def run(self) -> bool:
@@ -103,7 +129,9 @@ class Driver:
                 ended, _ = ray.wait(list(self._running), timeout=_REFRESH_SECONDS)
                 for reference in ended:
                     table.event(self._end(reference))
-                shown = {trial: trials.progress(self._path(trial)) for trial in self._running.values()}
+                shown = {
+                    trial: trials.progress(self._path(trial)) for trial in self._running.values()
+                }
                 table.show(shown, num_finished=len(self._finished), num_failed=len(self._failed))
         return not self._failed
 
@@ -138,7 +166,9 @@ class Driver:
             self._waiting.append(trial)
             return f"will go on from {frames:,} frames"
         self._failed.add(trial)
-        return f"given up at attempt {count}; see {self._out / 'logs' / trials.trial_name(trial)}.log"
+        return (
+            f"given up at attempt {count}; see {self._out / 'logs' / trials.trial_name(trial)}.log"
+        )
 
     def _collect(self, trial: Trial) -> None:
         path = self._path(trial)
@@ -170,8 +200,9 @@ def _check(suite: Suite, jobs: int | None, *, is_on_cluster: bool) -> None:
 def _room(suite: Suite, ray_address: str | None) -> int:
     """Returns how many trials the Ray that runs has CPUs for, at least 1.
 
-    All of them where a cluster is left to decide, and to grow. It cannot with actors that trials ask for later,
-    anywhere on the cluster: trials that share too few CPUs would wait for each other's.
+    All of them where a cluster is left to decide, and to grow. It cannot with actors that trials
+    ask for later, anywhere on the cluster: trials that share too few CPUs would wait for each
+    other's.
     """
     if suite.resources.actors == "embedded":
         each = suite.resources.cpus

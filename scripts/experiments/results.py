@@ -1,4 +1,5 @@
-"""The one format of results: CSV, a row per trial and evaluation. `suite.py` writes it, `report.py` reads it.
+"""The one format of results: CSV, a row per trial and evaluation. `suite.py` writes it, `report.py`
+reads it.
 
     # source: any lines that start with # come first; the report shows them
     suite,game,arm,seed,frames,kind,score,standard_error,episodes,wall_seconds
@@ -31,7 +32,11 @@ from learner.records.run_directory import write_atomically
 LAST_FRAMES, CURVE, PAPER = "last-10-percent", "curve", "training-final-200"
 GREEDY, SAMPLED, RANDOM, CONSTANT = "greedy", "sampled", "random", "constant"
 HEAD_ERROR, MODEL_ERROR, TARGET_ERROR = "audit-head", "audit-model", "audit-target"
-HEAD_SQUARED, MODEL_SQUARED, TARGET_SQUARED = "audit-head-squared", "audit-model-squared", "audit-target-squared"
+HEAD_SQUARED, MODEL_SQUARED, TARGET_SQUARED = (
+    "audit-head-squared",
+    "audit-model-squared",
+    "audit-target-squared",
+)
 VARIANCE = "audit-variance"
 KINDS = {
     LAST_FRAMES: "mean return as played, over the last 10 % of the frames",
@@ -49,7 +54,12 @@ KINDS = {
     TARGET_SQUARED: "audit: squared error of the V-trace targets, mean over heads",
     VARIANCE: "audit: variance of the returns over states, mean over heads",
 }
-FINAL_KINDS = (LAST_FRAMES, PAPER, SAMPLED, GREEDY)  # what arms can be compared by, the first that is there unless told
+FINAL_KINDS = (
+    LAST_FRAMES,
+    PAPER,
+    SAMPLED,
+    GREEDY,
+)  # what arms can be compared by, the first that is there unless told
 
 
 class Row(NamedTuple):
@@ -84,7 +94,10 @@ def write(path: Path, results: Results) -> None:
 
 
 def read(path: Path) -> Results:
-    """Returns the results in a file. Raises `ConfigError` naming line, column and what is allowed."""
+    """Returns the results in a file.
+
+    Raises `ConfigError` naming line, column and what is allowed.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -95,13 +108,17 @@ def read(path: Path) -> Results:
         raise ConfigError(
             f"{path}: the header must be {','.join(Row._fields)}; scripts/experiments/results.py has the format"
         )
-    rows = tuple(_row(f"{path} line {count + 2 + n}", cells) for n, cells in enumerate(table[1:]) if cells)
+    rows = tuple(
+        _row(f"{path} line {count + 2 + n}", cells) for n, cells in enumerate(table[1:]) if cells
+    )
     _check(path, rows)
     return Results(tuple(line.lstrip("# ") for line in lines[:count]), rows)
 
 
 def read_all(files: Sequence[Path]) -> Results:
-    """Returns several files as one, for an arm that was run elsewhere; raises like `read`, and for a trial in two."""
+    """Returns several files as one, for an arm that was run elsewhere; raises like `read`, and for
+    a trial in two.
+    """
     found = [read(file) for file in files]
     joined = Results(*(tuple(item for each in found for item in each[part]) for part in range(2)))
     _check_trials(", ".join(map(str, files)), joined.rows)
@@ -117,8 +134,13 @@ def _row(where: str, cells: list[str]) -> Row:
     for name in ("suite", "game", "arm", "frames"):
         if not text[name]:
             raise ConfigError(f"{where}: {name} is empty")
-    numbers = {name: _number(where, name, text[name], int) for name in ("seed", "frames", "episodes")}
-    numbers |= {name: _number(where, name, text[name], float) for name in ("score", "standard_error", "wall_seconds")}
+    numbers = {
+        name: _number(where, name, text[name], int) for name in ("seed", "frames", "episodes")
+    }
+    numbers |= {
+        name: _number(where, name, text[name], float)
+        for name in ("score", "standard_error", "wall_seconds")
+    }
     return Row(**text | numbers)
 
 
@@ -130,7 +152,10 @@ def _number(where: str, name: str, text: str, kind: type):
     except ValueError as error:
         raise ConfigError(f"{where}: {name} = {text}: must be a number") from error
     if not math.isfinite(value) or (value < 0 and name != "score"):
-        raise ConfigError(f"{where}: {name} = {text}: must be finite" + (", not negative" if name != "score" else ""))
+        raise ConfigError(
+            f"{where}: {name} = {text}: must be finite"
+            + (", not negative" if name != "score" else "")
+        )
     return value
 
 
@@ -140,17 +165,29 @@ def _check(path: Path, rows: tuple[Row, ...]) -> None:
     if not suites:
         raise ConfigError(f"{path}: has no rows: no trial has finished yet")
     if len(suites) > 1:
-        raise ConfigError(f"{path}: suite = {', '.join(sorted(suites))}: a file holds exactly one suite")
+        raise ConfigError(
+            f"{path}: suite = {', '.join(sorted(suites))}: a file holds exactly one suite"
+        )
     _check_trials(str(path), rows)
 
 
 def _check_trials(path: str, rows: tuple[Row, ...]) -> None:
     seen: set[tuple] = set()
     for row in rows:
-        identity = (row.game, row.arm, row.seed, row.kind, row.frames if row.kind == CURVE else None)
+        identity = (
+            row.game,
+            row.arm,
+            row.seed,
+            row.kind,
+            row.frames if row.kind == CURVE else None,
+        )
         if identity in seen:
-            raise ConfigError(f"{path}: {row.game}, {row.arm}, seed {row.seed}: more than one row of kind {row.kind}")
+            raise ConfigError(
+                f"{path}: {row.game}, {row.arm}, seed {row.seed}: more than one row of kind {row.kind}"
+            )
         seen.add(identity)
-    keys = lambda of_means: {(row.game, row.arm, row.kind) for row in rows if (row.seed is None) == of_means}
+    keys = lambda of_means: {
+        (row.game, row.arm, row.kind) for row in rows if (row.seed is None) == of_means
+    }
     for game, arm, kind in sorted(keys(True) & keys(False)):
         raise ConfigError(f"{path}: {game}, {arm}, {kind}: rows with and without a seed")

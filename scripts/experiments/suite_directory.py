@@ -26,7 +26,8 @@ def carried_over(suite: Suite, out: Path) -> tuple[list[str], dict[Trial, list[r
     """Returns what the results in `out` say, this directory's or those of another machine.
 
     Returns:
-      The commits behind them, as comments of the file, and the rows of every trial that is finished there.
+      The commits behind them, as comments of the file, and the rows of every trial that is finished
+      there.
 
     Raises:
       ConfigError: they cannot be read, or are those of another suite.
@@ -45,7 +46,10 @@ def carried_over(suite: Suite, out: Path) -> tuple[list[str], dict[Trial, list[r
 
 
 def _stated(file: Path, found: results.Results) -> dict | None:
-    """Returns what a file of results says of its suite, None if it says nothing. Raises `ConfigError` if damaged."""
+    """Returns what a file of results says of its suite, None if it says nothing.
+
+    Raises `ConfigError` if damaged.
+    """
     texts = [comment.removeprefix(SUITE) for comment in found.comments if comment.startswith(SUITE)]
     return _parsed(file, texts[0]) if texts else None
 
@@ -54,22 +58,33 @@ def _parsed(file: Path, text: str) -> dict:
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{file}: damaged, what it says of its suite is no JSON: {error}") from error
+        raise ConfigError(
+            f"{file}: damaged, what it says of its suite is no JSON: {error}"
+        ) from error
 
 
 def _require_same(file: Path, stated: dict, suite: Suite) -> None:
-    """Raises `ConfigError` unless `suite` is the one that is stated, or that with more games or seeds."""
+    """Raises `ConfigError` unless `suite` is the one that is stated, or that with more games or
+    seeds.
+    """
     wanted = identity(suite)
-    grown = {name: wanted[name] for name in ("games", "seeds") if set(stated.get(name, ())) < set(wanted[name])}
+    grown = {
+        name: wanted[name]
+        for name in ("games", "seeds")
+        if set(stated.get(name, ())) < set(wanted[name])
+    }
     if changes := differences(stated | grown, wanted):
-        raise ConfigError(f"{file}: of another suite ({'; '.join(changes)}); choose another directory")
+        raise ConfigError(
+            f"{file}: of another suite ({'; '.join(changes)}); choose another directory"
+        )
 
 
 def identity(suite: Suite) -> dict:
     """Returns what must stay the same for the results to be those of one suite; JSON values."""
     values = dataclasses.asdict(suite)
     del values["resources"]
-    # What the preset changes, so that a setting that is added later with its default changes nothing.
+    # What the preset changes, so that a setting that is added later with its default changes
+    # nothing.
     settings = json.dumps(differences(to_dict(Config()), to_dict(PRESETS[suite.preset])))
     values["preset_sha256"] = hashlib.sha256(settings.encode()).hexdigest()[:16]
     return json.loads(json.dumps(values))

@@ -24,7 +24,9 @@ class SuiteTable:
         self._suite, self._num_trials = suite, num_trials
         self._stream = stream or sys.stdout
         console = rich.console.Console(file=self._stream)
-        self._live = rich.live.Live(console=console, auto_refresh=False) if self._stream.isatty() else None
+        self._live = (
+            rich.live.Live(console=console, auto_refresh=False) if self._stream.isatty() else None
+        )
 
     def __enter__(self) -> "SuiteTable":
         if self._live is not None:
@@ -47,9 +49,13 @@ class SuiteTable:
         if self._live is not None:
             self._live.update(self._table(running, num_finished, num_failed), refresh=True)
 
-    def _table(self, running: dict[Trial, Progress], num_finished: int, num_failed: int) -> rich.table.Table:
+    def _table(
+        self, running: dict[Trial, Progress], num_finished: int, num_failed: int
+    ) -> rich.table.Table:
         waiting = self._num_trials - num_finished - num_failed - len(running)
-        counts = f"{num_finished} of {self._num_trials} finished, {waiting} waiting, {num_failed} failed"
+        counts = (
+            f"{num_finished} of {self._num_trials} finished, {waiting} waiting, {num_failed} failed"
+        )
         table = rich.table.Table(title=f"{self._suite.name}: {counts}", title_justify="left")
         for column in ("trial", "frames", "done", "frames/s", "return", "time left"):
             table.add_column(column, justify="left" if column == "trial" else "right", no_wrap=True)

@@ -5,9 +5,9 @@
           trials/<trial>/        a run directory like any other
           logs/<trial>.log       what its programs printed
 
-A trial is finished when the last file of its run is there: the random policy's score, and the audit's table where the
-suite asks for one.  All of its results are read from the run directory whenever they are needed, so none can be lost
-that the run has written.
+A trial is finished when the last file of its run is there: the random policy's score, and the
+audit's table where the suite asks for one.  All of its results are read from the run directory
+whenever they are needed, so none can be lost that the run has written.
 """
 
 import fcntl
@@ -28,17 +28,37 @@ from learner.records.episodes import finished_episodes
 from learner.records.run_directory import RunDirectory
 from muzero.types import Episode
 from scripts.experiments import results
-from scripts.experiments.results import CONSTANT, CURVE, GREEDY, LAST_FRAMES, PAPER, RANDOM, SAMPLED, Row
+from scripts.experiments.results import (
+    CONSTANT,
+    CURVE,
+    GREEDY,
+    LAST_FRAMES,
+    PAPER,
+    RANDOM,
+    SAMPLED,
+    Row,
+)
 from scripts.inspection import audit_table
 from scripts.program import process
 
 _NUM_CURVE_POINTS = 20
 _LAST_FRACTION = 0.1
-_SCORES = {GREEDY: "final", SAMPLED: "sampled", RANDOM: "random", CONSTANT: "constant"}  # kind -> file
+_SCORES = {
+    GREEDY: "final",
+    SAMPLED: "sampled",
+    RANDOM: "random",
+    CONSTANT: "constant",
+}  # kind -> file
 _NUM_PAPER_GAMES = 200  # the paper's score: the mean of the last ones
 _TAIL_BYTES = 1 << 16  # of metrics.jsonl, to find its last row
 # What Ray tells its workers about themselves; a program started by one is none.
-_RAY_OWN = ("RAY_JOB_ID", "RAY_RAYLET_PID", "RAY_CLIENT_MODE", "RAY_JOB_CONFIG_JSON_ENV_VAR", "OMP_NUM_THREADS")
+_RAY_OWN = (
+    "RAY_JOB_ID",
+    "RAY_RAYLET_PID",
+    "RAY_CLIENT_MODE",
+    "RAY_JOB_CONFIG_JSON_ENV_VAR",
+    "OMP_NUM_THREADS",
+)
 
 
 class Progress(NamedTuple):
@@ -66,7 +86,11 @@ def train_arguments(suite: Suite, trial: Trial, path: Path) -> list[str]:
         section, dot, name = field.replace("_", "-").rpartition(".")
         flag = f"--{section}{dot}"
         is_switch = isinstance(value, bool)
-        arguments += [f"{flag}{'' if value else 'no-'}{name}"] if is_switch else [f"{flag}{name}", str(value)]
+        arguments += (
+            [f"{flag}{'' if value else 'no-'}{name}"]
+            if is_switch
+            else [f"{flag}{name}", str(value)]
+        )
     return arguments
 
 
@@ -84,13 +108,17 @@ def _audit_table(path: Path) -> Path:
 
 
 def commits(path: Path) -> list[str]:
-    """Returns the commits, as far as they are known, at which the run in `path` was started and resumed."""
+    """Returns the commits, as far as they are known, at which the run in `path` was started and
+    resumed.
+    """
     records = json.loads(RunDirectory(path).provenance_file.read_text(encoding="utf-8"))
     return [record["git"]["commit"] for record in records if record["git"]["commit"] is not None]
 
 
 def progress(path: Path) -> Progress:
-    """Returns how far the run in `path` is, read from the end of its metrics; zero before the first row."""
+    """Returns how far the run in `path` is, read from the end of its metrics; zero before the first
+    row.
+    """
     file = path / "metrics.jsonl"
     if not file.exists():
         return Progress(0, None, None)
@@ -101,11 +129,14 @@ def progress(path: Path) -> Progress:
     if not rows:
         return Progress(0, None, None)
     returns = [row["episode/return"] for row in rows if row.get("episode/return") is not None]
-    return Progress(rows[-1]["num_frames"], rows[-1]["wall_seconds"], returns[-1] if returns else None)
+    return Progress(
+        rows[-1]["num_frames"], rows[-1]["wall_seconds"], returns[-1] if returns else None
+    )
 
 
 def run(suite: Suite, trial: Trial, out: Path, ray_address: str | None, programs: str) -> int:
-    """Trains a trial to its end in a program of its own, from its last checkpoint if it has one, and audits it.
+    """Trains a trial to its end in a program of its own, from its last checkpoint if it has one,
+    and audits it.
 
     Called by Ray, on any node. Returns the exit code of the last program.
 
@@ -129,11 +160,15 @@ def run(suite: Suite, trial: Trial, out: Path, ray_address: str | None, programs
 
 
 def _training(suite: Suite, trial: Trial, path: Path, ray_address: str | None) -> list[str]:
-    """Returns the program, with its arguments, that brings a trial to its end; clears what holds no checkpoint."""
+    """Returns the program, with its arguments, that brings a trial to its end; clears what holds no
+    checkpoint.
+    """
     if _has_checkpoint(path):
         arguments = ["resume", str(path)]
     else:
-        shutil.rmtree(path, ignore_errors=True)  # it died before its first checkpoint: nothing was learned
+        shutil.rmtree(
+            path, ignore_errors=True
+        )  # it died before its first checkpoint: nothing was learned
         arguments = ["train", *train_arguments(suite, trial, path)]
     if suite.resources.actors == "cluster":
         arguments += ["--ray-address", ray_address or "auto"]
@@ -141,7 +176,9 @@ def _training(suite: Suite, trial: Trial, path: Path, ray_address: str | None) -
 
 
 def _device_env_vars(gpus: float) -> dict[str, str]:
-    """Returns what keeps a program on its share of a GPU, or off those of the node that were not reserved for it."""
+    """Returns what keeps a program on its share of a GPU, or off those of the node that were not
+    reserved for it.
+    """
     from actors.worker import device_options  # pulls in JAX
 
     return device_options("gpu" if gpus > 0 else "cpu", gpus)[1]
@@ -152,11 +189,15 @@ def _program(log: Path, programs: str, env_vars: dict[str, str], arguments: list
 
     Of `env_vars` those count that the node does not set itself.
     """
-    environment = env_vars | {name: value for name, value in os.environ.items() if name not in _RAY_OWN}
+    environment = env_vars | {
+        name: value for name, value in os.environ.items() if name not in _RAY_OWN
+    }
     with log.open("a", encoding="utf-8") as file:
         print("$", *arguments, file=file, flush=True)
         command = process.tied_command(*process.run_as_module(*arguments, package=programs))
-        return subprocess.run(command, env=environment, stdout=file, stderr=file, check=False).returncode
+        return subprocess.run(
+            command, env=environment, stdout=file, stderr=file, check=False
+        ).returncode
 
 
 def _wait_until_free(path: Path) -> None:
@@ -182,9 +223,19 @@ def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
     scored = {kind: _evaluation(path, name) for kind, name in _SCORES.items()}
     audited = {} if suite.audit is None else _audited(path)
     return [
-        *(row(*values) for values in as_played(suite.frames, frames, seconds, finished_episodes(path))),
-        *(row(*whole_games(kind, frames, seconds, result)) for kind, result in scored.items() if result is not None),
-        *(row(frames, kind, error, None, suite.audit.num_states, seconds) for kind, error in audited.items()),
+        *(
+            row(*values)
+            for values in as_played(suite.frames, frames, seconds, finished_episodes(path))
+        ),
+        *(
+            row(*whole_games(kind, frames, seconds, result))
+            for kind, result in scored.items()
+            if result is not None
+        ),
+        *(
+            row(frames, kind, error, None, suite.audit.num_states, seconds)
+            for kind, error in audited.items()
+        ),
     ]
 
 
@@ -193,7 +244,9 @@ def whole_games(kind: str, frames: int, seconds: float | None, result: dict) -> 
     return frames, kind, result["mean"], result["standard_error"], len(result["returns"]), seconds
 
 
-def as_played(budget: int, frames: int, seconds: float | None, episodes: list[tuple[int, Episode]]) -> list[tuple]:
+def as_played(
+    budget: int, frames: int, seconds: float | None, episodes: list[tuple[int, Episode]]
+) -> list[tuple]:
     """Returns what follows the seed in the rows of learning curve and of scores as played.
 
     Args:
@@ -206,8 +259,14 @@ def as_played(budget: int, frames: int, seconds: float | None, episodes: list[tu
     returns = np.array([episode.episode_return for _, episode in episodes], dtype=float)
     edges = budget * np.arange(_NUM_CURVE_POINTS + 1) / _NUM_CURVE_POINTS
     edges[-1] = np.inf  # the last batch passes the budget
-    bins = [returns[(taken_in > low) & (taken_in <= high)] for low, high in zip(edges, edges[1:], strict=False)]
-    points = [(round(budget * (n + 1) / _NUM_CURVE_POINTS), CURVE, *_mean(found), None) for n, found in enumerate(bins)]
+    bins = [
+        returns[(taken_in > low) & (taken_in <= high)]
+        for low, high in zip(edges, edges[1:], strict=False)
+    ]
+    points = [
+        (round(budget * (n + 1) / _NUM_CURVE_POINTS), CURVE, *_mean(found), None)
+        for n, found in enumerate(bins)
+    ]
     # Games that outlast the last 10 %: those that ended last.
     last = returns[taken_in > min((1 - _LAST_FRACTION) * budget, np.max(taken_in, initial=0.0) - 1)]
     return [
@@ -218,7 +277,9 @@ def as_played(budget: int, frames: int, seconds: float | None, episodes: list[tu
 
 
 def _audited(path: Path) -> dict[str, float | None]:
-    """Returns what all stored heads together say, by kind: at k = 0, at k = K, and of their V-trace targets."""
+    """Returns what all stored heads together say, by kind: at k = 0, at k = K, and of their V-trace
+    targets.
+    """
     table = audit_table.read(_audit_table(path))
     head = audit_table.all_heads(table, 0)
     model = audit_table.all_heads(table, max(row["k"] for row in table))

@@ -33,7 +33,10 @@ _REFUSED = "refused in one line that names the difference; nothing is loaded"
 
 
 def _state(step: int) -> dict:
-    return {"params": {"w": np.full((64, 3), float(step), np.float32)}, "num_updates": np.array(step, np.int32)}
+    return {
+        "params": {"w": np.full((64, 3), float(step), np.float32)},
+        "num_updates": np.array(step, np.int32),
+    }
 
 
 def _open(directory: Path) -> Checkpointer:
@@ -50,7 +53,9 @@ def _save(directory: Path, *steps: int) -> None:
 def _loads(directory: Path) -> int:
     """Returns the step that a resume would load, whose weights must be those of that step."""
     checkpoint = _open(directory).restore()
-    np.testing.assert_array_equal(checkpoint.state["params"]["w"], _state(checkpoint.step)["params"]["w"])
+    np.testing.assert_array_equal(
+        checkpoint.state["params"]["w"], _state(checkpoint.step)["params"]["w"]
+    )
     return checkpoint.step
 
 
@@ -60,25 +65,44 @@ def _flip(file: Path, position: int) -> None:
     file.write_bytes(content)
 
 
-@fault(injected="one random bit flipped, in every file of a checkpoint in turn", promised=_FALLS_BACK, is_quick=True)
+@fault(
+    injected="one random bit flipped, in every file of a checkpoint in turn",
+    promised=_FALLS_BACK,
+    is_quick=True,
+)
 def flipped_bit(folder: Path) -> Outcome:
     """Each copy of a run has one bit wrong."""
     _save(folder / "run", 1, 2)
     rng = np.random.default_rng(0)
-    files = [file.relative_to(folder / "run") for file in (folder / "run" / "2").rglob("*") if file.is_file()]
+    files = [
+        file.relative_to(folder / "run")
+        for file in (folder / "run" / "2").rglob("*")
+        if file.is_file()
+    ]
     noticed = []
     for number, file in enumerate(files):
         copy = shutil.copytree(folder / "run", folder / str(number))
         _flip(copy / file, int(rng.integers(8 * (copy / file).stat().st_size)))
         noticed.append(_loads(copy) == 1)
-    return Outcome(len(files) > 5 and all(noticed), f"{sum(noticed)} of {len(files)} noticed, and step 1 loaded")
+    return Outcome(
+        len(files) > 5 and all(noticed),
+        f"{sum(noticed)} of {len(files)} noticed, and step 1 loaded",
+    )
 
 
-@fault(injected="every file of a checkpoint cut to half its length in turn", promised=_FALLS_BACK, is_quick=True)
+@fault(
+    injected="every file of a checkpoint cut to half its length in turn",
+    promised=_FALLS_BACK,
+    is_quick=True,
+)
 def truncated_file(folder: Path) -> Outcome:
     """What a full disk or a lost machine leaves."""
     _save(folder / "run", 1, 2)
-    files = [file.relative_to(folder / "run") for file in (folder / "run" / "2").rglob("*") if file.is_file()]
+    files = [
+        file.relative_to(folder / "run")
+        for file in (folder / "run" / "2").rglob("*")
+        if file.is_file()
+    ]
     noticed = []
     for number, file in enumerate(files):
         copy = shutil.copytree(folder / "run", folder / str(number))
@@ -104,16 +128,26 @@ def _told(error: Exception, folder: Path) -> str:
     return f"refused: {str(error).replace(str(folder), '…')}"
 
 
-@fault(injected="the checkpoint of another game in a run's directory", promised=_REFUSED, is_quick=True)
+@fault(
+    injected="the checkpoint of another game in a run's directory", promised=_REFUSED, is_quick=True
+)
 def other_game(folder: Path) -> Outcome:
     """Breakout's, four actions, offered to a run of Seaquest."""
-    return _resume_with(folder, PRESETS["smoke"], changed(PRESETS["smoke"], {"env.name": "seaquest"}))
+    return _resume_with(
+        folder, PRESETS["smoke"], changed(PRESETS["smoke"], {"env.name": "seaquest"})
+    )
 
 
-@fault(injected="the checkpoint of another network in a run's directory", promised=_REFUSED, is_quick=True)
+@fault(
+    injected="the checkpoint of another network in a run's directory",
+    promised=_REFUSED,
+    is_quick=True,
+)
 def other_network(folder: Path) -> Outcome:
     """A latent of another length."""
-    return _resume_with(folder, PRESETS["smoke"], changed(PRESETS["smoke"], {"network.latent_size": 17}))
+    return _resume_with(
+        folder, PRESETS["smoke"], changed(PRESETS["smoke"], {"network.latent_size": 17})
+    )
 
 
 @fault(injected="a checkpoint of a newer format", promised=_REFUSED, is_quick=True)
@@ -144,7 +178,10 @@ class _Bomb:
 def _sign(slot: Path, more: dict[str, str]) -> None:
     """Writes a manifest that is right for everything in the slot: an attacker can hash as well."""
     files = [file for file in slot.rglob("*") if file.is_file() and file.name != "manifest.json"]
-    hashes = {file.relative_to(slot).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    hashes = {
+        file.relative_to(slot).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
     (slot / "manifest.json").write_text(json.dumps({"files": hashes | more}))
 
 
@@ -158,7 +195,10 @@ def malicious_pickle(folder: Path) -> Outcome:
         np.savez(file, **{"/0/tape": np.array([_Bomb(folder / "executed")], object)})
     _sign(slot, {})
     step, executed = _loads(folder / "run"), (folder / "executed").exists()
-    return Outcome(step == 1 and not executed, f"{'executed' if executed else 'not executed'}, step {step} loaded")
+    return Outcome(
+        step == 1 and not executed,
+        f"{'executed' if executed else 'not executed'}, step {step} loaded",
+    )
 
 
 @fault(injected="a manifest that names ../outside and /etc/passwd, with right sums", promised="refused before it is "
@@ -174,11 +214,15 @@ def path_out_of_the_checkpoint(folder: Path) -> Outcome:
         try:
             checkpoint_files.read(folder / "run" / "2")
         except CorruptCheckpoint as error:
-            refused.append("leads out of its directory" in str(error) and _loads(folder / "run") == 1)
+            refused.append(
+                "leads out of its directory" in str(error) and _loads(folder / "run") == 1
+            )
     return Outcome(refused == [True] * 3, f"{sum(refused)} of 3 refused, and step 1 loaded")
 
 
-def _fails_to_write(folder: Path, prepare: Callable[[], None], restore: Callable[[], None]) -> Outcome:
+def _fails_to_write(
+    folder: Path, prepare: Callable[[], None], restore: Callable[[], None]
+) -> Outcome:
     """Returns whether a write that fails is told at once and the checkpoint before it stays."""
     checkpointer = _open(folder / "run")
     checkpointer.save(1, _state(1), {}, wait=True)
@@ -191,10 +235,16 @@ def _fails_to_write(folder: Path, prepare: Callable[[], None], restore: Callable
     finally:
         restore()
     step = _loads(folder / "run")
-    return Outcome(bool(told) and step == 1, f"{'told at once' if told else 'not told'}; step {step} loads")
+    return Outcome(
+        bool(told) and step == 1, f"{'told at once' if told else 'not told'}; step {step} loads"
+    )
 
 
-@fault(injected="a file size limit reached while writing (injected: RLIMIT_FSIZE)", promised=_TOLD, is_quick=True)
+@fault(
+    injected="a file size limit reached while writing (injected: RLIMIT_FSIZE)",
+    promised=_TOLD,
+    is_quick=True,
+)
 def file_too_large(folder: Path) -> Outcome:
     """What a full disk looks like to the program, without root."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

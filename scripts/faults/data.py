@@ -32,7 +32,9 @@ def _trajectory(reward: float) -> Trajectory:
     """Returns one sequence of two states, one row, everything but the reward zero."""
     row = np.zeros((1, 1), np.float32)
     fields = {name: row for name in Trajectory._fields}
-    return Trajectory(**fields)._replace(reward=np.full((1, 1), reward, np.float32), params_version=np.zeros((1, 2)))
+    return Trajectory(**fields)._replace(
+        reward=np.full((1, 1), reward, np.float32), params_version=np.zeros((1, 2))
+    )
 
 
 class _WeightTimesReward:
@@ -46,12 +48,18 @@ class _WeightTimesReward:
 
 
 def _loop(published: list[int]) -> LearnerLoop:
-    """Returns a learner of one weight, whose loss is weight times reward: the real update, loop and guard."""
+    """Returns a learner of one weight, whose loss is weight times reward: the real update, loop and
+    guard.
+    """
     optimiser, mesh = optax.sgd(1.0), make_mesh(1)
     init = lambda key: Params(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
-    state = jax.device_put(init_state(init, optimiser, value_buffer_size=2, rng_key=None), replicated(mesh))
+    state = jax.device_put(
+        init_state(init, optimiser, value_buffer_size=2, rng_key=None), replicated(mesh)
+    )
     schedule = optax.constant_schedule(1.0)
-    settings = LearnerConfig(search_average_rate=0.5, target_average_rate=0.5, max_skipped_in_row=_MAX_SKIPPED)
+    settings = LearnerConfig(
+        search_average_rate=0.5, target_average_rate=0.5, max_skipped_in_row=_MAX_SKIPPED
+    )
     fns = make_update(_WeightTimesReward(), optimiser, schedule, mesh, settings, push_interval=2)
     publish = lambda version, params: published.append(version)
     return LearnerLoop(state, Counters(), settings, update_fns=fns, publish=publish)
@@ -60,7 +68,9 @@ def _loop(published: list[int]) -> LearnerLoop:
 def _train(loop: LearnerLoop, rewards: list[float]) -> None:
     for reward in rewards:
         passes = [Pass(_trajectory(reward), [np.zeros((1, 1), np.int32)])]
-        batch = Batch(lambda _, passes=passes: passes, np.zeros((1, 2)), [], {}, num_steps=1, num_frames=1)
+        batch = Batch(
+            lambda _, passes=passes: passes, np.zeros((1, 2)), [], {}, num_steps=1, num_frames=1
+        )
         loop.run_batch(iter([batch]))
 
 
@@ -83,11 +93,21 @@ def nan_reward(folder: Path) -> Outcome:
         end = f"stopped after {loop.counters.num_skipped - counters.num_skipped}"
         end += ", batch LOST" if error.batch is None else ", batch kept"
     held = (counters.num_updates, counters.num_skipped, weight) == (3, 1, -2.0)
-    held = held and float(loop.state.params.prediction) == -2.0 and end == f"stopped after {_MAX_SKIPPED}, batch kept"
-    return Outcome(held, f"{counters.num_skipped} of 4 skipped, then {end}", 0, 4 - 1 - counters.num_updates)
+    held = (
+        held
+        and float(loop.state.params.prediction) == -2.0
+        and end == f"stopped after {_MAX_SKIPPED}, batch kept"
+    )
+    return Outcome(
+        held, f"{counters.num_skipped} of 4 skipped, then {end}", 0, 4 - 1 - counters.num_updates
+    )
 
 
-@fault(injected="NaN parameters (injected into the state)", promised="never published; the run stops", is_quick=True)
+@fault(
+    injected="NaN parameters (injected into the state)",
+    promised="never published; the run stops",
+    is_quick=True,
+)
 def nan_parameters(folder: Path) -> Outcome:
     """As after a bit flip in memory."""
     published: list[int] = []
@@ -107,7 +127,9 @@ def nan_parameters(folder: Path) -> Outcome:
     is_quick=True,
 )
 def duplicate_and_late_sequences(folder: Path) -> Outcome:
-    """Rollouts 1, 2, 2, 1, 3 of worker 0 and 1 of its replacement, then 4 of the one that was replaced."""
+    """Rollouts 1, 2, 2, 1, 3 of worker 0 and 1 of its replacement, then 4 of the one that was
+    replaced.
+    """
     numbers = [(0, 1), (0, 2), (0, 2), (0, 1), (0, 3), (1, 1), (0, 4), (1, 2)]
     results = (_rollout(Origin(0, incarnation, number)) for incarnation, number in numbers)
     settings = LearnerConfig(batch_size=5, collect_ahead=False)
@@ -142,7 +164,9 @@ def clock_set_back(folder: Path) -> Outcome:
                 time.time = lambda: real() - 3600.0
             _train(loop, [1.0])
             counters, scalars = loop.report()
-            writer.write(row, scalars, num_updates=counters.num_updates, wall_seconds=counters.seconds)
+            writer.write(
+                row, scalars, num_updates=counters.num_updates, wall_seconds=counters.seconds
+            )
             seconds.append(counters.seconds)
             rates = (scalars["perf/updates_per_second"], scalars["perf/frames_per_second"])
     finally:
@@ -172,11 +196,19 @@ def malformed_configurations(folder: Path) -> Outcome:
     from hypothesis import strategies as st
 
     free = ("support.min_value", "support.max_value", "stop.", "seed")
-    fields = [p for p, x in _leaves(to_dict(Config())) if type(x) in (int, float) and not p.startswith(free)]
+    fields = [
+        p
+        for p, x in _leaves(to_dict(Config()))
+        if type(x) in (int, float) and not p.startswith(free)
+    ]
     drawn, silent = [], []
 
-    @hypothesis.settings(max_examples=_NUM_CONFIGURATIONS, database=None, deadline=None, derandomize=True)
-    @hypothesis.given(st.sampled_from(fields), st.one_of(st.integers(-(10**9), -1), st.just(float("nan"))))
+    @hypothesis.settings(
+        max_examples=_NUM_CONFIGURATIONS, database=None, deadline=None, derandomize=True
+    )
+    @hypothesis.given(
+        st.sampled_from(fields), st.one_of(st.integers(-(10**9), -1), st.just(float("nan")))
+    )
     def draw(path: str, value: float) -> None:
         drawn.append((path, value))
         if path not in _refusal(path, value):
@@ -186,7 +218,8 @@ def malformed_configurations(folder: Path) -> Outcome:
     covered = len({path for path, _ in drawn})
     told = f"{len(drawn) - len(silent)} of {len(drawn)} refused by name, {covered} of {len(fields)} fields drawn"
     return Outcome(
-        not silent and len(drawn) >= _NUM_CONFIGURATIONS, told + (f"; silent: {silent[:3]}" if silent else "")
+        not silent and len(drawn) >= _NUM_CONFIGURATIONS,
+        told + (f"; silent: {silent[:3]}" if silent else ""),
     )
 
 

@@ -41,7 +41,9 @@ def load_faults() -> dict[str, Fault]:
 
 
 def inject(fault: Fault) -> Row:
-    """Returns what a fault did, in a directory of its own; an exception of the harness is a promise not held."""
+    """Returns what a fault did, in a directory of its own; an exception of the harness is a promise
+    not held.
+    """
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         try:
             return Row(fault, fault.inject(Path(folder)))
@@ -50,7 +52,8 @@ def inject(fault: Fault) -> Row:
 
 
 def inject_all(only: Sequence[str], *, quick: bool, out: Path | None) -> bool:
-    """Injects faults one after the other and prints what happened; returns whether every promise was held.
+    """Injects faults one after the other and prints what happened; returns whether every promise
+    was held.
 
     Args:
       only: names of the faults, all if empty.
@@ -61,7 +64,9 @@ def inject_all(only: Sequence[str], *, quick: bool, out: Path | None) -> bool:
     """
     faults = load_faults()
     if unknown := set(only) - faults.keys():
-        raise ConfigError(f"--only {' '.join(sorted(unknown))}: no such fault; there are {', '.join(faults)}")
+        raise ConfigError(
+            f"--only {' '.join(sorted(unknown))}: no such fault; there are {', '.join(faults)}"
+        )
     chosen = [fault for name, fault in faults.items() if name in (only or faults)]
     chosen = [fault for fault in chosen if fault.is_quick or not quick]
     if not chosen:
@@ -69,12 +74,18 @@ def inject_all(only: Sequence[str], *, quick: bool, out: Path | None) -> bool:
     if out is not None:
         commands.make_folder("--out", out.parent)
     rows = []
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}", flush=True)
+    print(
+        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}",
+        flush=True,
+    )
     for fault in chosen:
         started = time.monotonic()
         rows.append(inject(fault))
         held = "held" if rows[-1].outcome.held else "NOT HELD"
-        print(f"{held:8} {fault.name} ({time.monotonic() - started:.0f} s): {rows[-1].outcome.happened}", flush=True)
+        print(
+            f"{held:8} {fault.name} ({time.monotonic() - started:.0f} s): {rows[-1].outcome.happened}",
+            flush=True,
+        )
     if out is not None:
         write_table(out, [row.cells() for row in rows])
     return all(row.outcome.held for row in rows)

@@ -1,4 +1,7 @@
-"""Rollouts that carry marks, in the real pool: what is delivered can be told apart. Plain NumPy, no environment."""
+"""Rollouts that carry marks, in the real pool: what is delivered can be told apart.
+
+Plain NumPy, no environment.
+"""
 
 import contextlib
 import os
@@ -21,9 +24,11 @@ _PATIENCE = 2000  # rollouts of 50 ms to wait for a replacement
 
 
 class MarkedRollout:
-    """Rollouts of one sequence whose reward is (seed, number); `spoil(folder, number)` may do anything before it.
+    """Rollouts of one sequence whose reward is (seed, number); `spoil(folder, number)` may do
+    anything before it.
 
-    The observation is of `num_bytes` bytes, which above 100 kB lie in the object store of the worker's node.
+    The observation is of `num_bytes` bytes, which above 100 kB lie in the object store of the
+    worker's node.
     """
 
     def __init__(self, seed: int, folder: str, spoil: Callable[[Path, int], None], num_bytes: int):
@@ -59,7 +64,11 @@ def leave_alone(folder: Path, number: int) -> None:
 
 @contextlib.contextmanager
 def pool(
-    folder: Path, spoil: Callable[[Path, int], None] = leave_alone, *, num_bytes: int = 1, **settings
+    folder: Path,
+    spoil: Callable[[Path, int], None] = leave_alone,
+    *,
+    num_bytes: int = 1,
+    **settings,
 ) -> Iterator[ActorPool]:
     """Yields a pool of `NUM_WORKERS` of them, in the Ray that runs or in an embedded one."""
     if not ray.is_initialized():
@@ -84,8 +93,12 @@ def collect(pool: ActorPool, count: int) -> list[tuple[int, int]]:
     return [tuple(pool.next_rollout().trajectory.reward[0].tolist()) for _ in range(count)]
 
 
-def collect_from(pool: ActorPool, num_seeds: int, marks: list[tuple[int, int]] | None = None) -> list[tuple[int, int]]:
-    """Returns `marks` and those of the next rollouts, until so many workers have delivered, or patience is used up."""
+def collect_from(
+    pool: ActorPool, num_seeds: int, marks: list[tuple[int, int]] | None = None
+) -> list[tuple[int, int]]:
+    """Returns `marks` and those of the next rollouts, until so many workers have delivered, or
+    patience is used up.
+    """
     marks = list(marks or ())
     while len({seed for seed, _ in marks}) < num_seeds and len(marks) < _PATIENCE:
         marks += collect(pool, 1)
@@ -93,12 +106,16 @@ def collect_from(pool: ActorPool, num_seeds: int, marks: list[tuple[int, int]] |
 
 
 def survived(pool: ActorPool, marks: list[tuple[int, int]], *, num_lost: int) -> Outcome:
-    """Returns whether all that were lost are replaced, and no rollout came twice; waits for the replacements."""
+    """Returns whether all that were lost are replaced, and no rollout came twice; waits for the
+    replacements.
+    """
     marks = collect_from(pool, NUM_WORKERS + num_lost, marks)
     num_seeds, is_unique = len({seed for seed, _ in marks}), len(set(marks)) == len(marks)
     held = is_unique and num_seeds == NUM_WORKERS + num_lost and pool.num_dropped == num_lost
     told = f"{num_seeds - NUM_WORKERS} replaced, {pool.num_dropped} dropped, {len(marks)} delivered"
-    return Outcome(held, f"{told} {'once each' if is_unique else 'some TWICE'}", pool.num_dropped, 0)
+    return Outcome(
+        held, f"{told} {'once each' if is_unique else 'some TWICE'}", pool.num_dropped, 0
+    )
 
 
 def pids(folder: Path) -> list[int]:

@@ -1,4 +1,6 @@
-"""Faults of nodes in Ray clusters on this machine: one dies, another joins, with actors or the learner; one is full."""
+"""Faults of nodes in Ray clusters on this machine: one dies, another joins, with actors or the
+learner; one is full.
+"""
 
 import concurrent.futures
 import contextlib
@@ -30,9 +32,11 @@ _RAY = Path(sys.executable).with_name("ray")
 
 @contextlib.contextmanager
 def ray_cluster(**head: object) -> Iterator[Cluster]:
-    """Yields a cluster of one node that this process has joined; nothing of it outlives the context.
+    """Yields a cluster of one node that this process has joined; nothing of it outlives the
+    context.
 
-    It asks for a token, that of an embedded Ray before it if there was one; programs started meanwhile inherit it.
+    It asks for a token, that of an embedded Ray before it if there was one; programs started
+    meanwhile inherit it.
     """
     ray.shutdown()
     os.environ.setdefault("RAY_worker_niceness", "0")  # as `start_ray`
@@ -49,7 +53,9 @@ def ray_cluster(**head: object) -> Iterator[Cluster]:
 
 
 def _patiently(start_node: Callable[[], Any]) -> Any:
-    """Returns `start_node()`, called again if it took longer than the 30 s that Ray grants, on a busy machine."""
+    """Returns `start_node()`, called again if it took longer than the 30 s that Ray grants, on a
+    busy machine.
+    """
     before = set(psutil.Process().children(recursive=True))
     for _ in range(_ATTEMPTS - 1):
         try:
@@ -82,7 +88,10 @@ def node_killed_and_another_joins(folder: Path) -> Outcome:
     """The raylet is killed, and its workers die with it."""
     with ray_cluster(num_cpus=1) as cluster:
         node = add_node(cluster)
-        with marked.pool(folder, num_bytes=10**6) as pool, concurrent.futures.ThreadPoolExecutor(1) as thread:
+        with (
+            marked.pool(folder, num_bytes=10**6) as pool,
+            concurrent.futures.ThreadPoolExecutor(1) as thread,
+        ):
             before, lost = marked.collect_from(pool, marked.NUM_WORKERS), _processes(node)
             rest = thread.submit(marked.collect_from, pool, marked.NUM_WORKERS + 1, before)
             cluster.remove_node(node, allow_graceful=False)
@@ -93,9 +102,16 @@ def node_killed_and_another_joins(folder: Path) -> Outcome:
             is_there = bool(set(marked.pids(folder)) & set(_processes(node)))
     is_unique = len(set(marks)) == len(marks)
     held = is_there and is_unique and pool.num_dropped > 0 and num_alone == 1 and not left
-    told = f"{'replaced on the new node' if is_there else 'NOT replaced'}, {pool.num_dropped} dropped"
+    told = (
+        f"{'replaced on the new node' if is_there else 'NOT replaced'}, {pool.num_dropped} dropped"
+    )
     once = "once each" if is_unique else "some TWICE"
-    return Outcome(held, f"{told}, {len(marks)} delivered {once}, {len(left)} processes left", pool.num_dropped, 0)
+    return Outcome(
+        held,
+        f"{told}, {len(marks)} delivered {once}, {len(left)} processes left",
+        pool.num_dropped,
+        0,
+    )
 
 
 @fault(
@@ -104,21 +120,46 @@ def node_killed_and_another_joins(folder: Path) -> Outcome:
     is_quick=False,
 )
 def learner_restarted_on_another_node(folder: Path) -> Outcome:
-    """Ray's head is on the first machine, the learner on the second, then on the first; the actor has room on both."""
+    """Ray's head is on the first machine, the learner on the second, then on the first; the actor
+    has room on both.
+    """
     run = folder / "run"
     often = ("--log.interval-seconds", "1e-6", "--log.checkpoint-interval-minutes", "0.01")
     with ray_cluster(num_cpus=1) as cluster:
-        train = ("smoke", "--run-dir", run, "--ray-address", cluster.address, *often, "--stop.num-updates", 10**6)
+        train = (
+            "smoke",
+            "--run-dir",
+            run,
+            "--ray-address",
+            cluster.address,
+            *often,
+            "--stop.num-updates",
+            10**6,
+        )
         with runs.start(folder, "train", *train, through=_machine(cluster.address)) as machine:
             runs.wait_for(lambda: len(runs.rows(run)) > 3 and len(runs.steps(run)) > 1, machine)
             lost = [child.pid for child in psutil.Process(machine.pid).children(recursive=True)]
             machine.kill()
         reached, saved = runs.rows(run)[-1]["num_updates"], runs.steps(run)[-1]
-        runs.run(folder, "resume", run, "--ray-address", cluster.address, "--stop.num-updates", reached + 20)
-        actors = [pid for pid in _processes(cluster.head_node) if "RolloutWorker" in psutil.Process(pid).name()]
+        runs.run(
+            folder,
+            "resume",
+            run,
+            "--ray-address",
+            cluster.address,
+            "--stop.num-updates",
+            reached + 20,
+        )
+        actors = [
+            pid
+            for pid in _processes(cluster.head_node)
+            if "RolloutWorker" in psutil.Process(pid).name()
+        ]
     left = [pid for pid in [*lost, *actors] if not marked.is_gone(pid)]
     sessions = [entry["event"] for entry in json.loads((run / "provenance.json").read_text())]
-    updates, frames = ([row[name] for row in runs.rows(run)] for name in ("num_updates", "num_frames"))
+    updates, frames = (
+        [row[name] for row in runs.rows(run)] for name in ("num_updates", "num_frames")
+    )
     is_whole = updates == list(range(1, reached + 21)) and frames == sorted(set(frames))
     told = f"killed after {reached} updates, resumed from {saved}, {len(updates)} rows"
     held = is_whole and sessions[-1] == "resume" and len(lost) > 3 and not left
@@ -127,11 +168,21 @@ def learner_restarted_on_another_node(folder: Path) -> Outcome:
 
 
 def _machine(address: str) -> list[str]:
-    """Returns the command that runs another one on a machine of its own, beside a Ray node that has joined `address`.
+    """Returns the command that runs another one on a machine of its own, beside a Ray node that has
+    joined `address`.
 
-    A driver connects to the node whose processes it sees: here that is this one. They all die at once with the first.
+    A driver connects to the node whose processes it sees: here that is this one. They all die at
+    once with the first.
     """
-    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    alone = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "--kill-child",
+    ]
     size = f"--num-cpus 1 --object-store-memory {STORE_BYTES}"
     return [*alone, "sh", "-c", f'"{_RAY}" start --address "$0" {size} && "$@"', address]
 
@@ -159,7 +210,12 @@ def object_store_at_its_limit(folder: Path) -> Outcome:
     played = len(set(marks)) == len(marks) == 40 and num_dropped == 0
     held = played and num_spilled > 0 and are_whole and not (kept or files or maps)
     told = f"{len(set(marks))} of 40 delivered once each, {num_spilled} MB spilled, {num_dropped} dropped; left: "
-    return Outcome(held, f"{told}{kept} B in the store, {len(files)} files, {len(maps)} processes", num_dropped, 0)
+    return Outcome(
+        held,
+        f"{told}{kept} B in the store, {len(files)} files, {len(maps)} processes",
+        num_dropped,
+        0,
+    )
 
 
 def _collect_and_publish(pool: ActorPool, count: int) -> list[tuple[int, int]]:
@@ -177,7 +233,9 @@ def _store() -> Any:
 
 
 def _bytes_left() -> int:
-    """Returns what is still in the object store when nobody holds any of it, after some seconds of grace."""
+    """Returns what is still in the object store when nobody holds any of it, after some seconds of
+    grace.
+    """
     deadline = time.monotonic() + 20.0
     while (used := _store().object_store_bytes_used) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,4 +1,5 @@
-"""Faults of whole runs, with the real programs: killed, told to end, restarted, and compared bit for bit.
+"""Faults of whole runs, with the real programs: killed, told to end, restarted, and compared bit
+for bit.
 
 The runs are the smallest that have everything; they share their compiled functions.
 """
@@ -26,7 +27,9 @@ _SAME = "SHA-256 of parameters, averages, optimiser, value buffer, counters and 
 
 
 def _compare(folder: Path, environment: str, *, kill: bool) -> Outcome:
-    """Returns whether a run of 16 updates equals one that is stopped after 8, or killed, and resumed."""
+    """Returns whether a run of 16 updates equals one that is stopped after 8, or killed, and
+    resumed.
+    """
     settings = ("smoke", "--env.name", environment, *_IN_ROUNDS)
     runs.run(folder, "train", *settings, "--run-dir", folder / "whole", "--stop.num-updates", 16)
     before = _kill_midway(folder, settings) if kill else _stop_half_way(folder, settings)
@@ -44,10 +47,14 @@ def _stop_half_way(folder: Path, settings: tuple) -> str:
 
 
 def _kill_midway(folder: Path, settings: tuple) -> str:
-    with runs.start(folder, "train", *settings, "--run-dir", folder / "parts", "--stop.num-updates", 10**6) as process:
+    with runs.start(
+        folder, "train", *settings, "--run-dir", folder / "parts", "--stop.num-updates", 10**6
+    ) as process:
         runs.wait_for(lambda: len(runs.steps(folder / "parts")) > 1, process)
         os.killpg(process.pid, signal.SIGKILL)
-    for slot in [step for step in runs.steps(folder / "parts") if step > 12]:  # it may have been quicker than we
+    for slot in [
+        step for step in runs.steps(folder / "parts") if step > 12
+    ]:  # it may have been quicker than we
         (folder / "parts" / "checkpoints" / str(slot) / "manifest.json").unlink()
     return f"killed, resumed from {runs.steps(folder / 'parts')[-1]}"
 
@@ -61,7 +68,9 @@ def _deterministic(environment: str, *, kill: bool) -> None:
 
     inject.__name__ = f"deterministic_{name}_{'killed' if kill else 'resumed'}"
     what = "SIGKILL, then resumed" if kill else "stopped after N updates, resumed to 2N"
-    fault(injected=f"{environment}, deterministic mode: {what}", promised=_SAME, is_quick=False)(inject)
+    fault(injected=f"{environment}, deterministic mode: {what}", promised=_SAME, is_quick=False)(
+        inject
+    )
 
 
 for _name in ("breakout", "pong", "CartPole-v1"):
@@ -77,7 +86,15 @@ for _name in ("breakout", "pong", "CartPole-v1"):
 def sigterm(folder: Path) -> Outcome:
     """In the middle of training; then resumed for four more updates."""
     run = folder / "run"
-    arguments = ("smoke", "--run-dir", run, "--log.interval-seconds", "1e-6", "--stop.num-updates", 10**6)
+    arguments = (
+        "smoke",
+        "--run-dir",
+        run,
+        "--log.interval-seconds",
+        "1e-6",
+        "--stop.num-updates",
+        10**6,
+    )
     with runs.start(folder, "train", *arguments) as process:
         runs.wait_for(lambda: len(runs.rows(run)) > 3, process)
         started = time.monotonic()
@@ -89,7 +106,11 @@ def sigterm(folder: Path) -> Outcome:
     runs.run(folder, "resume", run, "--stop.num-updates", updates + 4)
     goes_on = [row["num_updates"] for row in runs.rows(run)] == list(range(1, updates + 5))
     held = process.returncode == ExitCode.SIGTERM and lost == 0 and goes_on and not left
-    told = [f"exit code {process.returncode} after {seconds:.0f} s", f"{len(left)} processes left", *left]
+    told = [
+        f"exit code {process.returncode} after {seconds:.0f} s",
+        f"{len(left)} processes left",
+        *left,
+    ]
     return Outcome(held, ", ".join(told), None if lost else 0, lost)
 
 
@@ -122,4 +143,6 @@ def learner_killed_and_restarted(folder: Path) -> Outcome:
     orphans = runs.orphans(run)
     happened = f"killed after {reached} updates, exit code {process.returncode}, {rows}, {len(left)} processes"
     held = process.returncode == 0 and resumed and whole and told and not left and not orphans
-    return Outcome(held, ", ".join([f"{happened} and {len(orphans)} orphan files left", *left, *orphans]))
+    return Outcome(
+        held, ", ".join([f"{happened} and {len(orphans)} orphan files left", *left, *orphans])
+    )

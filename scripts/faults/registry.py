@@ -7,7 +7,10 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What happened after a fault. Numbers that do not apply are None: then nothing was training."""
+    """What happened after a fault.
+
+    Numbers that do not apply are None: then nothing was training.
+    """
 
     held: bool
     happened: str
@@ -30,7 +33,8 @@ FAULTS: dict[str, Fault] = {}
 
 
 def fault(*, injected: str, promised: str, is_quick: bool) -> Callable:
-    """Returns the decorator that enters `inject(empty directory) -> Outcome` under its name, `-` for `_`.
+    """Returns the decorator that enters `inject(empty directory) -> Outcome` under its name, `-`
+    for `_`.
 
     Args:
       injected: what is done to the system.

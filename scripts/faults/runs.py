@@ -25,14 +25,19 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def start(folder: Path, program: str, *arguments: object, through: Sequence[str] = ()) -> subprocess.Popen:
-    """Starts a program of `scripts/` in a session of its own, as the last arguments of the command `through`.
+def start(
+    folder: Path, program: str, *arguments: object, through: Sequence[str] = ()
+) -> subprocess.Popen:
+    """Starts a program of `scripts/` in a session of its own, as the last arguments of the command
+    `through`.
 
     All programs of a folder share their compiled functions.
     """
     command = [*through, sys.executable, *run_as_module(program, *map(str, arguments))]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.Popen(command, cwd=ROOT, env=_environment(folder), start_new_session=True, **pipes)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=_environment(folder), start_new_session=True, **pipes
+    )
 
 
 def run(folder: Path, program: str, *arguments: object) -> str:
@@ -45,7 +50,10 @@ def run(folder: Path, program: str, *arguments: object) -> str:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Returns once the condition holds. Raises RuntimeError if the process ends before, or after `SECONDS`."""
+    """Returns once the condition holds.
+
+    Raises RuntimeError if the process ends before, or after `SECONDS`.
+    """
     deadline = time.monotonic() + SECONDS
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -64,20 +72,25 @@ def rows(run: Path) -> list[dict]:
 
 
 def orphans(run: Path) -> list[str]:
-    """Returns what a run that has ended should not leave behind: temporary files and checkpoints without a manifest."""
+    """Returns what a run that has ended should not leave behind: temporary files and checkpoints
+    without a manifest.
+    """
     halves = [path for path in run.glob("checkpoints/*") if path.is_dir() and path.name != "best"]
     halves = [path for path in halves if not (path / "manifest.json").exists()]
     return [str(path.relative_to(run)) for path in [*run.rglob(".*"), *halves]]
 
 
 def learner_of(process: subprocess.Popen) -> psutil.Process:
-    """Returns the learner that a program with --max-restarts supervises; it leads a session of its own, Ray in it."""
+    """Returns the learner that a program with --max-restarts supervises; it leads a session of its
+    own, Ray in it.
+    """
     (learner,) = psutil.Process(process.pid).children()
     return learner
 
 
 def left_behind(*sessions: int) -> list[str]:
-    """Returns the processes of these sessions (a program's is its pid) that have not ended within a minute and a half.
+    """Returns the processes of these sessions (a program's is its pid) that have not ended within a
+    minute and a half.
 
     Two of Ray's agents notice only after a minute that the node they served is gone.
     """

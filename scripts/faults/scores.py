@@ -1,4 +1,6 @@
-"""What faults cost in the end: whole CartPole runs that meet them, against the scores of runs that met none."""
+"""What faults cost in the end: whole CartPole runs that meet them, against the scores of runs that
+met none.
+"""
 
 import csv
 import json
@@ -36,12 +38,17 @@ def cartpole_scores(folder: Path) -> Outcome:
     low, high = _unfaulted_range()
     held = all(low <= score <= high for score in scores) and all(whole)
     return Outcome(
-        held, f"{', '.join(f'{score:g}' for score in scores)}; without faults {low:g} to {high:g}", None, None
+        held,
+        f"{', '.join(f'{score:g}' for score in scores)}; without faults {low:g} to {high:g}",
+        None,
+        None,
     )
 
 
 def _train_with_faults(folder: Path, run: Path, seed: int) -> None:
-    """Trains a run to its end, which is met by an actor's death, a learner's death and a SIGTERM on the way."""
+    """Trains a run to its end, which is met by an actor's death, a learner's death and a SIGTERM on
+    the way.
+    """
     arguments = ("cartpole", "--seed", seed, "--run-dir", run, "--max-restarts", 1)
     with runs.start(folder, "train", *arguments) as process:
         _wait_for_frames(run, process, _FRAMES_OF_A_FAULT)
@@ -57,7 +64,9 @@ def _train_with_faults(folder: Path, run: Path, seed: int) -> None:
 
 
 def _wait_for_frames(run: Path, process: subprocess.Popen, num_frames: int) -> None:
-    runs.wait_for(lambda: any(row["num_frames"] >= num_frames for row in runs.rows(run)[-1:]), process)
+    runs.wait_for(
+        lambda: any(row["num_frames"] >= num_frames for row in runs.rows(run)[-1:]), process
+    )
 
 
 def _actor(process: subprocess.Popen) -> psutil.Process:

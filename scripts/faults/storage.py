@@ -1,4 +1,6 @@
-"""Faults of the disk itself, in a child whose file system is its own: full, read-only; and deaths while saving."""
+"""Faults of the disk itself, in a child whose file system is its own: full, read-only; and deaths
+while saving.
+"""
 
 import os
 import random
@@ -48,23 +50,37 @@ def _python(code: str, *arguments: str) -> list[str]:
 
 
 def _in_a_file_system_of_its_own(folder: Path, kind: str) -> Outcome:
-    """Returns what two saves on a tmpfs of 2 MB say; the mount lives in a user namespace, and dies with it."""
+    """Returns what two saves on a tmpfs of 2 MB say; the mount lives in a user namespace, and dies
+    with it.
+    """
     mount = f'mount -t tmpfs -o size=2m tmpfs "{folder}" && exec "$@"'
     command = ["unshare", "-Urm", "sh", "-c", mount, "sh", *_python(_SAVE_TWICE, str(folder), kind)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
     told = next((line[5:125] for line in done.stdout.splitlines() if line.startswith("TOLD ")), "")
     held = bool(told) and "LOADS 1" in done.stdout
-    return Outcome(held, f"told at once, step 1 loads: {told}" if held else (done.stdout + done.stderr)[-300:])
+    return Outcome(
+        held, f"told at once, step 1 loads: {told}" if held else (done.stdout + done.stderr)[-300:]
+    )
 
 
-@fault(injected="disk full while saving (a tmpfs of 2 MB in a user namespace)", promised=_TOLD, is_quick=False)
+@fault(
+    injected="disk full while saving (a tmpfs of 2 MB in a user namespace)",
+    promised=_TOLD,
+    is_quick=False,
+)
 def disk_full(folder: Path) -> Outcome:
     """The second checkpoint is larger than the disk."""
     return _in_a_file_system_of_its_own(folder, "full")
 
 
-@fault(injected="directory read-only while saving (a tmpfs remounted so)", promised=_TOLD, is_quick=False)
+@fault(
+    injected="directory read-only while saving (a tmpfs remounted so)",
+    promised=_TOLD,
+    is_quick=False,
+)
 def read_only_directory(folder: Path) -> Outcome:
     """As root, permissions would stop nothing: the mount does."""
     return _in_a_file_system_of_its_own(folder, "read-only")
@@ -84,19 +100,24 @@ def learner_killed_while_saving(folder: Path) -> Outcome:
         checkpoint = checkpointer.restore()
         checkpointer.close()
         whole = (
-            bool(np.all(checkpoint.state["a"] == checkpoint.step)) and checkpoint.metadata["step"] == checkpoint.step
+            bool(np.all(checkpoint.state["a"] == checkpoint.step))
+            and checkpoint.metadata["step"] == checkpoint.step
         )
         lost.append(announced - checkpoint.step if whole and announced > last else 1)
         last = announced
     held = sum(n <= 0 for n in lost)
-    return Outcome(held == _NUM_KILLS, f"{held} of {_NUM_KILLS}; last step {last}", updates_lost=max(0, *lost))
+    return Outcome(
+        held == _NUM_KILLS, f"{held} of {_NUM_KILLS}; last step {last}", updates_lost=max(0, *lost)
+    )
 
 
 def _killed_after(directory: Path, seconds: float) -> int:
     """Returns the last step that a child had announced as saved when it was killed."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     command = _python(_SAVE_UNTIL_KILLED, str(directory))
-    with subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as child:
         announced = [int(child.stdout.readline())]
         time.sleep(seconds)
         child.send_signal(signal.SIGKILL)

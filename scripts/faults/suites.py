@@ -32,7 +32,9 @@ log.checkpoint_interval_minutes = 0.01
     is_quick=False,
 )
 def suite_killed_twice(folder: Path) -> Outcome:
-    """The driver dies when a trial has ended; then a node, in the middle of two trials, and soon the driver again."""
+    """The driver dies when a trial has ended; then a node, in the middle of two trials, and soon
+    the driver again.
+    """
     file, out = folder / "four.toml", folder / "out"
     file.write_text(_SUITE)
     suite = suites.load(str(file))
@@ -53,7 +55,11 @@ def suite_killed_twice(folder: Path) -> Outcome:
     updates = [[row["num_updates"] for row in runs.rows(path)] for path in paths]
     is_whole = all(found == list(range(1, len(found) + 1)) for found in updates)
     is_alone = before.items() <= _contents(paths).items()
-    scored = {(row.game, row.seed) for row in results.read(out / "results.csv").rows if row.kind == results.GREEDY}
+    scored = {
+        (row.game, row.seed)
+        for row in results.read(out / "results.csv").rows
+        if row.kind == results.GREEDY
+    }
     happened = f"{len(finished())} of 4 trials ended, {len(scored)} in the results"
     happened += f", {'without' if is_whole else 'WITH'} gap or overlap"
     happened += f"; files of those finished before {'unchanged' if is_alone else 'CHANGED'}"

@@ -1,4 +1,5 @@
-"""Faults of actors, on the real pool and the real Ray: killed, stopped, raising, looping, gone with their node.
+"""Faults of actors, on the real pool and the real Ray: killed, stopped, raising, looping, gone with
+their node.
 
 One Ray serves them all.
 """
@@ -39,20 +40,31 @@ def _always_raise(folder: Path, number: int) -> None:
     raise RuntimeError("the environment is broken (injected)")
 
 
-@fault(injected="SIGKILL of an actor in the middle of a sequence", promised=_REPLACED, is_quick=False)
+@fault(
+    injected="SIGKILL of an actor in the middle of a sequence", promised=_REPLACED, is_quick=False
+)
 def actor_killed(folder: Path) -> Outcome:
     """One of two workers, once."""
     with marked.pool(folder, _kill) as pool:
         return marked.survived(pool, marked.collect(pool, 40), num_lost=1)
 
 
-@fault(injected="SIGSTOP of an actor", promised=f"meets its deadline (5 s here); {_REPLACED}", is_quick=False)
+@fault(
+    injected="SIGSTOP of an actor",
+    promised=f"meets its deadline (5 s here); {_REPLACED}",
+    is_quick=False,
+)
 def actor_stopped(folder: Path) -> Outcome:
     """A process that hangs without dying."""
     with marked.pool(folder, _stop, patience=Patience(least_seconds=5.0)) as pool:
         outcome = marked.survived(pool, marked.collect(pool, 40), num_lost=1)
     gone = marked.is_gone(int((folder / "stopped-pid").read_text()))
-    return Outcome(outcome.held and gone, f"{outcome.happened}; stopped process {'gone' if gone else 'LEFT'}", 1, 0)
+    return Outcome(
+        outcome.held and gone,
+        f"{outcome.happened}; stopped process {'gone' if gone else 'LEFT'}",
+        1,
+        0,
+    )
 
 
 @fault(injected="an exception of the environment", promised=_REPLACED, is_quick=False)
@@ -90,7 +102,9 @@ def all_actors_killed(folder: Path) -> Outcome:
     with marked.pool(folder) as pool:
         before = marked.collect_from(pool, marked.NUM_WORKERS)
         threading.Timer(0.2, kill_all).start()
-        outcome = marked.survived(pool, before + marked.collect(pool, 40), num_lost=marked.NUM_WORKERS)
+        outcome = marked.survived(
+            pool, before + marked.collect(pool, 40), num_lost=marked.NUM_WORKERS
+        )
     return outcome
 
 
@@ -129,7 +143,14 @@ def stranger_without_a_token(folder: Path) -> Outcome:
         cluster.start_ray(None, num_cpus=1)
     address = ray.get_runtime_context().gcs_address
     code = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('joined')"
-    environment = {name: x for name, x in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(folder)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    environment = {name: x for name, x in os.environ.items() if not name.startswith("RAY_")} | {
+        "HOME": str(folder)
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
+    )
     refused = done.returncode != 0 and "joined" not in done.stdout
-    return Outcome(refused, "refused by Ray (InvalidAuthToken)" if "AuthToken" in done.stderr else done.stderr[-200:])
+    return Outcome(
+        refused,
+        "refused by Ray (InvalidAuthToken)" if "AuthToken" in done.stderr else done.stderr[-200:],
+    )

@@ -1,13 +1,16 @@
-"""The audit's arithmetic: predictions and Monte-Carlo returns in, normalised errors with intervals out.
+"""The audit's arithmetic: predictions and Monte-Carlo returns in, normalised errors with intervals
+out.
 
-Shape letters: C predictors, N states, R rollouts a state. Returns Ḡ_n averaged over finitely many rollouts are the
-values v_n plus noise of variance σ²_n / R, independent of any prediction p_n made before them, so that
+Shape letters: C predictors, N states, R rollouts a state. Returns Ḡ_n averaged over finitely many
+rollouts are the values v_n plus noise of variance σ²_n / R, independent of any prediction p_n made
+before them, so that
 
     E (p_n − Ḡ_n)²   = (p_n − v_n)² + σ²_n / R
     E var_n(Ḡ_n)     = var_n(v_n) + mean_n σ²_n / R     (but for terms of order 1 / N)
 
-and s²_n / R, of the sample variance, is taken off both.  A predictor that knows every value scores 0 in expectation
-(in a sample perhaps a little less), a constant one at the mean of the returns exactly 1.
+and s²_n / R, of the sample variance, is taken off both.  A predictor that knows every value scores
+0 in expectation (in a sample perhaps a little less), a constant one at the mean of the returns
+exactly 1.
 """
 
 from collections.abc import Callable
@@ -28,12 +31,17 @@ class Estimate(NamedTuple):
 
 
 class Audited(NamedTuple):
-    """What the audit says of one head: C = K + 1 values at imagined steps k = 0..K, or one V-trace target."""
+    """What the audit says of one head: C = K + 1 values at imagined steps k = 0..K, or one V-trace
+    target.
+    """
 
-    error: Estimate  # [K+1] normalised squared error of v(zᵏ), at k = 0 the head's own; all NaN unless `is_known`
+    # [K+1] normalised squared error of v(zᵏ), at k = 0 the head's own; all NaN unless `is_known`
+    error: Estimate
     excess: Estimate  # [K+1] what it has beyond k = 0: the model's part
     vtrace_gap: Estimate  # [1] normalised squared error of the V-trace targets
-    squared_errors: np.ndarray  # [K+2] of the values and the targets, noise taken off, not normalised
+    squared_errors: (
+        np.ndarray
+    )  # [K+2] of the values and the targets, noise taken off, not normalised
     mean: float  # of the values over states
     variance: float  # of the values over states, noise taken off
     noise: float  # mean variance of a state's averaged return
@@ -48,21 +56,28 @@ class HeadAudit(NamedTuple):
 
 
 def complete(total: np.ndarray, remaining: np.ndarray) -> np.ndarray:
-    """Returns [N, R], returns of which those that were cut go on with the mean return over all states.
+    """Returns [N, R], returns of which those that were cut go on with the mean return over all
+    states.
 
-    A return that is cut at γⁿ < 0.01 lacks a hundredth of the value there; where values lie far from 0 and differ
-    little, that is no small error. With the mean in its place what is left is γⁿ times a deviation from the mean.
+    A return that is cut at γⁿ < 0.01 lacks a hundredth of the value there; where values lie far
+    from 0 and differ little, that is no small error. With the mean in its place what is left is γⁿ
+    times a deviation from the mean.
 
     Args:
       total: [N, R], discounted rewards up to the end or the cut.
       remaining: [N, R], γⁿ where a rollout was cut, 0 where the episode ended.
     """
-    mean = total.mean() / (1.0 - remaining.mean())  # solves mean = total.mean() + remaining.mean() * mean
+    mean = total.mean() / (
+        1.0 - remaining.mean()
+    )  # solves mean = total.mean() + remaining.mean() * mean
     return total + remaining * mean
 
 
-def normalised_errors(predictions: np.ndarray, returns: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """Returns [C], squared errors over the variance of the values; NaN if noise explains all of that variance.
+def normalised_errors(
+    predictions: np.ndarray, returns: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns [C], squared errors over the variance of the values; NaN if noise explains all of
+    that variance.
 
     Args:
       predictions: [C, N].
@@ -81,18 +96,22 @@ def squared_errors(predictions: np.ndarray, returns: np.ndarray, weight: np.ndar
 
 
 def moments(returns: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
-    """Returns mean and variance of the values over states, and the mean variance of their averages' noise."""
+    """Returns mean and variance of the values over states, and the mean variance of their averages'
+    noise.
+    """
     value, num_rollouts = returns.mean(axis=1), returns.shape[1]
     average = lambda x: float(x @ weight / weight.sum())
     noise = average(returns.var(axis=1, ddof=1)) / num_rollouts
     return average(value), average((value - average(value)) ** 2) - noise, noise
 
 
-def over_heads(squared_errors: np.ndarray, variances: np.ndarray, noises: np.ndarray, num_states: int) -> float:
+def over_heads(
+    squared_errors: np.ndarray, variances: np.ndarray, noises: np.ndarray, num_states: int
+) -> float:
     """Returns the squared error of all heads together, over the variance of all their values.
 
-    No head is left out for what its own variance came out as, below 0 included: a choice by noise would bias the sum.
-    NaN unless `is_known`.
+    No head is left out for what its own variance came out as, below 0 included: a choice by noise
+    would bias the sum. NaN unless `is_known`.
 
     Args:
       squared_errors: [heads], noise taken off, not normalised.
@@ -105,7 +124,8 @@ def over_heads(squared_errors: np.ndarray, variances: np.ndarray, noises: np.nda
 
 
 def is_known(variances: np.ndarray, noises: np.ndarray, num_states: int) -> bool:
-    """Returns whether the sum of variances is three standard deviations above what noise alone makes of equal values.
+    """Returns whether the sum of variances is three standard deviations above what noise alone
+    makes of equal values.
 
     Arguments as for `over_heads`; rollouts of different heads are independent.
     """
@@ -113,12 +133,16 @@ def is_known(variances: np.ndarray, noises: np.ndarray, num_states: int) -> bool
     return bool(np.sum(variances) > 3 * by_noise)
 
 
-def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], group: np.ndarray, seed: int) -> Estimate:
-    """Returns `statistic(weight [N]) -> [C]` with its percentile interval over resampled groups of states.
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray], group: np.ndarray, seed: int
+) -> Estimate:
+    """Returns `statistic(weight [N]) -> [C]` with its percentile interval over resampled groups of
+    states.
 
     Args:
       statistic: takes the states' weights.
-      group: [N], what was drawn independently: the environment a state comes from. One group alone has no interval.
+      group: [N], what was drawn independently: the environment a state comes from. One group alone
+        has no interval.
       seed: of the resamples.
     """
     names, member = np.unique(group, return_inverse=True)
@@ -133,12 +157,18 @@ def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], group: np.ndarray, 
 
 
 def audit_head(
-    predictions: np.ndarray, vtrace_target: np.ndarray, returns: np.ndarray, group: np.ndarray, *, seed: int
+    predictions: np.ndarray,
+    vtrace_target: np.ndarray,
+    returns: np.ndarray,
+    group: np.ndarray,
+    *,
+    seed: int,
 ) -> Audited:
     """Returns the audit of one head.
 
     Args:
-      predictions: [K+1, N], v(zᵏ) for the same N states, zᵏ after k imagined steps from the k-th state before.
+      predictions: [K+1, N], v(zᵏ) for the same N states, zᵏ after k imagined steps from the k-th
+        state before.
       vtrace_target: [N].
       returns: [N, R], Monte-Carlo returns of the head's policy.
       group: [N], see `bootstrap`.
@@ -147,7 +177,9 @@ def audit_head(
     Raises ValueError if there are fewer than 2 rollouts a state.
     """
     if returns.shape[1] < 2:
-        raise ValueError(f"{returns.shape[1]} rollout a state: its noise cannot be told with fewer than 2")
+        raise ValueError(
+            f"{returns.shape[1]} rollout a state: its noise cannot be told with fewer than 2"
+        )
     rows, last = np.concatenate([predictions, vtrace_target[None]]), len(predictions)
 
     def statistic(weight: np.ndarray) -> np.ndarray:
@@ -157,7 +189,9 @@ def audit_head(
     weight = np.ones(len(returns))
     _, variance, noise = moments(returns, weight)
     both = bootstrap(statistic, group, seed)
-    if not is_known(np.array([variance]), np.array([noise]), len(returns)):  # errors over it would be noise over noise
+    if not is_known(
+        np.array([variance]), np.array([noise]), len(returns)
+    ):  # errors over it would be noise over noise
         both = Estimate(*(np.full_like(x, np.nan) for x in both))
     part = lambda where: Estimate(*(x[where] for x in both))
     return Audited(

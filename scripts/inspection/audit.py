@@ -1,15 +1,17 @@
-"""The value-equivalence audit: how well a learned model predicts the values of every stored past policy.
+"""The value-equivalence audit: how well a learned model predicts the values of every stored past
+policy.
 
-For a state s_j of a held-out game and a stored head i, the truth is the Monte-Carlo return of π_i from s_j in the real
-environment.  Predictions of it:
+For a state s_j of a held-out game and a stored head i, the truth is the Monte-Carlo return of π_i
+from s_j in the real environment.  Predictions of it:
 
     k = 0     v_i(z⁰), z⁰ represents s_j itself: how wrong the head is where no model is used
-    k = 1..K  v_i(zᵏ), zᵏ after k imagined steps from s_{j−k} along the actions taken: head *and* model
-    V-trace   the target that the past-policy loss gives the head there: how wrong what it learns from is
+    k = 1..K  v_i(zᵏ), zᵏ after k imagined steps from s_{j−k} along the actions taken: head and model
+    V-trace   the target that the past-policy loss gives the head there: how wrong that is
 
-Latents are those of the search average, the model that plans; policies and V-trace targets use the target average, as
-in training.  Where the environment is random, no model that is asked from s_{j−k} can know s_j: the excess of k > 0
-over k = 0 is then the model's error *and* that of not knowing.
+Latents are those of the search average, the model that plans; policies and V-trace targets use the
+target average, as in training.  Where the environment is random, no model that is asked from
+s_{j−k} can know s_j: the excess of k > 0 over k = 0 is then the model's error *and* that of not
+knowing.
 """
 
 import functools
@@ -56,15 +58,21 @@ def run(
     group, audits = np.array([state.game for state in states]), []
     for push_update in heads:
         head = stored.head(push_update)
-        total, remaining = rollouts.returns(head, states, num_rollouts, (seed, push_update), on_done)
-        audited = audit_head(predict(head), vtrace(head), complete(total, remaining), group, seed=seed)
+        total, remaining = rollouts.returns(
+            head, states, num_rollouts, (seed, push_update), on_done
+        )
+        audited = audit_head(
+            predict(head), vtrace(head), complete(total, remaining), group, seed=seed
+        )
         audits.append(HeadAudit(push_update, audited, float(np.mean(remaining > 0))))
     rollouts.close()
     return audits
 
 
 def starts(state: HeldOut, num_unroll_steps: int) -> list[Window]:
-    """Returns the windows of the states k = 0..K before a held-out one; the k-th has the k actions taken since."""
+    """Returns the windows of the states k = 0..K before a held-out one; the k-th has the k actions
+    taken since.
+    """
     return [window(state.trajectory, state.index - k, k) for k in range(num_unroll_steps + 1)]
 
 
@@ -76,7 +84,9 @@ def make_predictions(stored: Stored, states: list[HeldOut]) -> Callable[..., np.
     @jax.jit
     def imagine(windows: Window):
         # One state at a time: a deep stack of all of them would not fit.
-        last = lambda w: unroll(model, params, stack(w.frames, w.actions, w.is_first), w.taken).latent[-1]
+        last = lambda w: unroll(
+            model, params, stack(w.frames, w.actions, w.is_first), w.taken
+        ).latent[-1]
         return jax.lax.map(last, windows)
 
     @jax.jit
@@ -85,7 +95,9 @@ def make_predictions(stored: Stored, states: list[HeldOut]) -> Callable[..., np.
         return support.from_logits(logits)
 
     by_state = [starts(state, stored.config.loss.num_unroll_steps) for state in states]
-    latents = jnp.stack([imagine(stacked(list(windows))) for windows in zip(*by_state, strict=True)])
+    latents = jnp.stack(
+        [imagine(stacked(list(windows))) for windows in zip(*by_state, strict=True)]
+    )
     return lambda head_params: np.asarray(predict(head_params, latents), np.float64)
 
 
@@ -94,7 +106,9 @@ def make_vtrace_targets(stored: Stored, states: list[HeldOut]) -> Callable[..., 
     model, loss = stored.model, stored.config.loss
     length, num_actions = stored.config.actors.sequence_length, stored.spec.num_actions
     index = np.array([state.index for state in states])
-    trajectories: Trajectory = jax.tree.map(lambda *rows: np.stack(rows), *[state.trajectory for state in states])
+    trajectories: Trajectory = jax.tree.map(
+        lambda *rows: np.stack(rows), *[state.trajectory for state in states]
+    )
 
     @jax.jit
     def represent(batch: Trajectory):

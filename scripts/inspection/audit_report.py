@@ -15,7 +15,10 @@ from matplotlib import pyplot  # noqa: E402  (after the choice of a backend with
 def summary(table: list[dict]) -> str:
     """Returns the errors of all heads together for every k, as lines for a terminal."""
     text = lambda number: " not available" if np.isnan(number) else f"{number:10.3f}"
-    lines = ["all heads, as fractions of the variance of the returns", "  k     error     excess over k = 0"]
+    lines = [
+        "all heads, as fractions of the variance of the returns",
+        "  k     error     excess over k = 0",
+    ]
     for k in sorted({row["k"] for row in table}):
         together = all_heads(table, k)
         lines.append(f"{k:3d}{text(together['error'])}{text(together['excess'])}")
@@ -24,7 +27,8 @@ def summary(table: list[dict]) -> str:
 
 
 def plot(path: Path, table: list[dict], title: str) -> None:
-    """Draws the errors over k, a line a head, and head by head the V-trace gap beside the errors at k = 0 and K.
+    """Draws the errors over k, a line a head, and head by head the V-trace gap beside the errors at
+    k = 0 and K.
 
     A hollow point has no interval; what is above 3 is cut off, what is not available is not there.
     """
@@ -34,8 +38,16 @@ def plot(path: Path, table: list[dict], title: str) -> None:
     for head, colour in zip(heads, colours, strict=True):
         line = [row for row in table if row["head_updates"] == head]
         label = f"head of update {head}" if head in (heads[0], heads[-1]) else None
-        left.plot([row["k"] for row in line], [row["error"] for row in line], "o-", color=colour, label=label)
-    left.set(xlabel="imagined steps k", ylabel="squared error / variance of the returns", title=title)
+        left.plot(
+            [row["k"] for row in line],
+            [row["error"] for row in line],
+            "o-",
+            color=colour,
+            label=label,
+        )
+    left.set(
+        xlabel="imagined steps k", ylabel="squared error / variance of the returns", title=title
+    )
     last = max(row["k"] for row in table)
     series = (
         ("error", 0, "k = 0: the head alone", "#2f8f4e", "o"),
@@ -43,9 +55,19 @@ def plot(path: Path, table: list[dict], title: str) -> None:
         ("vtrace_gap", 0, "V-trace target", "#d9730d", "^"),
     )
     for shift, (name, k, label, colour, marker) in zip((-0.2, 0.0, 0.2), series, strict=True):
-        _points(right, [row for row in table if row["k"] == k], name, shift, label=label, color=colour, marker=marker)
+        _points(
+            right,
+            [row for row in table if row["k"] == k],
+            name,
+            shift,
+            label=label,
+            color=colour,
+            marker=marker,
+        )
     right.set(xlabel="stored head, by the number of updates behind it")
-    right.set_xticks(range(len(heads)), [str(head) for head in heads], rotation=45 if len(heads) > 8 else 0)
+    right.set_xticks(
+        range(len(heads)), [str(head) for head in heads], rotation=45 if len(heads) > 8 else 0
+    )
     for axes in (left, right):
         axes.axhline(1.0, color="0.4", linestyle="--", linewidth=1)
         axes.axhline(0.0, color="0.4", linewidth=1)
@@ -53,7 +75,9 @@ def plot(path: Path, table: list[dict], title: str) -> None:
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
     left.set_ylim(top=min(left.get_ylim()[1], _HIGHEST))
-    label = dict(transform=right.get_yaxis_transform(), va="bottom", ha="right", fontsize=8, color="0.4")
+    label = dict(
+        transform=right.get_yaxis_transform(), va="bottom", ha="right", fontsize=8, color="0.4"
+    )
     right.text(1.0, 1.0, "a constant", **label)
     figure.tight_layout()
     figure.savefig(path, dpi=120, metadata={"Software": None})
@@ -61,9 +85,17 @@ def plot(path: Path, table: list[dict], title: str) -> None:
 
 
 def _points(axes, table: list[dict], name: str, shift: float, **style) -> None:
-    value, low, high = (np.array([row[f"{name}{end}"] for row in table]) for end in ("", "_low", "_high"))
+    value, low, high = (
+        np.array([row[f"{name}{end}"] for row in table]) for end in ("", "_low", "_high")
+    )
     place, has_interval = np.arange(len(table)) + shift, ~np.isnan(low)
     spread = np.maximum([value - low, high - value], 0.0)[:, has_interval]
     shape = dict(linestyle="none", markersize=4)
     axes.errorbar(place[has_interval], value[has_interval], spread, capsize=2, **shape, **style)
-    axes.plot(place[~has_interval], value[~has_interval], fillstyle="none", **shape, **style | {"label": None})
+    axes.plot(
+        place[~has_interval],
+        value[~has_interval],
+        fillstyle="none",
+        **shape,
+        **style | {"label": None},
+    )

@@ -1,4 +1,6 @@
-"""The audit as a table: a row per stored head and imagined step, as CSV, and what all heads say together."""
+"""The audit as a table: a row per stored head and imagined step, as CSV, and what all heads say
+together.
+"""
 
 import csv
 import io
@@ -16,7 +18,9 @@ FIELDS = (
 )  # fmt: skip
 
 
-def rows(audits: list[HeadAudit], *, num_updates: int, num_states: int, num_rollouts: int) -> list[dict]:
+def rows(
+    audits: list[HeadAudit], *, num_updates: int, num_states: int, num_rollouts: int
+) -> list[dict]:
     """Returns a row per head and k; errors are fractions of the variance of the values over states."""
     return [
         {
@@ -42,7 +46,11 @@ def rows(audits: list[HeadAudit], *, num_updates: int, num_states: int, num_roll
 
 
 def _columns(name: str, estimate: Estimate, n: int) -> dict:
-    return {name: estimate.value[n], f"{name}_low": estimate.low[n], f"{name}_high": estimate.high[n]}
+    return {
+        name: estimate.value[n],
+        f"{name}_low": estimate.low[n],
+        f"{name}_high": estimate.high[n],
+    }
 
 
 def write(path: Path, table: list[dict]) -> None:
@@ -58,14 +66,18 @@ def write(path: Path, table: list[dict]) -> None:
 def read(path: Path) -> list[dict[str, float]]:
     """Returns the rows of a table that was written; NaN where a number is not available."""
     with path.open(encoding="utf-8") as file:
-        return [{name: float(text or "nan") for name, text in row.items()} for row in csv.DictReader(file)]
+        return [
+            {name: float(text or "nan") for name, text in row.items()}
+            for row in csv.DictReader(file)
+        ]
 
 
 def all_heads(table: list[dict], k: int) -> dict[str, float]:
     """Returns what all heads together say after `k` imagined steps.
 
-    `error`, `excess` and `vtrace_gap` are fractions of the variance of the returns (`over_heads`, NaN where noise may
-    explain it); `squared_error`, `vtrace_squared_error` and `variance` are means over heads, noise taken off.
+    `error`, `excess` and `vtrace_gap` are fractions of the variance of the returns (`over_heads`,
+    NaN where noise may explain it); `squared_error`, `vtrace_squared_error` and `variance` are
+    means over heads, noise taken off.
     """
     column = lambda name, k: np.array([row[name] for row in table if row["k"] == k])
     together = lambda squared: over_heads(

@@ -11,7 +11,9 @@ from scripts.playing.evaluation import action_names, evaluation_seed, make_agent
 
 
 class Game(NamedTuple):
-    """The first T decisions of a game; rewards as learned from (clipped), discount 0 where a life is lost."""
+    """The first T decisions of a game; rewards as learned from (clipped), discount 0 where a life
+    is lost.
+    """
 
     observation: np.ndarray  # [T+1, ...]
     action: np.ndarray  # [T]

@@ -1,7 +1,8 @@
 """States of held-out episodes: games of seeds that training never draws, played as training plays.
 
-Search with root noise and sampled actions, so that the probabilities with which actions were drawn are there for
-V-trace; sequences of the length and overlap of training; every real state of a game in exactly one place:
+Search with root noise and sampled actions, so that the probabilities with which actions were drawn
+are there for V-trace; sequences of the length and overlap of training; every real state of a game
+in exactly one place:
 
     state      0 ... K ... t ... j ... S + K − 1 ... T          S = states less overlap: where the next sequence begins
                      └──── audited states ────┘
@@ -53,7 +54,9 @@ class _Recorder(ForkableStream):
 
 
 def check(config: Config) -> None:
-    """Raises `ConfigError` for a run whose past policies or whose environment cannot be brought back."""
+    """Raises `ConfigError` for a run whose past policies or whose environment cannot be brought
+    back.
+    """
     if config.loss.past_latents != "target":
         raise ConfigError(
             f"loss.past_latents = {config.loss.past_latents}: cannot be audited: its stored heads act on other latents "
@@ -66,11 +69,14 @@ def check(config: Config) -> None:
         raise ConfigError(f"env.name = {config.env.name}: cannot be audited: {reason}")
 
 
-def candidates(is_first: np.ndarray, discount: np.ndarray, *, num_unroll_steps: int, num_starts: int) -> np.ndarray:
+def candidates(
+    is_first: np.ndarray, discount: np.ndarray, *, num_unroll_steps: int, num_starts: int
+) -> np.ndarray:
     """Returns the states j that are audited if drawn, of one sequence.
 
-    The K decisions before j and the one in j are real and ended no learning episode: all of zᵏ, k = 0..K, lead there,
-    so that every k is judged by the same states and returns. States sooner after a start than K are left out.
+    The K decisions before j and the one in j are real and ended no learning episode: all of zᵏ, k =
+    0..K, lead there, so that every k is judged by the same states and returns. States sooner after
+    a start than K are left out.
 
     Args:
       is_first: [T+1].
@@ -86,7 +92,8 @@ def candidates(is_first: np.ndarray, discount: np.ndarray, *, num_unroll_steps: 
 
 
 def collect(stored: Stored, *, num_states: int, seed: int) -> list[HeldOut]:
-    """Returns `num_states` states, drawn uniformly from games that go on until each environment has ended one.
+    """Returns `num_states` states, drawn uniformly from games that go on until each environment has
+    ended one.
 
     Raises `ConfigError` if so many states do not come up.
     """
@@ -108,14 +115,22 @@ def collect(stored: Stored, *, num_states: int, seed: int) -> list[HeldOut]:
             )
             assert len(recorder.frozen) == length
             for j in found:
-                _keep(chosen, HeldOut(recorder.frozen[j], trajectory, int(j), game), num_states, num_seen, rng)
+                _keep(
+                    chosen,
+                    HeldOut(recorder.frozen[j], trajectory, int(j), game),
+                    num_states,
+                    num_seen,
+                    rng,
+                )
                 num_seen += 1
         has_ended |= batch.is_first[:, 1:].any(axis=1)
         if has_ended.all() and num_seen >= num_states:
             break
     rollout.close()
     if len(chosen) < num_states:
-        raise ConfigError(f"--num-states = {num_states}: {len(chosen)} came up in {_MAX_DECISIONS} decisions a game")
+        raise ConfigError(
+            f"--num-states = {num_states}: {len(chosen)} came up in {_MAX_DECISIONS} decisions a game"
+        )
     return chosen
 
 
@@ -130,6 +145,11 @@ def _keep(chosen: list, state: HeldOut, size: int, num_seen: int, rng: np.random
 def _recorders(config: Config, num_games: int, first_seed: int) -> list[_Recorder]:
     length, clip = config.actors.sequence_length, config.env.reward_clip
     return [
-        _Recorder(make_environment(config.env, training=True), seed=first_seed + n, reward_clip=clip, length=length)
+        _Recorder(
+            make_environment(config.env, training=True),
+            seed=first_seed + n,
+            reward_clip=clip,
+            length=length,
+        )
         for n in range(num_games)
     ]

@@ -1,7 +1,8 @@
 """A stored policy in the real environment, from saved states: its Monte-Carlo returns.
 
-The policy is the stored head on latents of the *target* network, sampled, no search.  A fixed number of environments
-plays; one that is done takes the next rollout, so that the network always sees a full batch.
+The policy is the stored head on latents of the *target* network, sampled, no search.  A fixed
+number of environments plays; one that is done takes the next rollout, so that the network always
+sees a full batch.
 """
 
 import dataclasses
@@ -51,14 +52,22 @@ class PolicyRollouts:
         clip, size = config.env.reward_clip, min(num_parallel, _MAX_PARALLEL)
         self._streams = [ForkableStream(make(), seed=0, reward_clip=clip) for _ in range(size)]
         self._history = History(stored.spec, config.network.history_length, size)
-        self._observation = np.zeros((size, *stored.spec.observation_shape), stored.spec.observation_dtype)
+        self._observation = np.zeros(
+            (size, *stored.spec.observation_shape), stored.spec.observation_dtype
+        )
         self._discount_factor = config.loss.discount_factor
         self._policy = functools.partial(make_policy(stored), stored.target_average.representation)
 
     def returns(
-        self, head_params: PyTree, states: list[HeldOut], num_rollouts: int, seed: tuple[int, ...], on_done: Callable
+        self,
+        head_params: PyTree,
+        states: list[HeldOut],
+        num_rollouts: int,
+        seed: tuple[int, ...],
+        on_done: Callable,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the discounted rewards [N, R] of `num_rollouts` from every state, and γⁿ [N, R] where cut, else 0.
+        """Returns the discounted rewards [N, R] of `num_rollouts` from every state, and γⁿ [N, R]
+        where cut, else 0.
 
         Args:
           head_params: of the stored head.
@@ -75,11 +84,18 @@ class PolicyRollouts:
         while any(running):
             actions = self._draw(head_params, running)
             self._history.act(actions)
-            ended = [slot for slot, job in enumerate(running) if job and self._step(slot, job, actions[slot])]
+            ended = [
+                slot
+                for slot, job in enumerate(running)
+                if job and self._step(slot, job, actions[slot])
+            ]
             self._history.observe(self._observation, np.zeros(len(running), bool))
             for slot in ended:
                 job = running[slot]
-                total[job.state, job.number], remaining[job.state, job.number] = job.total, job.weight
+                total[job.state, job.number], remaining[job.state, job.number] = (
+                    job.total,
+                    job.weight,
+                )
                 running[slot] = self._begin(slot, waiting)
             if ended:
                 on_done(len(ended))
@@ -99,14 +115,19 @@ class PolicyRollouts:
         return job
 
     def _draw(self, head_params: PyTree, running: list[_Rollout | None]) -> np.ndarray:
-        """Returns an action [slots] of the policy in every slot, by inverting its distribution function."""
+        """Returns an action [slots] of the policy in every slot, by inverting its distribution
+        function.
+        """
         probs = np.asarray(self._policy(head_params, *self._history.inputs()), np.float64)
         chance = np.array([job.rng.random() if job else 0.0 for job in running])
         upper = np.cumsum(probs, axis=1)
         return np.argmax(upper > chance[:, None] * upper[:, -1:], axis=1)
 
     def _step(self, slot: int, job: _Rollout, action: int) -> bool:
-        """Takes one decision of a rollout; returns whether it was the last. An end that counts leaves weight 0."""
+        """Takes one decision of a rollout; returns whether it was the last.
+
+        An end that counts leaves weight 0.
+        """
         step = self._streams[slot].step(int(action))
         self._observation[slot] = step.observation
         job.total += job.weight * step.reward
@@ -117,11 +138,18 @@ class PolicyRollouts:
 
 
 def make_policy(stored: Stored) -> Callable[..., Array]:
-    """Returns the compiled `policy(representation, head_params, frames, actions, is_first) -> probabilities [n, A]`."""
-    model, stack = stored.model, functools.partial(stack_history, num_actions=stored.spec.num_actions)
+    """Returns the compiled `policy(representation, head_params, frames, actions, is_first) ->
+    probabilities [n, A]`.
+    """
+    model, stack = (
+        stored.model,
+        functools.partial(stack_history, num_actions=stored.spec.num_actions),
+    )
 
     def policy(representation, head_params, frames, actions, is_first):
-        predict = lambda *history: model.predict(head_params, model.represent(representation, stack(*history)))[0]
+        predict = lambda *history: model.predict(
+            head_params, model.represent(representation, stack(*history))
+        )[0]
         return jax.nn.softmax(jax.vmap(predict)(frames, actions, is_first))
 
     return jax.jit(policy)

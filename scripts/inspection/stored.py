@@ -66,7 +66,10 @@ def load(run_dir: Path, checkpoint: str) -> Stored:
 
 
 def choose_heads(stored: Stored, wanted: tuple[int, ...]) -> list[int]:
-    """Returns the heads named by `wanted`, all for none. Raises `ConfigError` if there is no head, or not those."""
+    """Returns the heads named by `wanted`, all for none.
+
+    Raises `ConfigError` if there is no head, or not those.
+    """
     present = stored.heads()
     if not present:
         every = stored.config.value_buffer.push_interval
@@ -74,5 +77,7 @@ def choose_heads(stored: Stored, wanted: tuple[int, ...]) -> list[int]:
             f"the value buffer is empty after {stored.num_updates} updates: the first head is stored after {every}"
         )
     if missing := sorted(set(wanted) - set(present)):
-        raise ConfigError(f"--heads {missing[0]}: no such head; stored are those of updates {present}")
+        raise ConfigError(
+            f"--heads {missing[0]}: no such head; stored are those of updates {present}"
+        )
     return sorted(set(wanted)) or present

@@ -15,7 +15,9 @@ RunDir = Annotated[Path, tyro.conf.Positional]
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """Draws the search tree of one state of a greedy game: visits, Q, prior and reward of every visited node."""
+    """Draws the search tree of one state of a greedy game: visits, Q, prior and reward of every
+    visited node.
+    """
 
     run_dir: RunDir
     """Directory of the run."""
@@ -31,7 +33,9 @@ class Tree:
 
 @dataclasses.dataclass(frozen=True)
 class Imagine:
-    """Draws the values and rewards that the model imagines along a greedy game against what happened."""
+    """Draws the values and rewards that the model imagines along a greedy game against what
+    happened.
+    """
 
     run_dir: RunDir
     """Directory of the run."""
@@ -47,7 +51,9 @@ class Imagine:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """Audits the value equivalence of the model: predicted values of the stored past policies against real returns."""
+    """Audits the value equivalence of the model: predicted values of the stored past policies
+    against real returns.
+    """
 
     run_dir: RunDir
     """Directory of the run."""
@@ -100,15 +106,21 @@ def _imagine(options: Imagine) -> None:
     imagined = imagine.imagine(checkpoint, seed=options.seed, num_steps=num_steps)
     imagine.plot(options.out, imagined, f"{_title(checkpoint)}, game {options.seed}")
     value, reward = imagine.errors(imagined)
-    print(f"root mean square error of values, k = 0..{num_steps}:  {' '.join(f'{x:.3g}' for x in value)}")
-    print(f"root mean square error of rewards, k = 1..{num_steps}: {' '.join(f'{x:.3g}' for x in reward)}")
+    print(
+        f"root mean square error of values, k = 0..{num_steps}:  {' '.join(f'{x:.3g}' for x in value)}"
+    )
+    print(
+        f"root mean square error of rewards, k = 1..{num_steps}: {' '.join(f'{x:.3g}' for x in reward)}"
+    )
     print(f"written: {options.out}")
 
 
 def _audit(options: Audit) -> None:
     for name in ("num_states", "num_rollouts"):
         if getattr(options, name) < 2:
-            raise ConfigError(f"--{name.replace('_', '-')} = {getattr(options, name)}: must be at least 2")
+            raise ConfigError(
+                f"--{name.replace('_', '-')} = {getattr(options, name)}: must be at least 2"
+            )
     if not 0 < options.tail < 1:
         raise ConfigError(f"--tail = {options.tail}: must be between 0 and 1")
     reexecution.reexecute_with_jemalloc()
@@ -122,7 +134,9 @@ def _audit(options: Audit) -> None:
     commands.make_folder("--out", options.out)
     states = heldout.collect(checkpoint, num_states=options.num_states, seed=options.seed)
     with rich.progress.Progress(disable=not sys.stdout.isatty()) as progress:
-        task = progress.add_task("rollouts", total=len(heads) * options.num_states * options.num_rollouts)
+        task = progress.add_task(
+            "rollouts", total=len(heads) * options.num_states * options.num_rollouts
+        )
         audits = audit.run(
             checkpoint,
             states,

@@ -1,7 +1,7 @@
 """Histories and taken actions of the states of one sequence, cut out on the host.
 
-context (H − 1)   state 0 ... t − H + 1 ... t − 1    t      frames, is_first: what the network stacks at t
-                              a_{t−H+1} ... a_{t−1}  a_t …  actions before t, and those taken from there
+context (H − 1)   state 0 ... t − H + 1 ... t − 1    t      frames, is_first: stacked at t
+                              a_{t−H+1} ... a_{t−1}  a_t …  actions before t, and taken from t on
 """
 
 from typing import NamedTuple
@@ -27,7 +27,9 @@ def window(trajectory: Trajectory, t: int, num_steps: int) -> Window:
     """
     history = len(trajectory.history_is_first)
     if t + num_steps > len(trajectory.action):
-        raise ValueError(f"state {t} has {len(trajectory.action) - t} decisions after it, wanted: {num_steps}")
+        raise ValueError(
+            f"state {t} has {len(trajectory.action) - t} decisions after it, wanted: {num_steps}"
+        )
     whole = lambda context, x: np.concatenate([context, x])[t:]
     actions = whole(trajectory.history_action, trajectory.action)
     return Window(

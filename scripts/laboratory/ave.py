@@ -1,10 +1,12 @@
-"""Planning with low-rank models that are right about few or many functions (Approximate Value Equivalence, figure 2).
+"""Planning with low-rank models that are right about few or many functions (Approximate Value
+Equivalence, figure 2).
 
     python scripts/tabular.py ave --scale small --out results/tabular
 
-Models of Four Rooms are learned towards order-1 value equivalence for all policies and D functions v(s) ~ U(-10, 10),
-at transition ranks up to R. `planning` is the mean over states of what the model's optimal policy is worth, as a share
-of v*; `loss` is the mean square of the model's error in r + γ P v. A seed draws the functions and the model's start.
+Models of Four Rooms are learned towards order-1 value equivalence for all policies and D functions
+v(s) ~ U(-10, 10), at transition ranks up to R. `planning` is the mean over states of what the
+model's optimal policy is worth, as a share of v*; `loss` is the mean square of the model's error in
+r + γ P v. A seed draws the functions and the model's start.
 """
 
 import dataclasses
@@ -43,14 +45,22 @@ SCALES = {
 
 def units(scale):
     """Returns a unit a cell of the histogram."""
-    return [{"rank": rank, "functions": number} for rank in scale.ranks for number in scale.nums_functions]
+    return [
+        {"rank": rank, "functions": number}
+        for rank in scale.ranks
+        for number in scale.nums_functions
+    ]
 
 
 def learn(environment, params, function, num_updates, learning_rate):
-    """Returns (model, loss) learned by Adam towards r + γ P v of the environment for every `function` [D, S]."""
+    """Returns (model, loss) learned by Adam towards r + γ P v of the environment for every
+    `function` [D, S].
+    """
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_updates))
     to_model = functools.partial(value_equivalence.to_mdp, discount=environment.discount)
-    loss_fn = lambda params: value_equivalence.action_value_loss(to_model(params), environment, function)
+    loss_fn = lambda params: value_equivalence.action_value_loss(
+        to_model(params), environment, function
+    )
 
     def update(_, carry):
         params, state = carry
@@ -71,7 +81,9 @@ def evaluate(scale, rank, num_functions, seed):
     def one(seed):
         function_key, params_key = jax.random.split(jax.random.key(seed))
         shape = (num_functions, num_states)
-        function = jax.random.uniform(function_key, shape, minval=-_FUNCTION_RANGE, maxval=_FUNCTION_RANGE)
+        function = jax.random.uniform(
+            function_key, shape, minval=-_FUNCTION_RANGE, maxval=_FUNCTION_RANGE
+        )
         params = value_equivalence.init_params(params_key, num_actions, num_states, rank)
         model, loss = learn(environment, params, function, scale.num_updates, scale.learning_rate)
         return {"planning": jnp.mean(mdp.planning_value(environment, model)) / best, "loss": loss}
@@ -82,8 +94,12 @@ def evaluate(scale, rank, num_functions, seed):
 def run(scale, unit, scratch):
     """Returns a row a seed."""
     seeds = range(scale.num_seeds)
-    columns = {name: np.asarray(x) for name, x in evaluate(scale, *unit.values(), np.array(seeds)).items()}
-    return [{"seed": seed} | {name: float(x[seed]) for name, x in columns.items()} for seed in seeds]
+    columns = {
+        name: np.asarray(x) for name, x in evaluate(scale, *unit.values(), np.array(seeds)).items()
+    }
+    return [
+        {"seed": seed} | {name: float(x[seed]) for name, x in columns.items()} for seed in seeds
+    ]
 
 
 def summarise(scale, rows):
@@ -92,22 +108,36 @@ def summarise(scale, rows):
     for (rank, functions), group in grouped(rows, "rank", "functions").items():
         row = {"rank": rank, "functions": functions, "seeds": len(group)}
         for metric in ("planning", "loss"):
-            row[metric], row[f"{metric}_ci"] = mean_and_interval([member[metric] for member in group])
+            row[metric], row[f"{metric}_ci"] = mean_and_interval(
+                [member[metric] for member in group]
+            )
         result.append(row)
     return sorted(result, key=lambda row: (row["rank"], row["functions"]))
 
 
 def draw(scale, rows, scratch):
-    """Returns the figure: the paper's histogram, ranks from left to right, numbers of functions from the bottom."""
+    """Returns the figure: the paper's histogram, ranks from left to right, numbers of functions
+    from the bottom.
+    """
     cells = {(row["rank"], row["functions"]): row for row in summarise(scale, rows)}
-    planning = np.array([[cells[r, d]["planning"] for r in scale.ranks] for d in scale.nums_functions])
+    planning = np.array(
+        [[cells[r, d]["planning"] for r in scale.ranks] for d in scale.nums_functions]
+    )
     figure = matplotlib.figure.Figure(figsize=(5.6, 4.4), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(planning, origin="lower", cmap="viridis", aspect="auto")
     for (y, x), value in np.ndenumerate(planning):
         cell = cells[scale.ranks[x], scale.nums_functions[y]]
         ink = "white" if value < planning.max() / 2 else "black"
-        axis.text(x, y, f"{value:.2f}\n±{cell['planning_ci']:.2f}", ha="center", va="center", fontsize=7, color=ink)
+        axis.text(
+            x,
+            y,
+            f"{value:.2f}\n±{cell['planning_ci']:.2f}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=ink,
+        )
     axis.set_xticks(range(len(scale.ranks)), scale.ranks)
     axis.set_yticks(range(len(scale.nums_functions)), scale.nums_functions)
     axis.set(xlabel="max rank", ylabel="number of functions")

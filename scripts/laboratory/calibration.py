@@ -1,11 +1,13 @@
-"""Which sampled losses have the right minimiser (Calibrated Value-Aware Model Learning, propositions 2 to 5).
+"""Which sampled losses have the right minimiser (Calibrated Value-Aware Model Learning,
+propositions 2 to 5).
 
     python scripts/tabular.py calibration --scale small --out results/tabular
 
-A row of the table is a loss in many random problems: how far its minimiser is from the truth, from the closed form
-("exact") and as found from samples ("measured"). Errors are in standard deviations: of V after one step where a model
-is learned (2, 3, 5), of T V_target over states where a value is (4, eq. 5). The spread is that of V under the learned
-model, or of the learned V over states, in the same unit: 0 is a model without variance.
+A row of the table is a loss in many random problems: how far its minimiser is from the truth, from
+the closed form ("exact") and as found from samples ("measured"). Errors are in standard deviations:
+of V after one step where a model is learned (2, 3, 5), of T V_target over states where a value is
+(4, eq. 5). The spread is that of V under the learned model, or of the learned V over states, in the
+same unit: 0 is a model without variance.
 """
 
 import dataclasses
@@ -66,7 +68,9 @@ def units(scale):
 
 
 class Problem(NamedTuple):
-    """A random chain, what its values are bootstrapped from, and a continuous value with a distribution over places."""
+    """A random chain, what its values are bootstrapped from, and a continuous value with a
+    distribution over places.
+    """
 
     seed: np.ndarray  # int32
     transition: np.ndarray  # [S, S]
@@ -75,32 +79,49 @@ class Problem(NamedTuple):
 
 
 def _problem(seed, statement, num_states):
-    """Returns the problem of a seed; for values its chain is conditioned well, with twins where eq. 5 is shown."""
+    """Returns the problem of a seed; for values its chain is conditioned well, with twins where eq.
+    5 is shown.
+    """
     rng = np.random.default_rng(seed)
     transition = rng.dirichlet(np.ones(num_states), num_states)
     move = np.roll(np.eye(num_states), 1, axis=1)
-    if statement.startswith("eq. 5"):  # 2 i and 2 i + 1 are twins: no state leads to one more often than to the other
+    if statement.startswith(
+        "eq. 5"
+    ):  # 2 i and 2 i + 1 are twins: no state leads to one more often than to the other
         transition = np.repeat(transition[:, ::2] + transition[:, 1::2], 2, axis=1) / 2
         move = np.kron(np.roll(np.eye(num_states // 2), 1, axis=1), np.full((2, 2), 0.5))
     if _learner_of(statement) is _learn_value:
         transition = 0.3 * transition + 0.7 * move
-    return Problem(np.int32(seed), transition, rng.normal(size=num_states), rng.normal(size=num_states))
+    return Problem(
+        np.int32(seed), transition, rng.normal(size=num_states), rng.normal(size=num_states)
+    )
 
 
 def _learn_model(scale, statement, loss, num_samples, problem):
-    """Propositions 2 and 3: p̂(·|x) of one state, V fixed at what a true model needs, uniform at the start."""
+    """Propositions 2 and 3: p̂(·|x) of one state, V fixed at what a true model needs, uniform at
+    the start.
+    """
     seed, transition, reward, value_target = problem
     b, calibrated = int(loss.startswith("muzero")), loss.endswith("calibrated")
     value = vaml.target_moments(transition, reward, value_target, 0, b, DISCOUNT).mean
     truth = vaml.Moments(*(moment[0] for moment in vaml.prediction_moments(transition, value, 1)))
 
     def target_fn(key, batch_size):
-        windows = calibration.sample_windows(key, jnp.zeros(batch_size, int), transition, reward, 1 + b)
+        windows = calibration.sample_windows(
+            key, jnp.zeros(batch_size, int), transition, reward, 1 + b
+        )
         return vaml.bootstrapped_target(windows, lambda state: value_target[state], 1, DISCOUNT)
 
-    settings = {name: getattr(scale, name) for name in ("batch_size", "num_updates", "learning_rate")}
-    settings |= dict(error_fn=vaml.calibrated_error if calibrated else vaml.squared_error, num_samples=num_samples)
-    fitted = calibration.fit_row(jax.random.key(seed), jnp.zeros_like(value), value, target_fn, **settings)
+    settings = {
+        name: getattr(scale, name) for name in ("batch_size", "num_updates", "learning_rate")
+    }
+    settings |= dict(
+        error_fn=vaml.calibrated_error if calibrated else vaml.squared_error,
+        num_samples=num_samples,
+    )
+    fitted = calibration.fit_row(
+        jax.random.key(seed), jnp.zeros_like(value), value, target_fn, **settings
+    )
     mean = fitted @ value
     exact = calibration.minimising_mean(value, truth.mean, math.inf if calibrated else num_samples)
     spread = jnp.sqrt(fitted @ jnp.square(value - mean))
@@ -122,20 +143,35 @@ def _learn_value(scale, statement, loss, num_samples, problem):
     weight = 0.0 if calibrated else 1 / num_samples
     exact = calibration.minimising_value(model, model @ truth, weight)
     seen = model if statement == "eq. 5, expectation" else jnp.eye(scale.num_states)
-    return _row(jnp.stack([measured, exact]) @ seen.T - seen @ truth, jnp.std(truth), jnp.std(measured))
+    return _row(
+        jnp.stack([measured, exact]) @ seen.T - seen @ truth, jnp.std(truth), jnp.std(measured)
+    )
 
 
 def _learn_deterministic(scale, statement, loss, num_samples, problem):
-    """Proposition 5: one next state for a stochastic one, among finitely many or on the interval [0, 1]."""
+    """Proposition 5: one next state for a stochastic one, among finitely many or on the interval
+    [0, 1].
+    """
     value, row = problem.value_target, problem.transition[0]
     connected = statement.endswith("connected")
-    if connected:  # V is linear between its states, the distribution between the knots of a fine grid
+    if (
+        connected
+    ):  # V is linear between its states, the distribution between the knots of a fine grid
         place = jnp.linspace(0, scale.num_states - 1, _NUM_KNOTS)
-        value, row = (jnp.interp(place, jnp.arange(scale.num_states), array) for array in (value, row))
+        value, row = (
+            jnp.interp(place, jnp.arange(scale.num_states), array) for array in (value, row)
+        )
         row /= jnp.sum(row)
     mean = row @ value
-    sampled_mean = jnp.mean(jax.random.choice(jax.random.key(problem.seed), value, (scale.num_windows,), p=row))
-    error = jnp.stack([_deterministic_value(value, target, connected) for target in (sampled_mean, mean)]) - mean
+    sampled_mean = jnp.mean(
+        jax.random.choice(jax.random.key(problem.seed), value, (scale.num_windows,), p=row)
+    )
+    error = (
+        jnp.stack(
+            [_deterministic_value(value, target, connected) for target in (sampled_mean, mean)]
+        )
+        - mean
+    )
     return _row(error, jnp.sqrt(row @ jnp.square(value - mean)), jnp.zeros(()))
 
 
@@ -147,7 +183,9 @@ def _deterministic_value(value, mean, connected):
 
 
 def _row(errors, scale, spread):
-    """Returns the columns of a problem from the errors [2, ...] of the measured and of the exact minimiser."""
+    """Returns the columns of a problem from the errors [2, ...] of the measured and of the exact
+    minimiser.
+    """
     rms = lambda error: jnp.sqrt(jnp.mean(jnp.square(error))) / scale
     measured, exact = errors
     return {
@@ -175,8 +213,15 @@ def _solve(scale, statement, loss, num_samples, problems):
 def run(scale, unit, scratch):
     """Returns the rows of one loss, one a problem, in float64."""
     with jax.enable_x64(True):
-        problems = [_problem(seed, unit["statement"], scale.num_states) for seed in range(scale.num_problems)]
-        columns = _solve(scale, *unit.values(), Problem(*(np.stack(field) for field in zip(*problems, strict=True))))
+        problems = [
+            _problem(seed, unit["statement"], scale.num_states)
+            for seed in range(scale.num_problems)
+        ]
+        columns = _solve(
+            scale,
+            *unit.values(),
+            Problem(*(np.stack(field) for field in zip(*problems, strict=True))),
+        )
         columns = {name: np.asarray(values) for name, values in columns.items()}
     return [
         {"seed": seed} | {name: float(values[seed]) for name, values in columns.items()}
@@ -187,11 +232,19 @@ def run(scale, unit, scratch):
 def summarise(scale, rows):
     """Returns the table: mean errors over problems, the measured one with its 95 % interval."""
     result = []
-    for (statement, loss, num_samples), group in grouped(rows, "statement", "loss", "num_samples").items():
-        mean = {name: mean_and_interval([row[name] for row in group]) for name in list(group[0])[4:]}
+    for (statement, loss, num_samples), group in grouped(
+        rows, "statement", "loss", "num_samples"
+    ).items():
+        mean = {
+            name: mean_and_interval([row[name] for row in group]) for name in list(group[0])[4:]
+        }
         row = {"statement": statement, "loss": loss, "n": num_samples, "problems": len(group)}
         row |= {"exact_error": mean["exact_error"][0], "measured_error": mean["measured_error"][0]}
-        row |= {"measured_ci": mean["measured_error"][1], "gap": mean["gap"][0], "spread": mean["spread"][0]}
+        row |= {
+            "measured_ci": mean["measured_error"][1],
+            "gap": mean["gap"][0],
+            "spread": mean["spread"][0],
+        }
         result.append(row)
     return sorted(result, key=lambda row: CASES.index((row["statement"], row["loss"], row["n"])))
 
@@ -203,8 +256,15 @@ def draw(scale, rows, scratch):
     axis = figure.subplots()
     place = np.arange(len(table))
     measured, width = ([row[name] for row in table] for name in ("measured_error", "measured_ci"))
-    axis.barh(place, [row["exact_error"] for row in table], color="lightsteelblue", label="exact minimiser")
-    axis.errorbar(measured, place, xerr=width, fmt="k.", capsize=3, label="found from samples, 95 %")
+    axis.barh(
+        place,
+        [row["exact_error"] for row in table],
+        color="lightsteelblue",
+        label="exact minimiser",
+    )
+    axis.errorbar(
+        measured, place, xerr=width, fmt="k.", capsize=3, label="found from samples, 95 %"
+    )
     axis.set_yticks(place, [f"{row['statement']}: {row['loss']}, n = {row['n']}" for row in table])
     axis.set_xlabel("error of the minimiser (standard deviations)")
     axis.legend(frameon=False)

@@ -1,11 +1,11 @@
 """Planning with models of limited rank (Proper Value Equivalence, figure 4a and A.3.7).
 
-Transition matrices of at most a given rank are learned to be proper value equivalent for stochastic policies ("all") or
-for deterministic ones. What is asked: at low rank, do the second plan better?
+Transition matrices of at most a given rank are learned to be proper value equivalent for stochastic
+policies ("all") or for deterministic ones. What is asked: at low rank, do the second plan better?
 
-The policies lie along slow policy iteration in Four Rooms, each with a tenth of its states made uniform or, for the
-second kind, made deterministic at random. `small` keeps the world, the loss and the optimiser, and has fewer ranks,
-seeds, policies and updates and a larger step.
+The policies lie along slow policy iteration in Four Rooms, each with a tenth of its states made
+uniform or, for the second kind, made deterministic at random. `small` keeps the world, the loss and
+the optimiser, and has fewer ranks, seeds, policies and updates and a larger step.
 """
 
 import dataclasses
@@ -48,7 +48,9 @@ SCALES = {
 
 
 def units(scale: Scale) -> list[Unit]:
-    """Returns one unit a model; the models of a seed and kind, which share their policies, follow each other."""
+    """Returns one unit a model; the models of a seed and kind, which share their policies, follow
+    each other.
+    """
     return [
         {"policies": kind, "rank": rank, "seed": seed}
         for seed in range(scale.num_seeds)
@@ -61,7 +63,9 @@ def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
     """Trains one model and returns how well it plans."""
     world = worlds.four_rooms(discount=DISCOUNT)
     data = _data(unit["seed"], unit["policies"], scale.num_policies, scale.num_variants)
-    start_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(unit["seed"]), unit["rank"]))
+    start_key, train_key = jax.random.split(
+        jax.random.fold_in(jax.random.key(unit["seed"]), unit["rank"])
+    )
     params = init_params(start_key, *world.reward.shape, unit["rank"])
     learner = model_fitting.make_learner(params, scale.learning_rate)
     settings = dict(order=1, learning_rate=scale.learning_rate, batch_size=scale.batch_size)
@@ -78,7 +82,10 @@ def _data(seed: int, kind: str, num_policies: int, num_variants: int) -> Equatio
     world = worlds.four_rooms(discount=DISCOUNT)
     base_key, noise_key = jax.random.split(key)
     base = _improvement_policies(base_key, world, num_policies)
-    parts = [_variants(key, world, base, kind == "deterministic") for key in jax.random.split(noise_key, num_variants)]
+    parts = [
+        _variants(key, world, base, kind == "deterministic")
+        for key in jax.random.split(noise_key, num_variants)
+    ]
     return jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *parts)
 
 
@@ -93,7 +100,9 @@ def _variants(rng_key: jax.Array, world: MDP, base: jax.Array, deterministic: bo
 
 
 def summarise(scale: Scale, rows: list[Row]) -> list[Row]:
-    """Returns a row per rank and kind of policies, and the difference of the kinds with its interval."""
+    """Returns a row per rank and kind of policies, and the difference of the kinds with its
+    interval.
+    """
     summary = []
     for (rank,), members in grouped(sorted(rows, key=lambda row: row["rank"]), "rank").items():
         row: Row = {"rank": rank, "seeds": scale.num_seeds}
@@ -109,17 +118,23 @@ def summarise(scale: Scale, rows: list[Row]) -> list[Row]:
 
 
 def draw(scale: Scale, rows: list[Row], scratch: Path):
-    """Returns the figure: planning over rank, a line per kind of policies, 95 % intervals over seeds."""
+    """Returns the figure: planning over rank, a line per kind of policies, 95 % intervals over
+    seeds.
+    """
     from matplotlib import pyplot
 
     summary = summarise(scale, rows)
     figure, panel = pyplot.subplots(figsize=(5, 3.6))
     ranks = [row["rank"] for row in summary]
-    for kind, label in zip(KINDS, ("M∞(Π), stochastic policies", "M∞(Π_det), deterministic policies"), strict=True):
+    for kind, label in zip(
+        KINDS, ("M∞(Π), stochastic policies", "M∞(Π_det), deterministic policies"), strict=True
+    ):
         means, widths = ([row[key] for row in summary] for key in (kind, f"{kind}_interval"))
         panel.errorbar(ranks, means, widths, marker="o", capsize=3, label=label)
     panel.axhline(1.0, color="C3", linestyle="--", linewidth=1, label="optimal")
-    panel.set(xlabel="rank of the model's transitions", ylabel="value of the model's plan / optimal")
+    panel.set(
+        xlabel="rank of the model's transitions", ylabel="value of the model's plan / optimal"
+    )
     panel.legend(frameon=False, fontsize=8)
     panel.grid(alpha=0.3)
     figure.tight_layout()

@@ -1,10 +1,12 @@
-"""Value-aware losses in control, on the cliff walk (Calibrated Value-Aware Model Learning, figure 9, appendix C.5).
+"""Value-aware losses in control, on the cliff walk (Calibrated Value-Aware Model Learning, figure
+9, appendix C.5).
 
     python scripts/tabular.py cliffwalk --scale small --out results/tabular
 
-As `garnet`, with policy iteration: each round evaluates the policy with the model and its value, then makes it greedy
-for them. `planning` is what that is worth in the walk: 0 the uniform policy, 1 an optimal one, averaged over states.
-The paper gives neither the modification of the walk nor rounds and ranks: ours are in `worlds.cliff_walk` and below.
+As `garnet`, with policy iteration: each round evaluates the policy with the model and its value,
+then makes it greedy for them. `planning` is what that is worth in the walk: 0 the uniform policy, 1
+an optimal one, averaged over states. The paper gives neither the modification of the walk nor
+rounds and ranks: ours are in `worlds.cliff_walk` and below.
 """
 
 import dataclasses
@@ -43,26 +45,34 @@ SCALES = {
 
 def units(scale):
     """Returns a unit a loss and rank."""
-    return [{"loss": name, "rank": rank} for rank in scale.ranks for name in model_learning.LEARNERS]
+    return [
+        {"loss": name, "rank": rank} for rank in scale.ranks for name in model_learning.LEARNERS
+    ]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def evaluate(name, rank, scale, seed, temperature):
-    """Returns what the policies are worth that are learned on walks [C], and errors of model and value."""
+    """Returns what the policies are worth that are learned on walks [C], and errors of model and
+    value.
+    """
 
     def one(seed, temperature):
         environment = worlds.cliff_walk(temperature, DISCOUNT)
         num_actions, num_states = environment.reward.shape
         uniform = jnp.full((num_actions, num_states), 1 / num_actions)
         params = model_learning.init_params(jax.random.key(seed), num_actions, num_states, rank)
-        schedule = {key: getattr(scale, key) for key in ("num_rounds", "num_updates", "learning_rate")}
+        schedule = {
+            key: getattr(scale, key) for key in ("num_rounds", "num_updates", "learning_rate")
+        }
         learner = model_learning.LEARNERS[name]
         params, policy = model_learning.learn(
             learner, environment, uniform, params, next_policy=model_learning.improve, **schedule
         )
         worth = lambda policy: jnp.mean(mdp.policy_value(environment, policy))
         best, least = jnp.mean(mdp.optimal_value(environment)), worth(uniform)
-        errors = model_learning.measure(params, environment, policy, mdp.policy_value(environment, policy))
+        errors = model_learning.measure(
+            params, environment, policy, mdp.policy_value(environment, policy)
+        )
         return {"planning": (worth(policy) - least) / (best - least)} | errors
 
     return jax.vmap(one)(seed, temperature)
@@ -70,12 +80,16 @@ def evaluate(name, rank, scale, seed, temperature):
 
 def run(scale, unit, scratch):
     """Returns the rows of one loss and rank, by temperature and seed."""
-    return value_errors.rows_of(functools.partial(evaluate, unit["loss"], unit["rank"], scale), scale)
+    return value_errors.rows_of(
+        functools.partial(evaluate, unit["loss"], unit["rank"], scale), scale
+    )
 
 
 def draw(scale, rows, scratch):
     """Returns the figure: worth of the learned policies over temperature, a panel a rank."""
-    return value_errors.panels(rows, "planning", "worth of the policy (0 uniform, 1 optimal)", log=False)
+    return value_errors.panels(
+        rows, "planning", "worth of the policy (0 uniform, 1 optimal)", log=False
+    )
 
 
 def summarise(scale, rows):

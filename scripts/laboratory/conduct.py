@@ -38,7 +38,9 @@ def run(name: str, experiment: Experiment, scale_name: str, out: Path, num_worke
     scratch.mkdir(parents=True, exist_ok=True)
     finished = workers.run_units(experiment, scale, missing, scratch, num_workers)
     _collect(name, table, finished, len(units), len(missing))
-    table.replace(sorted(table.rows, key=lambda row: units.index({key: row[key] for key in units[0]})))
+    table.replace(
+        sorted(table.rows, key=lambda row: units.index({key: row[key] for key in units[0]}))
+    )
     if experiment.complete is not None:
         table.replace(experiment.complete(scale, table.rows, scratch))
     _conclude(name, experiment, scale, table.rows, out)
@@ -50,7 +52,9 @@ def _claim(out: Path, name: str, settings: dict[str, Any]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise ConfigError(f"--out {out}: holds {name} at other settings ({path.name}); choose another directory")
+            raise ConfigError(
+                f"--out {out}: holds {name} at other settings ({path.name}); choose another directory"
+            )
         write_atomically(path, text)
     except OSError as error:
         raise ConfigError(f"--out {out}: {error}") from error
@@ -66,7 +70,10 @@ def _collect(name: str, table: Table, finished, num_units: int, num_missing: int
             table.add(unit, rows)
             progress.advance(task)
             if not interactive:
-                print(f"{name}: {_label(unit)} ({int(progress.tasks[0].completed)}/{num_units})", flush=True)
+                print(
+                    f"{name}: {_label(unit)} ({int(progress.tasks[0].completed)}/{num_units})",
+                    flush=True,
+                )
 
 
 def _label(unit: Unit) -> str:
@@ -91,5 +98,7 @@ def print_rows(rows: list[Row]) -> None:
     """Prints rows as a table."""
     table = rich.table.Table(*rows[0])
     for row in rows:
-        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+        table.add_row(
+            *(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values())
+        )
     rich.console.Console(width=None if sys.stdout.isatty() else 160).print(table)

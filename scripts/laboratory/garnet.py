@@ -1,10 +1,11 @@
-"""Value-aware losses on random chains, against their stochasticity (Calibrated Value-Aware Model Learning, figure 2).
+"""Value-aware losses on random chains, against their stochasticity (Calibrated Value-Aware Model
+Learning, figure 2).
 
     python scripts/tabular.py garnet --scale small --out results/tabular
 
-Each unit learns a model of one rank with one loss in all Garnets at once: temperatures x seeds are one batch. A seed
-is the same successors, weights and rewards at every temperature and for every loss. The paper's sizes (states,
-successors, ranks) are lost in our text; `paper` is our guess.
+Each unit learns a model of one rank with one loss in all Garnets at once: temperatures x seeds are
+one batch. A seed is the same successors, weights and rewards at every temperature and for every
+loss. The paper's sizes (states, successors, ranks) are lost in our text; `paper` is our guess.
 """
 
 import dataclasses
@@ -44,12 +45,16 @@ SCALES = {
 
 def units(scale):
     """Returns a unit a loss and rank."""
-    return [{"loss": name, "rank": rank} for rank in scale.ranks for name in model_learning.LEARNERS]
+    return [
+        {"loss": name, "rank": rank} for rank in scale.ranks for name in model_learning.LEARNERS
+    ]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def evaluate(name, rank, scale, seed, temperature):
-    """Returns what `measure` says of the models learned in Garnets [C] of `seed` and `temperature`, both [C]."""
+    """Returns what `measure` says of the models learned in Garnets [C] of `seed` and `temperature`,
+    both [C].
+    """
 
     def one(seed, temperature):
         world_key, params_key = jax.random.split(jax.random.key(seed))
@@ -57,16 +62,24 @@ def evaluate(name, rank, scale, seed, temperature):
         environment = worlds.tempered_garnet(world_key, scale.num_states, **settings)
         policy = jnp.ones((1, scale.num_states))
         params = model_learning.init_params(params_key, 1, scale.num_states, rank)
-        schedule = dict(num_rounds=1, num_updates=scale.num_updates, learning_rate=scale.learning_rate)
-        params, _ = model_learning.learn(model_learning.LEARNERS[name], environment, policy, params, **schedule)
-        return model_learning.measure(params, environment, policy, mdp.policy_value(environment, policy))
+        schedule = dict(
+            num_rounds=1, num_updates=scale.num_updates, learning_rate=scale.learning_rate
+        )
+        params, _ = model_learning.learn(
+            model_learning.LEARNERS[name], environment, policy, params, **schedule
+        )
+        return model_learning.measure(
+            params, environment, policy, mdp.policy_value(environment, policy)
+        )
 
     return jax.vmap(one)(seed, temperature)
 
 
 def run(scale, unit, scratch):
     """Returns the rows of one loss and rank: errors by temperature and seed."""
-    return value_errors.rows_of(functools.partial(evaluate, unit["loss"], unit["rank"], scale), scale)
+    return value_errors.rows_of(
+        functools.partial(evaluate, unit["loss"], unit["rank"], scale), scale
+    )
 
 
 def draw(scale, rows, scratch):

@@ -10,7 +10,9 @@ from scripts.laboratory.experiment import Row
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the mean and the half-width of its 95 % interval (Student's t); NaN for fewer than two values."""
+    """Returns the mean and the half-width of its 95 % interval (Student's t); NaN for fewer than
+    two values.
+    """
     values = np.asarray(values, float)
     if len(values) < 2:
         return float(values.mean()), math.nan

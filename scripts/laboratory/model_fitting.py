@@ -1,4 +1,6 @@
-"""Learning tabular models: one compiled loop for all experiments of *Proper Value Equivalence*, and its exact judge."""
+"""Learning tabular models: one compiled loop for all experiments of *Proper Value Equivalence*, and
+its exact judge.
+"""
 
 import functools
 import math
@@ -37,7 +39,9 @@ def make_learner(params: ModelParams, learning_rate: float) -> Learner:
 
 
 def operator_order(order: float) -> int:
-    """Returns how often the operator is applied: once for `PROPER`, where proposition 2 leaves the choice."""
+    """Returns how often the operator is applied: once for `PROPER`, where proposition 2 leaves the
+    choice.
+    """
     return 1 if order == PROPER else int(order)
 
 
@@ -57,8 +61,8 @@ def train(
     num_updates: int,
     loss: Callable[[ModelParams, float, Equations, int], jax.Array] = fast_loss,
 ) -> tuple[Learner, jax.Array]:
-    """Returns the learner after `num_updates` minibatches of `data` (N pairs, drawn with replacement), and their mean
-    loss.
+    """Returns the learner after `num_updates` minibatches of `data` (N pairs, drawn with
+    replacement), and their mean loss.
     """
     optimiser = make_optimiser(learning_rate)
 
@@ -74,12 +78,16 @@ def train(
 
 
 def exact_model(params: ModelParams) -> MDP:
-    """Returns the model in float64; call it, and what uses the result, under `jax.enable_x64(True)`."""
+    """Returns the model in float64; call it, and what uses the result, under
+    `jax.enable_x64(True)`.
+    """
     return _to_mdp(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params), DISCOUNT)
 
 
 def planning_score(params: ModelParams) -> float:
-    """Returns Σ_s v_π̃(s) / Σ_s v*(s) in Four Rooms, π̃ optimal in the model (A.3.5), computed in float64."""
+    """Returns Σ_s v_π̃(s) / Σ_s v*(s) in Four Rooms, π̃ optimal in the model (A.3.5), computed in
+    float64.
+    """
     with jax.enable_x64(True):
         world = worlds.four_rooms(discount=DISCOUNT)
         return float(jnp.sum(_planning_value(world, exact_model(params))) / best_sum())

@@ -1,12 +1,13 @@
 """Spaces of order-k value-equivalent models (Proper Value Equivalence, figure 3 and A.3.5).
 
-Models of stochastic Four Rooms are led from random starts towards M^k(Π, V). Every snapshot of every model is a vector
-of its rewards and transitions; each class is projected on the first two principal components of all its snapshots.
-What is asked: does the diameter of the converged models grow with k, and do they plan well?
+Models of stochastic Four Rooms are led from random starts towards M^k(Π, V). Every snapshot of
+every model is a vector of its rewards and transitions; each class is projected on the first two
+principal components of all its snapshots. What is asked: does the diameter of the converged models
+grow with k, and do they plan well?
 
-Every model has policies, functions and minibatches of its own. `small` keeps the world, the losses and the optimiser,
-and has lower orders (20 and 30 do not converge in so few updates), fewer models, updates and pairs, smaller batches and
-a larger step.
+Every model has policies, functions and minibatches of its own. `small` keeps the world, the losses
+and the optimiser, and has lower orders (20 and 30 do not converge in so few updates), fewer models,
+updates and pairs, smaller batches and a larger step.
 """
 
 import dataclasses
@@ -53,7 +54,9 @@ SCALES = {
 
 def units(scale: Scale) -> list[Unit]:
     """Returns one unit a model; the seed of a model is the same in every class."""
-    return [{"order": order, "seed": seed} for seed in range(scale.num_models) for order in scale.orders]
+    return [
+        {"order": order, "seed": seed} for seed in range(scale.num_models) for order in scale.orders
+    ]
 
 
 def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
@@ -61,8 +64,12 @@ def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
     start_key, data_key, train_key = jax.random.split(jax.random.key(unit["seed"]), 3)
     world = worlds.four_rooms(discount=DISCOUNT)
     data = make_data(data_key, world, unit["order"], scale.num_pairs)
-    learner = model_fitting.make_learner(init_params(start_key, *world.reward.shape), scale.learning_rate)
-    settings = dict(order=model_fitting.operator_order(unit["order"]), learning_rate=scale.learning_rate)
+    learner = model_fitting.make_learner(
+        init_params(start_key, *world.reward.shape), scale.learning_rate
+    )
+    settings = dict(
+        order=model_fitting.operator_order(unit["order"]), learning_rate=scale.learning_rate
+    )
     interval = scale.num_updates // scale.num_snapshots
     snapshots, scores = [], []
     for number in range(scale.num_snapshots):
@@ -72,15 +79,26 @@ def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
         )
         snapshots.append(to_vector(learner.params))
         scores.append(model_fitting.planning_score(learner.params))
-    np.savez(_file(scratch, unit["order"], unit["seed"]), vectors=np.array(snapshots, np.float16), scores=scores)
-    gap = jnp.linalg.norm(to_vector(learner.params)[world.reward.size :] - world.transition.reshape(-1))
+    np.savez(
+        _file(scratch, unit["order"], unit["seed"]),
+        vectors=np.array(snapshots, np.float16),
+        scores=scores,
+    )
+    gap = jnp.linalg.norm(
+        to_vector(learner.params)[world.reward.size :] - world.transition.reshape(-1)
+    )
     return [{"loss": float(loss), "planning": scores[-1], "transition_distance": float(gap)}]
 
 
 def make_data(rng_key: jax.Array, world, order: float, num_pairs: int) -> Equations:
-    """Returns `num_pairs` random policies, each with a function U(-1, 1) or, for `PROPER`, its value."""
+    """Returns `num_pairs` random policies, each with a function U(-1, 1) or, for `PROPER`, its
+    value.
+    """
     chunk = min(_CHUNK, num_pairs)
-    parts = [_make_chunk(key, world, order, chunk) for key in jax.random.split(rng_key, num_pairs // chunk)]
+    parts = [
+        _make_chunk(key, world, order, chunk)
+        for key in jax.random.split(rng_key, num_pairs // chunk)
+    ]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
@@ -109,18 +127,28 @@ def _file(scratch: Path, order: float, seed: int) -> Path:
 
 
 def complete(scale: Scale, rows: list[Row], scratch: Path) -> list[Row]:
-    """Returns the rows with what only a class as a whole can say: where its models end in its principal plane, and
-    the largest distance to another model of the group, in the plane and in all dimensions.
+    """Returns the rows with what only a class as a whole can say: where its models end in its
+    principal plane, and the largest distance to another model of the group, in the plane and in all
+    dimensions.
     """
     new = []
     for (order,), members in grouped(rows, "order").items():
         files = [_file(scratch, order, row["seed"]) for row in members]
-        mean, components = principal_components(lambda files=files: (np.load(file)["vectors"] for file in files))
+        mean, components = principal_components(
+            lambda files=files: (np.load(file)["vectors"] for file in files)
+        )
         clouds = np.array([(np.load(file)["vectors"] - mean) @ components.T for file in files])
-        np.savez(scratch / f"plane-{order:g}.npz", clouds=clouds, scores=[np.load(file)["scores"] for file in files])
+        np.savez(
+            scratch / f"plane-{order:g}.npz",
+            clouds=clouds,
+            scores=[np.load(file)["scores"] for file in files],
+        )
         ends = np.array([np.load(file)["vectors"][-1] for file in files], np.float64)
         for group in np.array_split(np.arange(len(members)), scale.num_groups):
-            whole = {"diameter": diameter(ends[group]), "plane_diameter": diameter(clouds[group, -1])}
+            whole = {
+                "diameter": diameter(ends[group]),
+                "plane_diameter": diameter(clouds[group, -1]),
+            }
             new += [members[index] | {"group": int(group[0])} | whole for index in group]
     return new
 
@@ -144,7 +172,9 @@ def summarise(scale: Scale, rows: list[Row]) -> list[Row]:
 
 
 def draw(scale: Scale, rows: list[Row], scratch: Path):
-    """Returns the figure: the clouds coloured by progress (top) and by planning (bottom), and the diameters."""
+    """Returns the figure: the clouds coloured by progress (top) and by planning (bottom), and the
+    diameters.
+    """
     from matplotlib import pyplot
 
     width = len(scale.orders) + 1
@@ -154,7 +184,9 @@ def draw(scale: Scale, rows: list[Row], scratch: Path):
         clouds, scores = stored["clouds"], stored["scores"]
         progress = np.broadcast_to(np.linspace(0, 1, clouds.shape[1]), clouds.shape[:2])
         for panel, colour in zip(panels[:, column], (progress, scores), strict=True):
-            dots = panel.scatter(*clouds.reshape(-1, 2).T, c=colour.ravel(), s=5, vmin=0, vmax=1, rasterized=True)
+            dots = panel.scatter(
+                *clouds.reshape(-1, 2).T, c=colour.ravel(), s=5, vmin=0, vmax=1, rasterized=True
+            )
             panel.set(title=f"k = {_name(order)}", aspect="equal")
     _share_limits(panels[:, :-1].ravel())
     panels[0, 0].set_ylabel("colour: progress")
@@ -170,7 +202,11 @@ def _draw_diameters(panel, summary: list[Row], name: str) -> None:
     values = [[row[key] for row in summary] for key in (name, f"{name}_interval")]
     panel.errorbar(range(len(summary)), values[0], values[1], marker="o", capsize=3)
     panel.set_xticks(range(len(summary)), [_name(row["order"]) for row in summary])
-    panel.set(title="diameter, " + ("plane" if name == "plane_diameter" else "all dimensions"), xlabel="k", ylim=0)
+    panel.set(
+        title="diameter, " + ("plane" if name == "plane_diameter" else "all dimensions"),
+        xlabel="k",
+        ylim=0,
+    )
 
 
 def _share_limits(panels) -> None:
@@ -187,7 +223,8 @@ def benchmark() -> list[Row]:
     """Returns the speed at paper size, a row per order and one for them all."""
     paper = SCALES["paper"]
     tasks = [
-        speed.Task(f"k = {_name(k)}", model_fitting.operator_order(k), None, paper.batch_size) for k in paper.orders
+        speed.Task(f"k = {_name(k)}", model_fitting.operator_order(k), None, paper.batch_size)
+        for k in paper.orders
     ]
     return speed.measure(tasks, num_updates=paper.num_models * paper.num_updates)
 

@@ -1,4 +1,6 @@
-"""The first principal components of more vectors than fit into memory: randomised, streaming over blocks of them."""
+"""The first principal components of more vectors than fit into memory: randomised, streaming over
+blocks of them.
+"""
 
 from collections.abc import Callable, Iterable
 
@@ -6,11 +8,17 @@ import numpy as np
 
 
 def principal_components(
-    blocks: Callable[[], Iterable[np.ndarray]], num_components: int = 2, *, oversample: int = 14, num_passes: int = 8
+    blocks: Callable[[], Iterable[np.ndarray]],
+    num_components: int = 2,
+    *,
+    oversample: int = 14,
+    num_passes: int = 8,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (mean [D], components [num_components, D]) of the rows of all blocks, largest variance first.
+    """Returns (mean [D], components [num_components, D]) of the rows of all blocks, largest
+    variance first.
 
-    Subspace iteration: the more passes, the nearer to the exact components; the signs are arbitrary.
+    Subspace iteration: the more passes, the nearer to the exact components; the signs are
+    arbitrary.
 
     Args:
       blocks: gives an iteration over arrays [n, D], the same at every call.
@@ -27,7 +35,8 @@ def principal_components(
     for _ in range(num_passes):
         image = sum((block - mean).T @ ((block - mean) @ basis) for block in blocks())
         basis, triangle = np.linalg.qr(image)
-    # After convergence the basis is ordered by the power of the iteration; a small SVD orders it by variance.
+    # After convergence the basis is ordered by the power of the iteration; a small SVD orders it by
+    # variance.
     left, _, _ = np.linalg.svd(triangle)
     return mean, (basis @ left[:, :num_components]).T
 

@@ -1,9 +1,11 @@
-"""The propositions and theorems of the two papers on value equivalence, tried on random cases in float64.
+"""The propositions and theorems of the two papers on value equivalence, tried on random cases in
+float64.
 
-A row says how many cases were tried, the worst margin and how many were violated by more than rounding; and, because a
-check that cannot fail says nothing, how many of `cases_broken` are violated once an operator has a deliberate fault
-(the fault that shows most). The statements are in `muzero/tabular/*_statements.py`; theorems 1 and 2 of *Approximate
-Value Equivalence*, whose minimum over c and over c-vspan(V) is a linear program, are here.
+A row says how many cases were tried, the worst margin and how many were violated by more than
+rounding; and, because a check that cannot fail says nothing, how many of `cases_broken` are
+violated once an operator has a deliberate fault (the fault that shows most). The statements are in
+`muzero/tabular/*_statements.py`; theorems 1 and 2 of *Approximate Value Equivalence*, whose minimum
+over c and over c-vspan(V) is a linear program, are here.
 """
 
 import dataclasses
@@ -29,7 +31,10 @@ STATEMENTS = PROPER | APPROXIMATE
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How many cases of each statement: `num_chunks` times `chunk_size`. Broken operators are tried on one chunk."""
+    """How many cases of each statement: `num_chunks` times `chunk_size`.
+
+    Broken operators are tried on one chunk.
+    """
 
     num_chunks: int
     chunk_size: int
@@ -44,7 +49,9 @@ def units(scale: Scale) -> list[Unit]:
 
 
 def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
-    """Tries all cases of a statement with the exact operators, and one chunk with each of the broken ones."""
+    """Tries all cases of a statement with the exact operators, and one chunk with each of the
+    broken ones.
+    """
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(unit["seed"]), (scale.num_chunks, scale.chunk_size))
         exact = [_margins(unit["check"], _cases(chunk), margins.EXACT) for chunk in keys]
@@ -82,7 +89,9 @@ def _row(name: str, exact: np.ndarray, broken: list[np.ndarray]) -> Row:
 
 
 def theorem_margins(cases: Case, faults: margins.Faults) -> dict[str, np.ndarray]:
-    """Returns the margins [N] of theorems 1 and 2 of AVE for Π = all deterministic policies and V = five functions."""
+    """Returns the margins [N] of theorems 1 and 2 of AVE for Π = all deterministic policies and V =
+    five functions.
+    """
     found = {name: [] for name in THEOREMS}
     facts = map(np.asarray, _theorem_facts(cases, faults))
     for apart, lost, tolerance, shrink, functions, values in zip(*facts, strict=True):
@@ -98,17 +107,25 @@ def _theorem_facts(case, faults):
     """Returns what the bound is made of: max ‖ṽ_π − v_π‖, ‖v* − v_π̃‖, ε, γ^k, V, V_Π."""
     op = margins.make_operators(faults)
     everyone = policies.all_deterministic_policies(ACTIONS, STATES)
-    true, ours = (jax.vmap(lambda pi, m=m: op.value(m, pi))(everyone) for m in (case.environment, case.model))
-    tolerance = jnp.max(jax.vmap(lambda pi: error(case._replace(policy=pi), op, case.functions, case.k))(everyone))
+    true, ours = (
+        jax.vmap(lambda pi, m=m: op.value(m, pi))(everyone) for m in (case.environment, case.model)
+    )
+    tolerance = jnp.max(
+        jax.vmap(lambda pi: error(case._replace(policy=pi), op, case.functions, case.k))(everyone)
+    )
     lost = margins.norm(jnp.max(true, axis=0) - op.value(case.environment, op.optimal(case.model)))
     apart = jnp.max(margins.norm(ours - true))
     return apart, lost, tolerance, case.environment.discount**case.k, case.functions, true
 
 
-def theorem_bound(tolerance: float, shrink: float, functions: np.ndarray, values: np.ndarray) -> float:
-    """Returns min_{c ≥ 1} (c ε + 2 γ^k β(c-vspan(V)‖V_Π)) / (1 − γ^k), exactly: it is one linear program.
+def theorem_bound(
+    tolerance: float, shrink: float, functions: np.ndarray, values: np.ndarray
+) -> float:
+    """Returns min_{c ≥ 1} (c ε + 2 γ^k β(c-vspan(V)‖V_Π)) / (1 − γ^k), exactly: it is one linear
+    program.
 
-    Unknowns: c, the distance t = β, and for each value function the positive and negative parts of its weights.
+    Unknowns: c, the distance t = β, and for each value function the positive and negative parts of
+    its weights.
 
     Args:
       tolerance: ε.
@@ -120,7 +137,10 @@ def theorem_bound(tolerance: float, shrink: float, functions: np.ndarray, values
     every = lambda block: np.kron(np.eye(count), block)
     column = lambda number, rows: np.full((rows, 1), number)
     mixture = every(np.hstack([functions.T, -functions.T]))  # [m S, 2 m n]
-    magnitude, total = every(np.ones((1, 2 * size))), every(np.repeat([[1.0, -1.0]], size, axis=1).reshape(1, -1))
+    magnitude, total = (
+        every(np.ones((1, 2 * size))),
+        every(np.repeat([[1.0, -1.0]], size, axis=1).reshape(1, -1)),
+    )
     rows = len(mixture)
     near = [
         np.hstack([column(0, rows), column(-1, rows), mixture]),
@@ -151,7 +171,9 @@ def summarise(scale: Scale, rows: list[Row]) -> list[Row]:
 
 
 def draw(scale: Scale, rows: list[Row], scratch: Path):
-    """Returns the figure: the worst margin of every statement; equalities lie at rounding, left of the line."""
+    """Returns the figure: the worst margin of every statement; equalities lie at rounding, left of
+    the line.
+    """
     from matplotlib import pyplot
 
     summary = summarise(scale, rows)[::-1]
@@ -159,7 +181,9 @@ def draw(scale: Scale, rows: list[Row], scratch: Path):
     panel.axvline(-ROUNDING, color="C3", linewidth=1, label="violated below")
     panel.plot([row["worst_margin"] for row in summary], range(len(summary)), "o")
     panel.set_xscale("symlog", linthresh=1e-16)
-    panel.set_yticks(range(len(summary)), [f"{row['statement']} ({row['cases']:,} cases)" for row in summary])
+    panel.set_yticks(
+        range(len(summary)), [f"{row['statement']} ({row['cases']:,} cases)" for row in summary]
+    )
     panel.set_xticks([-1e-8, -1e-12, 0, 1e-12, 1e-8, 1e-4, 1])
     panel.set(xlabel="worst margin, relative", xlim=(-1e-8, 3))
     panel.legend(frameon=False, fontsize=8)

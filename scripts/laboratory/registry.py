@@ -1,6 +1,15 @@
 """Every experiment under its name on the command line."""
 
-from scripts.laboratory import ave, calibration, capacity, cliffwalk, garnet, order_k, propositions, trajectories
+from scripts.laboratory import (
+    ave,
+    calibration,
+    capacity,
+    cliffwalk,
+    garnet,
+    order_k,
+    propositions,
+    trajectories,
+)
 from scripts.laboratory.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {

@@ -1,13 +1,16 @@
-"""Speed of the laboratory's update on all cores: against the matrix product, and against a plain update.
+"""Speed of the laboratory's update on all cores: against the matrix product, and against a plain
+update.
 
-Every core has a process of its own, which measures all tasks in the same order: the product of two 2048² matrices, the
-compiled loop of `model_fitting.train`, the same loop without its products, and the baseline: one jitted, donated update
-of one model a call, on the reference loss, in a Python loop. All float32; rates are of the operations in matrix
-products alone, the best of some repetitions, summed over cores. Busy cores show in all of them.
+Every core has a process of its own, which measures all tasks in the same order: the product of two
+2048² matrices, the compiled loop of `model_fitting.train`, the same loop without its products, and
+the baseline: one jitted, donated update of one model a call, on the reference loss, in a Python
+loop. All float32; rates are of the operations in matrix products alone, the best of some
+repetitions, summed over cores. Busy cores show in all of them.
 
-What an update does beside its products (minibatch, softmax and its gradient, Adam) takes time that no product can make
-up for: `limit` is about the share of the large product's rate that would be reached if the update's products ran at it
-(the loop without products has the arithmetic of one application, whatever the order, and a few sums of its own).
+What an update does beside its products (minibatch, softmax and its gradient, Adam) takes time that
+no product can make up for: `limit` is about the share of the large product's rate that would be
+reached if the update's products ran at it (the loop without products has the arithmetic of one
+application, whatever the order, and a few sums of its own).
 """
 
 import dataclasses
@@ -22,7 +25,13 @@ import optax
 
 from muzero.tabular import policies, worlds
 from muzero.tabular.fast_losses import fast_loss, update_flops
-from muzero.tabular.value_equivalence import Equations, ModelParams, init_params, to_mdp, value_equivalence_loss
+from muzero.tabular.value_equivalence import (
+    Equations,
+    ModelParams,
+    init_params,
+    to_mdp,
+    value_equivalence_loss,
+)
 from scripts.laboratory import model_fitting, workers
 from scripts.laboratory.experiment import Experiment, Row, Unit
 
@@ -47,16 +56,27 @@ class Task:
 
 
 def measure(tasks: list[Task], num_updates: int) -> list[Row]:
-    """Returns a row per task and one for all: rates, their ratios, and the hours of `num_updates` updates of each."""
+    """Returns a row per task and one for all: rates, their ratios, and the hours of `num_updates`
+    updates of each.
+    """
     cores = workers.cores()
     per_core = Experiment({}, lambda _: [], _measure_here, lambda *_: [], lambda *_: None)
     units: list[Unit] = [{"core": core, "seed": 0} for core in cores]
     found = [rows for _, rows in workers.run_units(per_core, tasks, units, Path(), len(cores))]
-    rates = [{key: sum(rows[i][key] for rows in found) for key in found[0][i]} for i in range(len(tasks))]
-    seconds = [num_updates * task.flops() / 1e9 / rate["gflops"] for task, rate in zip(tasks, rates, strict=True)]
-    rows = [_row(task.name, rate, time) for task, rate, time in zip(tasks, rates, seconds, strict=True)]
+    rates = [
+        {key: sum(rows[i][key] for rows in found) for key in found[0][i]} for i in range(len(tasks))
+    ]
+    seconds = [
+        num_updates * task.flops() / 1e9 / rate["gflops"]
+        for task, rate in zip(tasks, rates, strict=True)
+    ]
+    rows = [
+        _row(task.name, rate, time) for task, rate, time in zip(tasks, rates, seconds, strict=True)
+    ]
     work = sum(task.flops() for task in tasks)
-    share = lambda key: work / sum(task.flops() / rate[key] for task, rate in zip(tasks, rates, strict=True))
+    share = lambda key: (
+        work / sum(task.flops() / rate[key] for task, rate in zip(tasks, rates, strict=True))
+    )
     return [*rows, _row("all", {key: share(key) for key in rates[0]}, sum(seconds))]
 
 
@@ -79,9 +99,14 @@ def _measure_here(tasks: list[Task], unit: Unit, scratch: Path) -> list[dict[str
     product = jax.jit(lambda x: x @ x)
     return [
         {
-            "matmul_gflops": 2 * _MATRIX**3 / _seconds(lambda n: [product(matrix) for _ in range(n)]) / 1e9,
+            "matmul_gflops": 2
+            * _MATRIX**3
+            / _seconds(lambda n: [product(matrix) for _ in range(n)])
+            / 1e9,
             "gflops": task.flops() / _seconds(_loop(task)) / 1e9,
-            "without_products_gflops": task.flops() / _seconds(_loop(task, _loss_without_products)) / 1e9,
+            "without_products_gflops": task.flops()
+            / _seconds(_loop(task, _loss_without_products))
+            / 1e9,
             "baseline_gflops": task.flops() / _seconds(_baseline(task)) / 1e9,
         }
         for task in tasks
@@ -113,12 +138,20 @@ def _start(task: Task) -> tuple[model_fitting.Learner, Equations]:
     return model_fitting.make_learner(params, 1e-3), Equations(policy, value, value)
 
 
-def _loss_without_products(params: ModelParams, discount: float, batch: Equations, order: int) -> jax.Array:
-    """Returns what has the softmax, its gradient and the arithmetic on a minibatch of `fast_loss`, and no product."""
+def _loss_without_products(
+    params: ModelParams, discount: float, batch: Equations, order: int
+) -> jax.Array:
+    """Returns what has the softmax, its gradient and the arithmetic on a minibatch of `fast_loss`,
+    and no product.
+    """
     seen = [params.reward[a] + discount * batch.value for a in range(len(params.reward))]
     predicted = sum(batch.policy[:, a] * x for a, x in enumerate(seen))
-    weighted = [jax.nn.softmax(logits, axis=-1) * jax.lax.stop_gradient(logits) for logits in params.logits]
-    return jnp.mean(jnp.sum(jnp.square(predicted - batch.target), axis=-1)) + sum(jnp.sum(x) for x in weighted)
+    weighted = [
+        jax.nn.softmax(logits, axis=-1) * jax.lax.stop_gradient(logits) for logits in params.logits
+    ]
+    return jnp.mean(jnp.sum(jnp.square(predicted - batch.target), axis=-1)) + sum(
+        jnp.sum(x) for x in weighted
+    )
 
 
 def _loop(task: Task, loss: Callable[..., jax.Array] = fast_loss) -> Callable[[int], object]:
@@ -147,7 +180,9 @@ def _baseline(task: Task) -> Callable[[int], object]:
     @functools.partial(jax.jit, donate_argnums=0)
     def update(learner, data, key):
         index = jax.random.randint(key, (task.batch_size,), 0, _NUM_PAIRS)
-        gradient = jax.grad(plain_loss)(learner.params, jax.tree.map(lambda leaf: leaf[index], data))
+        gradient = jax.grad(plain_loss)(
+            learner.params, jax.tree.map(lambda leaf: leaf[index], data)
+        )
         change, opt_state = optimiser.update(gradient, learner.opt_state)
         return model_fitting.Learner(optax.apply_updates(learner.params, change), opt_state)
 

@@ -1,4 +1,6 @@
-"""Rows of finished units as a CSV that is replaced in one step: a kill at any moment loses at most running units."""
+"""Rows of finished units as a CSV that is replaced in one step: a kill at any moment loses at most
+running units.
+"""
 
 import csv
 import io
@@ -36,14 +38,24 @@ class Table:
         self.rows: list[Row] = []
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                self.rows = [{key: parse_cell(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+                self.rows = [
+                    {key: parse_cell(cell) for key, cell in row.items()}
+                    for row in csv.DictReader(file)
+                ]
 
     def missing(self, units: list[Unit]) -> list[Unit]:
-        """Returns those of `units` that have no rows. Raises `ConfigError` if there are rows of anything else."""
-        foreign = next((row for row in self.rows if not any(_is_of(row, unit) for unit in units)), None)
+        """Returns those of `units` that have no rows.
+
+        Raises `ConfigError` if there are rows of anything else.
+        """
+        foreign = next(
+            (row for row in self.rows if not any(_is_of(row, unit) for unit in units)), None
+        )
         if foreign is not None:
             found = ", ".join(f"{key} = {foreign.get(key)}" for key in units[0])
-            raise ConfigError(f"{self._path}: has a row of {found}, not of this experiment; choose another --out")
+            raise ConfigError(
+                f"{self._path}: has a row of {found}, not of this experiment; choose another --out"
+            )
         return [unit for unit in units if not any(_is_of(row, unit) for row in self.rows)]
 
     def add(self, unit: Unit, rows: list[Row]) -> None:
@@ -61,5 +73,7 @@ def _is_of(row: Row, unit: Unit) -> bool:
 
 
 def _rounded(cell: Cell) -> Cell:
-    """Returns a float with eight digits, as plain Python number: what the file can say is what the figure shows."""
+    """Returns a float with eight digits, as plain Python number: what the file can say is what the
+    figure shows.
+    """
     return float(f"{float(cell):.8g}") if not isinstance(cell, int | str) else cell

@@ -1,9 +1,11 @@
-"""Trajectories of the optimal policy, in Four Rooms and in a proper value equivalent model (PVE, figure 4b and A.3.6).
+"""Trajectories of the optimal policy, in Four Rooms and in a proper value equivalent model (PVE,
+figure 4b and A.3.6).
 
-The model is learned as in `order-k` at k = ∞. The same policy, optimal in the environment, is followed in both, from
-the lower right (as the figure's caption has it; the appendix says lower left). What is asked: does the model make moves
-that the environment does not permit, although it gives every policy the right value? Counted: the shares of moves that
-stay, go to a neighbour, go diagonally, go farther.
+The model is learned as in `order-k` at k = ∞. The same policy, optimal in the environment, is
+followed in both, from the lower right (as the figure's caption has it; the appendix says lower
+left). What is asked: does the model make moves that the environment does not permit, although it
+gives every policy the right value? Counted: the shares of moves that stay, go to a neighbour, go
+diagonally, go farther.
 """
 
 import dataclasses
@@ -51,11 +53,15 @@ def units(scale: Scale) -> list[Unit]:
 
 
 def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
-    """Trains a model, follows the policy in it and in the environment, and keeps the trajectories in `scratch`."""
+    """Trains a model, follows the policy in it and in the environment, and keeps the trajectories
+    in `scratch`.
+    """
     start_key, data_key, train_key, walk_key = jax.random.split(jax.random.key(unit["seed"]), 4)
     world = worlds.four_rooms(discount=DISCOUNT)
     learner, _ = model_fitting.train(
-        model_fitting.make_learner(init_params(start_key, *world.reward.shape), scale.learning_rate),
+        model_fitting.make_learner(
+            init_params(start_key, *world.reward.shape), scale.learning_rate
+        ),
         order_k.make_data(data_key, world, PROPER, scale.num_pairs),
         train_key,
         order=1,
@@ -68,7 +74,9 @@ def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
         world = worlds.four_rooms(discount=DISCOUNT)
         policy = _optimal_policy(world)
         value = _policy_value(world, policy)
-        for name, where in zip(WHERE, (world, model_fitting.exact_model(learner.params)), strict=True):
+        for name, where in zip(
+            WHERE, (world, model_fitting.exact_model(learner.params)), strict=True
+        ):
             chain = mdp.policy_transition(where, policy)
             walks[name] = np.asarray(_walk(walk_key, chain, scale.num_trajectories, scale.length))
             error = jnp.max(jnp.abs(_policy_value(where, policy) - value)) / jnp.max(value)
@@ -81,7 +89,9 @@ def run(scale: Scale, unit: Unit, scratch: Path) -> list[Row]:
 _optimal_policy, _policy_value = jax.jit(mdp.optimal_policy), jax.jit(mdp.policy_value)
 
 
-def _sample_walks(rng_key: jax.Array, chain: jax.Array, num_trajectories: int, length: int) -> jax.Array:
+def _sample_walks(
+    rng_key: jax.Array, chain: jax.Array, num_trajectories: int, length: int
+) -> jax.Array:
     """Returns int [N, length + 1], states along a Markov chain [S, S] from the lower right."""
     start = jnp.full(num_trajectories, _squares().tolist().index(list(_START)))
     step = lambda state, key: (jax.random.categorical(key, jnp.log(chain[state])), state)
@@ -112,13 +122,17 @@ def summarise(scale: Scale, rows: list[Row]) -> list[Row]:
     for (where,), members in grouped(rows, "where").items():
         row: Row = {"where": where, "seeds": len(members)}
         for key in ("stay", "neighbour", "diagonal", "farther", "value_error", "planning"):
-            row[key], row[f"{key}_interval"] = mean_and_interval([member[key] for member in members])
+            row[key], row[f"{key}_interval"] = mean_and_interval(
+                [member[key] for member in members]
+            )
         summary.append(row)
     return summary
 
 
 def draw(scale: Scale, rows: list[Row], scratch: Path):
-    """Returns the figure: paths over the map, coloured by time; the environment and the model of the first seed."""
+    """Returns the figure: paths over the map, coloured by time; the environment and the model of
+    the first seed.
+    """
     from matplotlib import collections, pyplot
 
     walks = np.load(scratch / "seed-0.npz")
@@ -129,7 +143,9 @@ def draw(scale: Scale, rows: list[Row], scratch: Path):
         paths = (_squares()[walks[name][:_DRAWN]] + jitter[: len(walks[name])])[..., ::-1]
         pieces = np.stack([paths[:, :-1], paths[:, 1:]], axis=2)
         times = np.broadcast_to(np.arange(pieces.shape[1]), pieces.shape[:2])
-        lines = collections.LineCollection(pieces.reshape(-1, 2, 2), array=times.ravel(), linewidths=0.4, alpha=0.5)
+        lines = collections.LineCollection(
+            pieces.reshape(-1, 2, 2), array=times.ravel(), linewidths=0.4, alpha=0.5
+        )
         lines.set_rasterized(True)
         panel.add_collection(lines)
         panel.plot(*_START[::-1], "o", color="C3")

@@ -1,6 +1,7 @@
 """Units on all cores: one process a core, pinned to it before JAX starts there.
 
-XLA's thread pool splits the small matrices of tabular models badly; a process a core leaves it one thread.
+XLA's thread pool splits the small matrices of tabular models badly; a process a core leaves it one
+thread.
 """
 
 import concurrent.futures
@@ -25,7 +26,8 @@ def run_units(
 ) -> Iterator[tuple[Unit, list[Row]]]:
     """Yields (unit, rows) as units finish. One worker means this process, which is not pinned.
 
-    Raises whatever a unit raises, and `BrokenProcessPool` if a process dies; units that have not begun are dropped.
+    Raises whatever a unit raises, and `BrokenProcessPool` if a process dies; units that have not
+    begun are dropped.
     """
     if num_workers == 1 or len(units) <= 1:
         yield from ((unit, experiment.run(scale, unit, scratch)) for unit in units)
@@ -34,7 +36,9 @@ def run_units(
     free = context.Queue()
     for number in range(num_workers):
         free.put(cores()[number % len(cores())])
-    pool = concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=_pin, initargs=(free,))
+    pool = concurrent.futures.ProcessPoolExecutor(
+        num_workers, context, initializer=_pin, initargs=(free,)
+    )
     try:
         running = {pool.submit(experiment.run, scale, unit, scratch): unit for unit in units}
         for done in concurrent.futures.as_completed(running):

@@ -2,10 +2,10 @@
 
 The door for other programs:
 
-    agent = load_agent("runs/RUN")                          # of a run, its last checkpoint
-    agent = load_exported_agent("agent.safetensors")        # of two small files, which `scripts/export.py` writes
-    action = agent.act(observation)                         # agent.reset() between games
-    env = load_env("runs/RUN")                              # the environment with the run's settings
+    agent = load_agent("runs/RUN")                      # of a run, its last checkpoint
+    agent = load_exported_agent("agent.safetensors")    # of two files by `scripts/export.py`
+    action = agent.act(observation)                     # agent.reset() between games
+    env = load_env("runs/RUN")                          # the environment with the run's settings
 """
 
 from scripts.playing.evaluation import load_agent, load_env

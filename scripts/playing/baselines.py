@@ -4,7 +4,13 @@ import numpy as np
 
 from actors.evaluator import Game, play_blindly, play_randomly
 from configs.schema import Config
-from scripts.playing.evaluation import action_names, evaluation_seed, evaluation_stream, scored, selection_seed
+from scripts.playing.evaluation import (
+    action_names,
+    evaluation_seed,
+    evaluation_stream,
+    scored,
+    selection_seed,
+)
 from scripts.program.assemble import env_spec
 
 NUM_CHOOSING = 5  # games of every action, from which the best constant action is chosen
@@ -21,9 +27,10 @@ def evaluate_randomly(config: Config, *, num_episodes: int) -> dict:
 def evaluate_constant(config: Config, *, num_episodes: int) -> dict:
     """Returns the result of the best constant action: one button, held for whole games.
 
-    Every action of the environment plays `NUM_CHOOSING` games; the one with the highest mean (the first of equals) is
-    scored, on other games. A game is cut off after `log.constant_max_decisions`: with some actions it never ends.
-    The result names the action (`action`, `action_name`) and has the means of all (`action_means`).
+    Every action of the environment plays `NUM_CHOOSING` games; the one with the highest mean (the
+    first of equals) is scored, on other games. A game is cut off after
+    `log.constant_max_decisions`: with some actions it never ends. The result names the action
+    (`action`, `action_name`) and has the means of all (`action_means`).
     """
 
     def hold(action: int, seed: int, count: int) -> list[Game]:

@@ -1,11 +1,12 @@
-"""Playing whole games with stored parameters: shared by training, `evaluate.py` and the README's five lines.
+"""Playing whole games with stored parameters: shared by training, `evaluate.py` and the README's
+five lines.
 
 Two protocols, both on fresh games with lives ignored, searched without root noise:
 
     greedy    the most probable action of the search's policy, ties broken at random
-    sampled   drawn as in training: with `visits` from visits ** (1 / search.temperature), with `gumbel` from the
-              improved policy. `gumbel_halving` draws by its root noise alone, so that its improved policy, the one it
-              learns, stands in for that.
+    sampled   drawn as in training: with `visits` from visits ** (1 / search.temperature), with
+              `gumbel` from the improved policy. `gumbel_halving` draws by its root noise alone, so
+              that its improved policy, the one it learns, stands in for that.
 """
 
 import dataclasses
@@ -34,14 +35,16 @@ from muzero.search import SearchFn
 from muzero.types import Params
 from scripts.program.assemble import build_search, env_spec
 
-# Seeds of fresh games: training draws below 2**31, evaluation in 2**30 above, selection of the best above those.
+# Seeds of fresh games: training draws below 2**31, evaluation in 2**30 above, selection of the best
+# above those.
 _EVALUATION_SEEDS, _SELECTION_SEEDS = 2**31, 3 * 2**30
 _MAX_PARALLEL_GAMES = 25
 PROTOCOLS = {"greedy": agent.greedy, "sampled": agent.sampled}
 
 
 def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> Agent:
-    """Returns the greedy agent of a run: `load_agent(run_dir).act(observation)`, `.reset()` between games.
+    """Returns the greedy agent of a run: `load_agent(run_dir).act(observation)`, `.reset()` between
+    games.
 
     Args:
       run_dir: of the run.
@@ -54,12 +57,16 @@ def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> Agent:
 
 
 def load_env(run_dir: str | Path):
-    """Returns the environment of a run with the run's own settings, as evaluated: lives are ignored."""
+    """Returns the environment of a run with the run's own settings, as evaluated: lives are
+    ignored.
+    """
     return make_environment(from_dict(RunDirectory.open(run_dir).read_config()).env, training=False)
 
 
 def require_checkpoint(directory: RunDirectory, checkpoint: int | str) -> None:
-    """Raises `ConfigError` if there is no best, `CheckpointError` if there is no such number; reads no weights."""
+    """Raises `ConfigError` if there is no best, `CheckpointError` if there is no such number; reads
+    no weights.
+    """
     if checkpoint == "best" and not complete_slots(directory.checkpoints / "best"):
         raise ConfigError(
             f"checkpoint = best: {directory.path} has none, since nothing was evaluated while it trained "
@@ -67,18 +74,26 @@ def require_checkpoint(directory: RunDirectory, checkpoint: int | str) -> None:
         )
     stored_steps = complete_slots(directory.checkpoints)
     if isinstance(checkpoint, int) and checkpoint not in stored_steps:
-        raise CheckpointError(f"no checkpoint {checkpoint} in {directory.checkpoints}; there are {stored_steps}")
+        raise CheckpointError(
+            f"no checkpoint {checkpoint} in {directory.checkpoints}; there are {stored_steps}"
+        )
 
 
 def load_params(directory: RunDirectory, checkpoint: int | str) -> tuple[Params, int]:
-    """Returns the search average of a checkpoint and its number of updates; raises like `require_checkpoint`."""
+    """Returns the search average of a checkpoint and its number of updates; raises like
+    `require_checkpoint`.
+    """
     require_checkpoint(directory, checkpoint)
     stored = restore_params(directory.checkpoints, checkpoint, fields=["search_average"])
     return Params(**stored.state["search_average"]), stored.step
 
 
-def make_agent(config: Config, params: Params, *, num_environments: int, seed: int, protocol: str = "greedy") -> Agent:
-    """Returns an agent for `num_environments` games of the run's environment; `protocol`: see the module."""
+def make_agent(
+    config: Config, params: Params, *, num_environments: int, seed: int, protocol: str = "greedy"
+) -> Agent:
+    """Returns an agent for `num_environments` games of the run's environment; `protocol`: see the
+    module.
+    """
     spec = env_spec(config.env)
     return Agent(
         _scored_search(config, spec, protocol),
@@ -94,14 +109,17 @@ def make_agent(config: Config, params: Params, *, num_environments: int, seed: i
 @functools.cache  # JAX compiles a function anew that is made anew
 def _scored_search(config: Config, spec: EnvironmentSpec, protocol: str) -> SearchFn:
     if protocol == "sampled" and config.search.policy == "gumbel_halving":
-        config = dataclasses.replace(config, search=dataclasses.replace(config.search, policy="gumbel"))
+        config = dataclasses.replace(
+            config, search=dataclasses.replace(config.search, policy="gumbel")
+        )
     return build_search(config, spec, root_noise=False)
 
 
 def evaluation_stream(
     config: Config, seed: int, *, render: bool = False, max_decisions: int | None = None
 ) -> tuple[Stream, Any]:
-    """Returns a fresh stream of the run's environment as evaluated (lives ignored), and the environment itself.
+    """Returns a fresh stream of the run's environment as evaluated (lives ignored), and the
+    environment itself.
 
     Args:
       config: of the run.
@@ -146,7 +164,10 @@ def evaluate_params(
       on_decision: called after every decision; what it raises ends the games.
     """
     num_games = min(num_episodes, _MAX_PARALLEL_GAMES)
-    streams = [evaluation_stream(config, seed + n, max_decisions=max_decisions)[0] for n in range(num_games)]
+    streams = [
+        evaluation_stream(config, seed + n, max_decisions=max_decisions)[0]
+        for n in range(num_games)
+    ]
     player = make_agent(config, params, num_environments=num_games, seed=seed, protocol=protocol)
     games = play(player, streams, num_episodes=num_episodes, on_decision=on_decision)
     for stream in streams:
@@ -155,13 +176,17 @@ def evaluate_params(
 
 
 def scored(config: Config, games: list[Game], *, protocol: str, checkpoint: int | None) -> dict:
-    """Returns the JSON record of scored games, with the number of those that a limit cut off (`num_unfinished`)."""
+    """Returns the JSON record of scored games, with the number of those that a limit cut off
+    (`num_unfinished`).
+    """
     returns = [game.episode.episode_return for game in games]
     record = summarise(config, returns, protocol=protocol, checkpoint=checkpoint)
     return record | {"num_unfinished": sum(not game.is_finished for game in games)}
 
 
-def summarise(config: Config, returns: list[float], *, protocol: str, checkpoint: int | None) -> dict:
+def summarise(
+    config: Config, returns: list[float], *, protocol: str, checkpoint: int | None
+) -> dict:
     """Returns the JSON record of some games: returns, mean, standard error, human-normalised mean."""
     mean = float(np.mean(returns))
     return {
@@ -177,28 +202,40 @@ def summarise(config: Config, returns: list[float], *, protocol: str, checkpoint
 
 def evaluation_seed(seed: int) -> int:
     """Returns the first seed of the games that a run is scored on."""
-    return _EVALUATION_SEEDS + (seed * 1000) % (_SELECTION_SEEDS - _EVALUATION_SEEDS - _MAX_PARALLEL_GAMES)
+    return _EVALUATION_SEEDS + (seed * 1000) % (
+        _SELECTION_SEEDS - _EVALUATION_SEEDS - _MAX_PARALLEL_GAMES
+    )
 
 
 def selection_seed(seed: int, num_updates: int) -> int:
-    """Returns the first seed of the games that select the best checkpoint: never those of its score."""
+    """Returns the first seed of the games that select the best checkpoint: never those of its
+    score.
+    """
     return _SELECTION_SEEDS + (seed * 1000 + num_updates * 101) % 2**29
 
 
 def score_final_episodes(config: Config, directory: RunDirectory, count: int) -> dict:
-    """Returns the paper's score: the last `count` whole games of the actors, as played while training.
+    """Returns the paper's score: the last `count` whole games of the actors, as played while
+    training.
 
     Raises `ConfigError` if the run has finished no game yet.
     """
     episodes = [episode for _, episode in finished_episodes(directory.path)[-count:]]
     if not episodes:
-        raise ConfigError(f"{directory.path}: no finished game to score yet; train longer or use --protocol greedy")
+        raise ConfigError(
+            f"{directory.path}: no finished game to score yet; train longer or use --protocol greedy"
+        )
     returns = [episode.episode_return for episode in episodes]
     return summarise(config, returns, protocol=f"training-final-{count}", checkpoint=None)
 
 
-def write_result(directory: RunDirectory, result: dict, *, name: str, out: Path | None = None) -> Path:
-    """Writes a result to `out`, or to `evaluations/<name>.json`, and returns the path. Raises NotWritten."""
+def write_result(
+    directory: RunDirectory, result: dict, *, name: str, out: Path | None = None
+) -> Path:
+    """Writes a result to `out`, or to `evaluations/<name>.json`, and returns the path.
+
+    Raises NotWritten.
+    """
     path = out or directory.evaluations / f"{name}.json"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

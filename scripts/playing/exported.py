@@ -1,4 +1,5 @@
-"""An agent as two small files, to play with and nothing else: weights as safetensors, the rest as JSON.
+"""An agent as two small files, to play with and nothing else: weights as safetensors, the rest as
+JSON.
 
     agent.safetensors    the search average, a tensor a leaf: `representation/encoder/~/conv/w`
     agent.json           settings, counters, and the SHA-256 of the weights
@@ -51,21 +52,28 @@ def export_agent(run_dir: str | Path, out: Path, checkpoint: int | str) -> None:
 
 
 def load_exported_agent(path: str | Path) -> Agent:
-    """Returns the agent that `export_agent` wrote to `path`: `.act(observation)`, `.reset()` between games.
+    """Returns the agent that `export_agent` wrote to `path`: `.act(observation)`, `.reset()`
+    between games.
 
     Raises ConfigError if the two files do not belong together, or are of a newer format.
     """
     path = Path(path)
-    content, description = path.read_bytes(), json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    content, description = (
+        path.read_bytes(),
+        json.loads(path.with_suffix(".json").read_text(encoding="utf-8")),
+    )
     if description["format"] > _FORMAT:
         raise ConfigError(f"{path}: format {description['format']}, this program reads {_FORMAT}")
     if hashlib.sha256(content).hexdigest() != description["sha256"]:
         raise ConfigError(f"{path}: its SHA-256 is not that of {path.with_suffix('.json').name}")
-    return evaluation.make_agent(from_dict(description["config"]), _nested(load(content)), num_environments=1, seed=0)
+    return evaluation.make_agent(
+        from_dict(description["config"]), _nested(load(content)), num_environments=1, seed=0
+    )
 
 
 def _flat(params: Params) -> dict[str, np.ndarray]:
-    # Haiku's module names hold slashes of their own, so that a name is split at its first and its last one.
+    # Haiku's module names hold slashes of their own, so that a name is split at its first and its
+    # last one.
     return {
         f"{net}/{module}/{name}": leaf
         for net, modules in params._asdict().items()

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from configs.schema import ConfigError
+from configs.schema import Config, ConfigError
 from scripts.playing import baselines, evaluation, video
 from scripts.program import commands
 from scripts.program.exit_codes import ExitCode
@@ -35,8 +35,10 @@ def score_run(
       checkpoint: "latest", "best" or a number of updates; `greedy` and `sampled` only.
       episodes: whole games to play, None for `NUM_EPISODES`; `greedy` and `sampled` only.
       protocol: "greedy", "sampled" (see `evaluation.py`) or "training-final-200".
-      max_decisions: a game is cut off after so many, None for the environment's own limit; likewise.
-      baseline_episodes: whole games of random play and of the best constant action, None for neither.
+      max_decisions: a game is cut off after so many, None for the environment's own limit;
+        likewise.
+      baseline_episodes: whole games of random play and of the best constant action, None for
+        neither.
       out: file of the result, None for the run's own.
       video_file: file of one greedy game, None for no video.
 
@@ -46,18 +48,15 @@ def score_run(
     commands.check_environment(config)
     is_played = protocol in evaluation.PROTOCOLS
     if not is_played and (checkpoint, episodes, max_decisions) != ("latest", None, None):
-        raise ConfigError(f"{protocol}: not with --checkpoint, --episodes or --max-decisions: its games are over")
-    sizes = {"episodes": episodes, "max-decisions": max_decisions, "baseline-episodes": baseline_episodes}
-    for name, value in sizes.items():
-        if value is not None:
-            commands.positive(f"--{name}", value)
-    if video_file is not None:
-        video.check(config, video_file)
-    for name, file in (("--out", out), ("--video", video_file)):
-        if file is not None:
-            commands.make_folder_of(name, file)
+        raise ConfigError(
+            f"{protocol}: not with --checkpoint, --episodes or --max-decisions: its games are over"
+        )
+    _check_sizes(episodes, max_decisions, baseline_episodes)
+    _check_files(config, out, video_file)
     # Once, for games and video: a run that trains has another latest checkpoint a moment later.
-    load = functools.cache(lambda: evaluation.load_params(directory, commands.checkpoint_name(checkpoint)))
+    load = functools.cache(
+        lambda: evaluation.load_params(directory, commands.checkpoint_name(checkpoint))
+    )
     if is_played:
         num_episodes = episodes or NUM_EPISODES
         params, step = load()
@@ -72,9 +71,13 @@ def score_run(
         )
         name = f"{protocol}-{step}-{num_episodes}"
     else:
-        result, name = evaluation.score_final_episodes(config, directory, NUM_FINAL_EPISODES), protocol
+        result = evaluation.score_final_episodes(config, directory, NUM_FINAL_EPISODES)
+        name = protocol
         if len(result["returns"]) < NUM_FINAL_EPISODES:
-            print(f"only {len(result['returns'])} games have been finished: not the paper's score", file=sys.stderr)
+            print(
+                f"only {len(result['returns'])} games have been finished: not the paper's score",
+                file=sys.stderr,
+            )
     _show(result, evaluation.write_result(directory, result, name=name, out=out))
     if baseline_episodes is not None:
         for evaluate in (baselines.evaluate_randomly, baselines.evaluate_constant):
@@ -86,7 +89,28 @@ def score_run(
     return ExitCode.DONE
 
 
+def _check_sizes(
+    episodes: int | None, max_decisions: int | None, baseline_episodes: int | None
+) -> None:
+    sizes = {
+        "episodes": episodes,
+        "max-decisions": max_decisions,
+        "baseline-episodes": baseline_episodes,
+    }
+    for name, value in sizes.items():
+        if value is not None:
+            commands.positive(f"--{name}", value)
+
+
+def _check_files(config: Config, out: Path | None, video_file: Path | None) -> None:
+    if video_file is not None:
+        video.check(config, video_file)
+    for name, file in (("--out", out), ("--video", video_file)):
+        if file is not None:
+            commands.make_folder_of(name, file)
+
+
 def _show(result: dict, path: Path) -> None:
-    shown = {key: value for key, value in result.items() if key != "returns"} | {"games": len(result["returns"])}
-    print(json.dumps(shown, indent=2))
+    shown = {key: value for key, value in result.items() if key != "returns"}
+    print(json.dumps(shown | {"games": len(result["returns"])}, indent=2))
     print(f"written to {path}")

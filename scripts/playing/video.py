@@ -33,7 +33,9 @@ _HOLD_SECONDS = 2.0  # of the last picture
 
 
 def check(config: Config, path: Path) -> None:
-    """Raises `ConfigError` if no video of this run's environment can be made, or not under this name."""
+    """Raises `ConfigError` if no video of this run's environment can be made, or not under this
+    name.
+    """
     if path.suffix.lower() != ".mp4":
         raise ConfigError(f"--video {path}: must end in .mp4")
     stream, _, _ = _open_game(config, seed=0)
@@ -55,7 +57,9 @@ def record(config: Config, params: Params, path: Path, *, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     stream, env, observation = _open_game(config, seed=seed)
     fps = float(env.metadata.get("render_fps", _DEFAULT_FPS))
-    options = dict(codec="libx264", quality=8, macro_block_size=_MACRO_BLOCK, ffmpeg_log_level="error")
+    options = dict(
+        codec="libx264", quality=8, macro_block_size=_MACRO_BLOCK, ffmpeg_log_level="error"
+    )
     try:
         with imageio.get_writer(path, fps=fps, **options) as writer:
             for picture in _pictures(config, params, stream, env, observation, seed):
@@ -72,7 +76,12 @@ def _open_game(config: Config, *, seed: int) -> tuple[Stream, Any, np.ndarray]:
         stream, env = evaluation.evaluation_stream(config, seed, render=True)
         observation = stream.reset()
         env.render()
-    except (ImportError, TypeError, ValueError, gymnasium.error.Error) as error:  # no package, no such mode, no picture
+    except (
+        ImportError,
+        TypeError,
+        ValueError,
+        gymnasium.error.Error,
+    ) as error:  # no package, no such mode, no picture
         raise ConfigError(f"--video: {config.env.name} cannot be rendered here: {error}") from error
     return stream, env, observation
 
@@ -82,7 +91,11 @@ def _pictures(
 ) -> Iterator[np.ndarray]:
     """Yields one picture [height, width, 3] per state of the game, the final state included."""
     agent = evaluation.make_agent(config, params, num_environments=1, seed=seed)
-    unit = "discounted" if config.env.reward_clip is None else f"discounted, rewards within {config.env.reward_clip:g}"
+    unit = (
+        "discounted"
+        if config.env.reward_clip is None
+        else f"discounted, rewards within {config.env.reward_clip:g}"
+    )
     title = resolve_name(config.env.name).removeprefix("ALE/")
     panel = Panel(title, evaluation.action_names(env, stream.spec.num_actions), value_unit=unit)
     is_first, total, is_final = True, 0.0, False

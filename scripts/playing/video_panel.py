@@ -1,4 +1,6 @@
-"""The panel beside the game: return so far, search value as number and curve, search policy as bars."""
+"""The panel beside the game: return so far, search value as number and curve, search policy as
+bars.
+"""
 
 import collections
 
@@ -46,7 +48,9 @@ class Panel:
         canvas.text(f"decision {num_decisions:,}", WIDTH - _MARGIN, 44, 0.5, _FAINT, align="right")
         half = (WIDTH - 2 * _MARGIN - 12) // 2
         _draw_number(canvas, _MARGIN, half, "return so far", f"{episode_return:,.10g}", _TEXT)
-        _draw_number(canvas, _MARGIN + half + 12, half, "search value", _short(float(decision.value)), _VALUE)
+        _draw_number(
+            canvas, _MARGIN + half + 12, half, "search value", _short(float(decision.value)), _VALUE
+        )
         _draw_curve(canvas, np.array(self._values), self._value_unit)
         self._draw_visits(canvas, decision)
         return canvas.finished()
@@ -61,14 +65,18 @@ class Panel:
         for row, action in enumerate(shown):
             top, prob = _ROW_TOP + row * height, float(decision.policy[action])
             bottom, base = top + height - max(3, 0.22 * height), top + 0.5 * height + 3
-            name, bar, number = (_CHOSEN,) * 3 if action == decision.action else (_TEXT, _BAR, _FAINT)
+            name, bar, number = (
+                (_CHOSEN,) * 3 if action == decision.action else (_TEXT, _BAR, _FAINT)
+            )
             canvas.text(self._actions[action], _MARGIN, base, size, name)
             canvas.box(left, top, right, bottom, _TRACK)
             canvas.box(left, top, left + prob * (right - left), bottom, bar)
             canvas.text(f"{100 * prob:.0f} %", WIDTH - _MARGIN, base, size, number, align="right")
 
 
-def _draw_number(canvas: "_Canvas", left: float, width: float, name: str, number: str, colour: tuple) -> None:
+def _draw_number(
+    canvas: "_Canvas", left: float, width: float, name: str, number: str, colour: tuple
+) -> None:
     canvas.box(left, 66, left + width, 138, _CARD)
     canvas.text(name, left + 14, 90, 0.46, _FAINT)
     canvas.text(number, left + 14, 125, 0.95, colour, bold=True)
@@ -99,13 +107,23 @@ class _Canvas:
     """An image that is drawn in the panel's own pixels, on a grid `_SUPERSAMPLING` times as fine."""
 
     def __init__(self):
-        self._image = np.full((HEIGHT * _SUPERSAMPLING, WIDTH * _SUPERSAMPLING, 3), _GROUND, np.uint8)
+        self._image = np.full(
+            (HEIGHT * _SUPERSAMPLING, WIDTH * _SUPERSAMPLING, 3), _GROUND, np.uint8
+        )
 
     def finished(self) -> np.ndarray:
         return cv2.resize(self._image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
 
     def text(
-        self, text: str, x: float, y: float, size: float, colour: tuple, *, bold: bool = False, align: str = "left"
+        self,
+        text: str,
+        x: float,
+        y: float,
+        size: float,
+        colour: tuple,
+        *,
+        bold: bool = False,
+        align: str = "left",
     ) -> None:
         """Writes ASCII `text`; `y` is its base line, `x` its left or right end."""
         font, thickness = cv2.FONT_HERSHEY_DUPLEX, 3 if bold else 2
@@ -118,7 +136,9 @@ class _Canvas:
         cv2.rectangle(self._image, _fine(left, top), _fine(right, bottom), colour, cv2.FILLED)
 
     def line(self, x: np.ndarray, y: np.ndarray, colour: tuple) -> None:
-        cv2.polylines(self._image, [_fine_path(x, y)], False, colour, 2 * _SUPERSAMPLING, cv2.LINE_AA)
+        cv2.polylines(
+            self._image, [_fine_path(x, y)], False, colour, 2 * _SUPERSAMPLING, cv2.LINE_AA
+        )
 
     def area(self, x: np.ndarray, y: np.ndarray, bottom: float, colour: tuple) -> None:
         corners = _fine_path(np.append(x, (x[-1], x[0])), np.append(y, (bottom, bottom)))

@@ -1,1 +1,3 @@
-"""What every program stands on: parts assembled from settings, checks before the start, exit codes, processes."""
+"""What every program stands on: parts assembled from settings, checks before the start, exit codes,
+processes.
+"""

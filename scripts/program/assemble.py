@@ -38,7 +38,9 @@ def env_spec(env: EnvConfig) -> EnvironmentSpec:
 
 
 def split_cpu(config: Config) -> None:
-    """Has JAX make `learner.num_devices` devices of this machine's CPU; to be called before JAX is first used."""
+    """Has JAX make `learner.num_devices` devices of this machine's CPU; to be called before JAX is
+    first used.
+    """
     if (config.learner.num_devices or 1) > 1:
         jax.config.update("jax_num_cpu_devices", config.learner.num_devices)
 
@@ -99,7 +101,9 @@ def build_rollout(config: Config, seed: int) -> Rollout:
     return make_rollout(config, streams, seed, num_groups=num_groups)
 
 
-def make_rollout(config: Config, streams: Sequence[Stream], seed: int, *, num_groups: int = 1) -> Rollout:
+def make_rollout(
+    config: Config, streams: Sequence[Stream], seed: int, *, num_groups: int = 1
+) -> Rollout:
     """Returns a rollout in these streams, with the search and the sequences of a run."""
     return Rollout(
         streams,
@@ -118,7 +122,9 @@ def rollout_builder(config: Config) -> Callable[[int], Rollout]:
 
 
 def num_starts(config: Config) -> int:
-    """Returns S, the start states of a sequence: those that its neighbours do not train on; of a drawn window one."""
+    """Returns S, the start states of a sequence: those that its neighbours do not train on; of a
+    drawn window one.
+    """
     if config.replay.capacity:
         return 1
     return config.actors.sequence_length - config.actors.sequence_overlap
@@ -141,7 +147,11 @@ def replay_settings(config: Config, spec: EnvironmentSpec) -> ReplaySettings:
 
 
 def build_passes(
-    config: Config, spec: EnvironmentSpec, put: Callable[[PyTree], PyTree], counters: Counters, process: int
+    config: Config,
+    spec: EnvironmentSpec,
+    put: Callable[[PyTree], PyTree],
+    counters: Counters,
+    process: int,
 ) -> PassMaker:
     """Returns what one learner process, of this index, learns from; it goes on after `counters`."""
     learner, replay = config.learner, config.replay
@@ -184,7 +194,9 @@ def build_feed(
     )
 
 
-def build_pool(config: Config, *, cores_per_worker: int | None, log_dir: Path, seed: int) -> ActorPool | RoundPool:
+def build_pool(
+    config: Config, *, cores_per_worker: int | None, log_dir: Path, seed: int
+) -> ActorPool | RoundPool:
     """Returns the actors of one learner process; Ray has to run.
 
     Args:
@@ -194,10 +206,14 @@ def build_pool(config: Config, *, cores_per_worker: int | None, log_dir: Path, s
       seed: of the workers; each derives its own from it.
     """
     build_rollout = rollout_builder(config)
-    worker = dict(cores_per_worker=cores_per_worker, seed=seed, log_dir=log_dir, env_vars=jemalloc_env_vars())
+    worker = dict(
+        cores_per_worker=cores_per_worker, seed=seed, log_dir=log_dir, env_vars=jemalloc_env_vars()
+    )
     if config.deterministic:
         return RoundPool(build_rollout, config.actors, **worker)
-    return ActorPool(build_rollout, config.actors, in_rounds=not config.learner.collect_ahead, **worker)
+    return ActorPool(
+        build_rollout, config.actors, in_rounds=not config.learner.collect_ahead, **worker
+    )
 
 
 def build_loop(
@@ -217,8 +233,12 @@ def build_loop(
     )
 
 
-def build_learner(config: Config, spec: EnvironmentSpec) -> tuple[LearnerState, UpdateFns, jax.sharding.Mesh]:
-    """Returns the state before the first update, replicated over the devices, its programs and its mesh."""
+def build_learner(
+    config: Config, spec: EnvironmentSpec
+) -> tuple[LearnerState, UpdateFns, jax.sharding.Mesh]:
+    """Returns the state before the first update, replicated over the devices, its programs and its
+    mesh.
+    """
     model, support = build_model(config, spec)
     loss = Loss(
         model,

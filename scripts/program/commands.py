@@ -1,4 +1,6 @@
-"""What the programs share: one line and an exit code for every foreseen failure, checks before anything starts."""
+"""What the programs share: one line and an exit code for every foreseen failure, checks before
+anything starts.
+"""
 
 import os
 import subprocess
@@ -36,7 +38,9 @@ _FAILURES = (  # the first that fits; anything else is a traceback and ExitCode.
 
 
 def run(main: Callable[[list[str]], int]) -> int:
-    """Returns the exit code of `main(sys.argv[1:])`, after one clear line for every failure that was foreseen."""
+    """Returns the exit code of `main(sys.argv[1:])`, after one clear line for every failure that
+    was foreseen.
+    """
     process.follow_parent()
     sys.stdout, sys.stderr = ClosedPipeSurvivor(sys.stdout), ClosedPipeSurvivor(sys.stderr)
     try:
@@ -67,11 +71,14 @@ def check_machine(config: Config) -> None:
     learner = config.learner
     is_elsewhere = learner.num_processes > 1  # where nobody can look from here
     is_known = is_elsewhere or learner.num_devices == 1
-    check_devices(config, learner.num_devices or 1 if is_known else _count_devices(learner.num_devices or 1))
+    check_devices(
+        config, learner.num_devices or 1 if is_known else _count_devices(learner.num_devices or 1)
+    )
 
 
 def _count_devices(cpu_devices: int) -> int:
-    """Returns the local devices as a child process sees them: Ray has to be started before JAX has threads here.
+    """Returns the local devices as a child process sees them: Ray has to be started before JAX has
+    threads here.
 
     Raises `ConfigError` with JAX's own words if it finds none.
     """
@@ -114,7 +121,10 @@ def make_folder(name: str, path: Path) -> None:
 
 
 def make_folder_of(name: str, file: Path) -> None:
-    """Makes the folder of a file for output. Raises `ConfigError` if option `name` cannot be one."""
+    """Makes the folder of a file for output.
+
+    Raises `ConfigError` if option `name` cannot be one.
+    """
     make_folder(name, file.parent)
     if file.is_dir():
         raise ConfigError(f"{name} {file}: is a directory, must be a file")

@@ -1,4 +1,6 @@
-"""The memory that a run takes for good, told and compared with the machine's before anything starts."""
+"""The memory that a run takes for good, told and compared with the machine's before anything
+starts.
+"""
 
 from pathlib import Path
 
@@ -20,8 +22,11 @@ def usable_memory() -> int:
     return min([psutil.virtual_memory().total, *map(int, limits)])
 
 
-def check_replay(config: Config, spec: EnvironmentSpec, usable_bytes: int | None = None) -> str | None:
-    """Returns a line on the memory that the replay of one learner process takes, None if there is none.
+def check_replay(
+    config: Config, spec: EnvironmentSpec, usable_bytes: int | None = None
+) -> str | None:
+    """Returns a line on the memory that the replay of one learner process takes, None if there is
+    none.
 
     Raises `ConfigError` if this machine, or one with so many bytes, has less.
     """

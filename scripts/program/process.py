@@ -7,7 +7,8 @@ import sys
 
 from scripts.program.reexecution import PROGRAMS, jemalloc_env_vars
 
-PARENT = "MUZERO_SUPERVISOR"  # process id, in the environment of what `scripts/training/supervision.py` starts
+# process id, in the environment of what `scripts/training/supervision.py` starts
+PARENT = "MUZERO_SUPERVISOR"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -20,22 +21,28 @@ def run_as_module(program: str, *arguments: str, package: str = "scripts") -> li
 
 
 def spelling(program: str) -> str:
-    """Returns how a user starts an entry point: by its file in a checkout, else by the installed command."""
+    """Returns how a user starts an entry point: by its file in a checkout, else by the installed
+    command.
+    """
     is_checkout = (PROGRAMS.parent / "pyproject.toml").exists()
     return f"python scripts/{program}.py" if is_checkout else f"muzero-{program}"
 
 
 def tied_command(*arguments: str) -> list[str]:
-    """Returns the command of Python with `arguments` that gets SIGTERM when the calling process dies, however it dies.
+    """Returns the command of Python with `arguments` that gets SIGTERM when the calling process
+    dies, however it dies.
 
-    It would go on for hours otherwise, unseen. To be called in the thread that starts it: Linux watches the thread.
+    It would go on for hours otherwise, unseen. To be called in the thread that starts it: Linux
+    watches the thread.
     """
     code = "from scripts.program.process import run_tied; run_tied()"
     return [sys.executable, "-P", "-c", code, str(os.getpid()), *arguments]
 
 
 def run_tied() -> None:
-    """Becomes Python with arguments `sys.argv[2:]`, tied to its parent, process `sys.argv[1]`, and with jemalloc."""
+    """Becomes Python with arguments `sys.argv[2:]`, tied to its parent, process `sys.argv[1]`, and
+    with jemalloc.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(sys.argv[1]):  # it died before
         sys.exit(1)
@@ -43,6 +50,8 @@ def run_tied() -> None:
 
 
 def follow_parent() -> None:
-    """Has the kernel (Linux) tell a supervised process to end when its supervisor is killed: nothing is left behind."""
+    """Has the kernel (Linux) tell a supervised process to end when its supervisor is killed:
+    nothing is left behind.
+    """
     if sys.platform.startswith("linux") and os.environ.get(PARENT) == str(os.getppid()):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

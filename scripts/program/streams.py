@@ -7,7 +7,8 @@ from typing import TextIO
 
 
 class ClosedPipeSurvivor:
-    """A stream of text that falls silent when its reader is gone: `| tee` gets the Ctrl-C too, and is faster.
+    """A stream of text that falls silent when its reader is gone: `| tee` gets the Ctrl-C too, and
+    is faster.
 
     A run must not end because nobody watches it.
     """

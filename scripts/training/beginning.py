@@ -34,14 +34,19 @@ class Beginning(NamedTuple):
 
     state: LearnerState  # on the devices
     counters: Counters
-    actor_states: dict[str, np.ndarray]  # to go on with exactly; {} unless the run is deterministic and resumed
+    actor_states: dict[
+        str, np.ndarray
+    ]  # to go on with exactly; {} unless the run is deterministic and resumed
     update_fns: UpdateFns
     passes: PassMaker  # what is learned from batches; with a replay, what is stored in it
     saver: Saver
 
 
 def begin(config: Config, directory: RunDirectory, start: Start) -> Beginning:
-    """Returns the learner of a session. Raises CheckpointError if `start` is to resume and nothing fits this run."""
+    """Returns the learner of a session.
+
+    Raises CheckpointError if `start` is to resume and nothing fits this run.
+    """
     spec = env_spec(config.env)
     state, update_fns, mesh = build_learner(config, spec)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
@@ -59,7 +64,9 @@ def begin(config: Config, directory: RunDirectory, start: Start) -> Beginning:
     return Beginning(state, counters, actor_states, update_fns, passes, saver)
 
 
-def _restore_passes(passes: PassMaker, stored: dict[str, np.ndarray], config: Config, directory: RunDirectory) -> None:
+def _restore_passes(
+    passes: PassMaker, stored: dict[str, np.ndarray], config: Config, directory: RunDirectory
+) -> None:
     """Puts back what the session before had stored to learn from, or says that it did not."""
     if config.replay.capacity and not stored:
         num_decisions = config.replay.min_decisions

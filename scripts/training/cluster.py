@@ -1,7 +1,9 @@
-"""How a program comes to its Ray: an embedded one, or a cluster that is there already; and whom it lets in.
+"""How a program comes to its Ray: an embedded one, or a cluster that is there already; and whom it
+lets in.
 
-Whoever reaches a port of Ray can run code as this user, so nothing is opened without a token: an embedded Ray gets
-one of its own that no file holds, and another machine's cluster is joined with the token of its owner only.
+Whoever reaches a port of Ray can run code as this user, so nothing is opened without a token: an
+embedded Ray gets one of its own that no file holds, and another machine's cluster is joined with
+the token of its owner only.
 """
 
 import contextlib
@@ -22,34 +24,42 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.schema import ConfigError
 
-_OBJECT_STORE_BYTES = 2**30  # of an embedded Ray: a few batches and two versions of small parameters
+_OBJECT_STORE_BYTES = (
+    2**30
+)  # of an embedded Ray: a few batches and two versions of small parameters
 _CONNECT_SECONDS = 10.0
 _JOIN_SECONDS = 60.0
-# Where Ray starts and is joined: it puts the present directory before everything that its workers import from, and a
-# folder `scripts` or `configs` of the user's there is not ours.
+# Where Ray starts and is joined: it puts the present directory before everything that its workers
+# import from, and a folder `scripts` or `configs` of the user's there is not ours.
 _OURS = Path(__file__).resolve().parents[2]
 
 
 def check_address(address: str | None) -> None:
-    """Raises `ConfigError` if there is no cluster at `auto` or HOST:PORT, where Ray would try for many minutes, or
-    if it would be open to strangers.
+    """Raises `ConfigError` if there is no cluster at `auto` or HOST:PORT, where Ray would try for
+    many minutes, or if it would be open to strangers.
 
     `auto` is tried in a child process: nothing may start here before the run directory exists.
     """
     _require_token(address)
     if address == "auto" and not finds_cluster():
-        raise ConfigError("--ray-address auto: no Ray cluster runs on this machine; start one or leave it out")
+        raise ConfigError(
+            "--ray-address auto: no Ray cluster runs on this machine; start one or leave it out"
+        )
     host, _, port = (address or "").rpartition(":")
     if "://" in host or not port.isdecimal():
         return  # embedded, `auto`, or a scheme of Ray's own
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:  # the latter: no such port number
-        raise ConfigError(f"--ray-address {address}: no Ray cluster answers there ({error})") from error
+        raise ConfigError(
+            f"--ray-address {address}: no Ray cluster answers there ({error})"
+        ) from error
 
 
 def _require_token(address: str | None) -> None:
-    """Raises `ConfigError` where Ray would listen beyond loopback to whoever comes: it binds all interfaces."""
+    """Raises `ConfigError` where Ray would listen beyond loopback to whoever comes: it binds all
+    interfaces.
+    """
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
     if address is None and mode not in ("", "token"):
         raise ConfigError(
@@ -80,7 +90,11 @@ def check_shared(option: str, path: Path, ray_address: str | None) -> None:
     mark = path / f".seen-{uuid.uuid4().hex}"
     mark.touch()
     try:
-        blind = [node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"] and not _sees(node, mark)]
+        blind = [
+            node["NodeManagerHostname"]
+            for node in ray.nodes()
+            if node["Alive"] and not _sees(node, mark)
+        ]
     finally:
         mark.unlink()
     if blind:
@@ -91,7 +105,9 @@ def check_shared(option: str, path: Path, ray_address: str | None) -> None:
 
 
 def _sees(node: dict, mark: Path) -> bool:
-    """Returns whether a node sees the file; so does one that has died, which Ray may find out only now."""
+    """Returns whether a node sees the file; so does one that has died, which Ray may find out only
+    now.
+    """
     on_that_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     look = ray.remote(os.path.exists).options(num_cpus=0, scheduling_strategy=on_that_node)
     try:
@@ -101,16 +117,21 @@ def _sees(node: dict, mark: Path) -> bool:
 
 
 def tell_room(num_cpus: float) -> None:
-    """Says so if the cluster has fewer CPUs than are asked for: it may be growing, or it is too small."""
+    """Says so if the cluster has fewer CPUs than are asked for: it may be growing, or it is too
+    small.
+    """
     there = ray.cluster_resources().get("CPU", 0.0)
     if there < num_cpus:
         print(
-            f"actors ask for {num_cpus:g} CPUs, Ray has {there:g} now: those without a place wait for one", flush=True
+            f"actors ask for {num_cpus:g} CPUs, Ray has {there:g} now: those without a place wait for one",
+            flush=True,
         )
 
 
 def require_devices(device: str, num_workers: int, amount: float) -> None:
-    """Raises `ConfigError` unless the Ray that has started has `amount` of a device for every worker."""
+    """Raises `ConfigError` unless the Ray that has started has `amount` of a device for every
+    worker.
+    """
     there = ray.cluster_resources().get(device.upper(), 0.0)
     if device != "cpu" and there < num_workers * amount:
         raise ConfigError(
@@ -120,7 +141,12 @@ def require_devices(device: str, num_workers: int, amount: float) -> None:
 
 def finds_cluster() -> bool:
     """Returns whether a child process can join the cluster that runs on this machine."""
-    command = [sys.executable, "-P", "-c", "import ray; ray.init(address='auto', log_to_driver=False)"]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        "import ray; ray.init(address='auto', log_to_driver=False)",
+    ]
     try:
         return subprocess.run(command, capture_output=True, timeout=_JOIN_SECONDS).returncode == 0
     except subprocess.TimeoutExpired:
@@ -138,13 +164,18 @@ def start_ray(address: str | None, *, num_cpus: float) -> None:
     Raises `ConfigError` if there is no cluster at `address`.
     """
     if address is None:
-        # Ray gives its workers niceness 15: any other job on the machine starves the actors, and the run with them.
+        # Ray gives its workers niceness 15: any other job on the machine starves the actors, and
+        # the run with them.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        # It keeps a record of every rollout asked for, up to 100,000 of them, for a dashboard that there is not.
+        # It keeps a record of every rollout asked for, up to 100,000 of them, for a dashboard that
+        # there is not.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
-        if "RAY_AUTH_MODE" not in os.environ:  # then Ray asks for a token, and takes its user's if it is given none
+        if (
+            "RAY_AUTH_MODE" not in os.environ
+        ):  # then Ray asks for a token, and takes its user's if it is given none
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only place actors.
+        # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only
+        # place actors.
         with _sigterm_blocked(), contextlib.chdir(_OURS):
             ray.init(
                 address="local",
@@ -166,9 +197,10 @@ def start_ray(address: str | None, *, num_cpus: float) -> None:
 def _sigterm_blocked() -> Iterator[None]:
     """Has Ray's processes, started meanwhile, not hear a SIGTERM, as Ray sees to it for SIGINT.
 
-    A cluster manager sends it to the whole process group: Ray's would be gone while the learner finishes its batch, and
-    Ray ends a driver without its object store on the spot, without a checkpoint. They end with `stop_ray`, or with us.
-    One that comes meanwhile ends this program in the end as it should, where Ray's own handler would abort it.
+    A cluster manager sends it to the whole process group: Ray's would be gone while the learner
+    finishes its batch, and Ray ends a driver without its object store on the spot, without a
+    checkpoint. They end with `stop_ray`, or with us. One that comes meanwhile ends this program in
+    the end as it should, where Ray's own handler would abort it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:

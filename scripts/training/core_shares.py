@@ -1,4 +1,6 @@
-"""How a machine is shared: workers, environments and cores for the actors, the rest for the learner."""
+"""How a machine is shared: workers, environments and cores for the actors, the rest for the
+learner.
+"""
 
 import dataclasses
 from typing import NamedTuple
@@ -6,7 +8,9 @@ from typing import NamedTuple
 from actors.cores import usable_cores
 from configs.schema import Config, ConfigError
 
-CORES_PER_RESERVED_CORE = 16  # the learner's feed and dispatch keep one more core busy for every so many actors
+CORES_PER_RESERVED_CORE = (
+    16  # the learner's feed and dispatch keep one more core busy for every so many actors
+)
 
 
 class Share(NamedTuple):
@@ -14,11 +18,17 @@ class Share(NamedTuple):
 
     num_workers: int
     environments_per_worker: int
-    cores_per_worker: int | None  # what every worker claims; None: there are more workers than cores
+    cores_per_worker: (
+        int | None
+    )  # what every worker claims; None: there are more workers than cores
     learner_cores: int  # that no worker claims
 
     def __str__(self) -> str:
-        cores = "no cores of their own" if self.cores_per_worker is None else f"{self.cores_per_worker} core(s) each"
+        cores = (
+            "no cores of their own"
+            if self.cores_per_worker is None
+            else f"{self.cores_per_worker} core(s) each"
+        )
         return (
             f"actors: {self.num_workers} worker(s) x {self.environments_per_worker} environments, {cores}; "
             f"learner: {self.learner_cores} core(s) in reserve"
@@ -28,9 +38,10 @@ class Share(NamedTuple):
 def share_cores(config: Config, num_cores: int) -> Share:
     """Returns the automatic choice for a machine with `num_cores` cores.
 
-    One worker a core beside the learner's: two pinned processes search 1.4 times as much as one on two cores
-    (`scripts/benchmark.py actors`). In lockstep learner and actors take turns, and nothing is reserved. Together the
-    workers of a learner process bring one batch, or as much of it as divides it.
+    One worker a core beside the learner's: two pinned processes search 1.4 times as much as one on
+    two cores (`scripts/benchmark.py actors`). In lockstep learner and actors take turns, and
+    nothing is reserved. Together the workers of a learner process bring one batch, or as much of it
+    as divides it.
     """
     learner_cores, num_processes = _learner_cores(config, num_cores), config.learner.num_processes
     num_workers = max(1, (num_cores - learner_cores) // num_processes)
@@ -42,9 +53,11 @@ def share_cores(config: Config, num_cores: int) -> Share:
 
 
 def resolve(config: Config, ray_address: str | None) -> Config:
-    """Returns `config` with numbers in place of `actors.num_workers = auto`, chosen for this machine.
+    """Returns `config` with numbers in place of `actors.num_workers = auto`, chosen for this
+    machine.
 
-    Raises `ConfigError` if the workers are to run on a cluster, whose machines are not known here, or not on cores.
+    Raises `ConfigError` if the workers are to run on a cluster, whose machines are not known here,
+    or not on cores.
     """
     if config.actors.num_workers != "auto":
         return config
@@ -53,23 +66,33 @@ def resolve(config: Config, ray_address: str | None) -> Config:
             f"actors.num_workers = auto: counts cores; with actors.device = {config.actors.device} give a number"
         )
     if ray_address is not None:
-        raise ConfigError("actors.num_workers = auto: only for an embedded Ray; with --ray-address give a number")
+        raise ConfigError(
+            "actors.num_workers = auto: only for an embedded Ray; with --ray-address give a number"
+        )
     share = share_cores(config, usable_cores())
     actors = dataclasses.replace(
-        config.actors, num_workers=share.num_workers, environments_per_worker=share.environments_per_worker
+        config.actors,
+        num_workers=share.num_workers,
+        environments_per_worker=share.environments_per_worker,
     )
     return dataclasses.replace(config, actors=actors)
 
 
 def given_share(config: Config, ray_address: str | None) -> Share:
-    """Returns what the workers of a resolved configuration claim, on this machine or on those of a cluster."""
+    """Returns what the workers of a resolved configuration claim, on this machine or on those of a
+    cluster.
+    """
     actors, num_cores = config.actors, usable_cores()
     learner_cores = _learner_cores(config, num_cores)
     if ray_address is None:
-        cores_per_worker = (num_cores - learner_cores) // (actors.num_workers * config.learner.num_processes) or None
+        cores_per_worker = (num_cores - learner_cores) // (
+            actors.num_workers * config.learner.num_processes
+        ) or None
     else:
         cores_per_worker = max(1, int(actors.cpus_per_worker))
-    return Share(actors.num_workers, actors.environments_per_worker, cores_per_worker, learner_cores)
+    return Share(
+        actors.num_workers, actors.environments_per_worker, cores_per_worker, learner_cores
+    )
 
 
 def _learner_cores(config: Config, num_cores: int) -> int:

@@ -1,4 +1,5 @@
-"""Several learner processes on one or many machines: placed by Ray, started, ended and restarted together.
+"""Several learner processes on one or many machines: placed by Ray, started, ended and restarted
+together.
 
 train.py ──▶ process 0 ──▶ its actors        each process: a session with its share of every batch;
         ├──▶ process 1 ──▶ its actors        process 0 writes the run and decides when it ends
@@ -31,7 +32,8 @@ from scripts.training.interrupts import Interrupts, StopRequest
 from scripts.training.session import Outcome, run_session
 
 MAX_RESTARTS = 5  # in a row, without a new checkpoint
-# What would come again, or has to be told at once; `--max-restarts` knows which of them to try again.
+# What would come again, or has to be told at once; `--max-restarts` knows which of them to try
+# again.
 _FINAL = (ConfigError, CodeMismatch, RunDirectoryError, NotWritten, CheckpointError, NonFiniteError)
 _LAST_WORDS_SECONDS = 60.0  # for the first process to write down which batch was not finite
 PLACEMENT_SECONDS = 600.0  # a cluster may have to start machines first
@@ -49,16 +51,23 @@ class LearnerProcess:
             return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
 
     def train(
-        self, index: int, coordinator: str, code: dict[str, str], config: Config, run_dir: Path, start: Start
+        self,
+        index: int,
+        coordinator: str,
+        code: dict[str, str],
+        config: Config,
+        run_dir: Path,
+        start: Start,
     ) -> Counters:
         """Trains as process `index`; returns the counters at the end. What it prints is in its log.
 
-        Raises CodeMismatch unless this machine has the driver's `code`, and whatever a session raises.
+        Raises CodeMismatch unless this machine has the driver's `code`, and whatever a session
+        raises.
         """
         require_same_code(code)
         assemble.split_cpu(config)
-        # Left alone, the coordinator would listen on every interface; and under SLURM, whose variables Ray's workers
-        # inherit, JAX would take one device a process for itself.
+        # Left alone, the coordinator would listen on every interface; and under SLURM, whose
+        # variables Ray's workers inherit, JAX would take one device a process for itself.
         jax.distributed.initialize(
             coordinator,
             config.learner.num_processes,
@@ -68,24 +77,37 @@ class LearnerProcess:
         )
         directory = RunDirectory.open(run_dir)
         directory.logs.mkdir(exist_ok=True)
-        with (directory.logs / f"learner-{index}.log").open("a") as log, contextlib.redirect_stdout(log):
+        with (
+            (directory.logs / f"learner-{index}.log").open("a") as log,
+            contextlib.redirect_stdout(log),
+        ):
             if index == 0:
-                directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
+                directory.record_devices(
+                    [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
+                )
             return run_session(config, directory, start, StopRequest(directory.path)).counters
 
 
 def run_group(config: Config, directory: RunDirectory, start: Start) -> Outcome:
-    """Trains with `config.learner.num_processes` processes; nobody counts the sequences that they lose.
+    """Trains with `config.learner.num_processes` processes; nobody counts the sequences that they
+    lose.
 
-    Raises what a process raised where starting again cannot help, one of `WORKER_FAILURES` if the group failed more
-    than `MAX_RESTARTS` times without a new checkpoint, `ConfigError` if the processes find no place.
+    Raises what a process raised where starting again cannot help, one of `WORKER_FAILURES` if the
+    group failed more than `MAX_RESTARTS` times without a new checkpoint, `ConfigError` if the
+    processes find no place.
     """
     stop = StopRequest(directory.path)
     stop.clear()
-    print(f"learner processes: {config.learner.num_processes}, logs in {directory.logs}/learner-*.log", flush=True)
+    print(
+        f"learner processes: {config.learner.num_processes}, logs in {directory.logs}/learner-*.log",
+        flush=True,
+    )
     num_failures, newest = 0, None
     interrupts = Interrupts()
-    with interrupts.watched(after_grace=lambda: None), _placed(config, start, interrupts) as start_process:
+    with (
+        interrupts.watched(after_grace=lambda: None),
+        _placed(config, start, interrupts) as start_process,
+    ):
         while True:
             try:
                 counters = _run_once(config, directory, start, start_process, interrupts)
@@ -97,13 +119,21 @@ def run_group(config: Config, directory: RunDirectory, start: Start) -> Outcome:
                     raise cause from error
                 if num_failures > MAX_RESTARTS or interrupts.name is not None:
                     raise
-                _logger.error("a learner process failed, all %d start again: %s", config.learner.num_processes, error)
+                _logger.error(
+                    "a learner process failed, all %d start again: %s",
+                    config.learner.num_processes,
+                    error,
+                )
                 time.sleep(2.0 ** (num_failures - 1))
                 start = start._replace(resume=start.resume or newest is not None)
 
 
-def _run_once(config: Config, directory: RunDirectory, start: Start, start_process, interrupts: Interrupts) -> Counters:
-    """Returns the counters of a group that came to its end; whatever happens, no process of it is left."""
+def _run_once(
+    config: Config, directory: RunDirectory, start: Start, start_process, interrupts: Interrupts
+) -> Counters:
+    """Returns the counters of a group that came to its end; whatever happens, no process of it is
+    left.
+    """
     stop, members = StopRequest(directory.path), []
     try:
         members = [start_process(index) for index in range(config.learner.num_processes)]
@@ -116,7 +146,9 @@ def _run_once(config: Config, directory: RunDirectory, start: Start, start_proce
         while pending:
             ended, pending = ray.wait(pending, num_returns=1, timeout=_POLL_SECONDS)
             try:
-                ray.get(ended)  # raises what a process raised: the others would wait for it for ever
+                ray.get(
+                    ended
+                )  # raises what a process raised: the others would wait for it for ever
             except WORKER_FAILURES as error:
                 if isinstance(_cause(error), NonFiniteError):  # all processes see it
                     ray.wait([first], timeout=_LAST_WORDS_SECONDS)
@@ -144,7 +176,9 @@ def bundle_of(config: Config) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _placed(config: Config, start: Start, interrupts: Interrupts):
-    """Reserves what the processes need, spread over the machines; yields `start_process(index) -> Ray handle`."""
+    """Reserves what the processes need, spread over the machines; yields `start_process(index) ->
+    Ray handle`.
+    """
     learner = config.learner
     resources, device_env_vars = device_options(learner.process_device, learner.num_devices or 1)
     env_vars = jemalloc_env_vars() | device_env_vars
@@ -153,11 +187,21 @@ def _placed(config: Config, start: Start, interrupts: Interrupts):
 
     def start_process(index: int):
         strategy = PlacementGroupSchedulingStrategy(places, placement_group_bundle_index=index)
-        options = dict(num_cpus=1, max_restarts=0, scheduling_strategy=strategy, runtime_env={"env_vars": env_vars})
+        options = dict(
+            num_cpus=1,
+            max_restarts=0,
+            scheduling_strategy=strategy,
+            runtime_env={"env_vars": env_vars},
+        )
         return actor_class.options(**resources, **options).remote()
 
     try:
-        _wait_for(places, bundle_of(config), 0.0 if start.ray_address is None else PLACEMENT_SECONDS, interrupts)
+        _wait_for(
+            places,
+            bundle_of(config),
+            0.0 if start.ray_address is None else PLACEMENT_SECONDS,
+            interrupts,
+        )
         yield start_process
     finally:
         remove_placement_group(places)
@@ -166,13 +210,15 @@ def _placed(config: Config, start: Start, interrupts: Interrupts):
 def _wait_for(places, bundle: dict[str, float], seconds: float, interrupts: Interrupts) -> None:
     """Waits until the processes have their places, and says so from time to time.
 
-    Raises `ConfigError` once `seconds` are over and the cluster, busy or not, is too small; KeyboardInterrupt if the
-    program is asked to end.
+    Raises `ConfigError` once `seconds` are over and the cluster, busy or not, is too small;
+    KeyboardInterrupt if the program is asked to end.
     """
     deadline, ready = time.monotonic() + seconds, places.ready()
     known = lambda resources: {name: resources.get(name, 0.0) for name in bundle}
     if not ray.wait([ready], timeout=10 * _POLL_SECONDS)[0]:
-        print(f"waiting for Ray to place {places.bundle_count} processes of {bundle} each", flush=True)
+        print(
+            f"waiting for Ray to place {places.bundle_count} processes of {bundle} each", flush=True
+        )
     while not ray.wait([ready], timeout=_POLL_SECONDS)[0]:
         if interrupts.name is not None:
             raise KeyboardInterrupt

@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-GRACE_SECONDS = 10.0  # for the batch under way; the save comes after it, and cluster managers kill after 30 s
-# A cluster manager signals every process of a job, and a supervisor hands what it gets on: one SIGTERM comes as two.
+GRACE_SECONDS = (
+    10.0  # for the batch under way; the save comes after it, and cluster managers kill after 30 s
+)
+# A cluster manager signals every process of a job, and a supervisor hands what it gets on: one
+# SIGTERM comes as two.
 _ECHO_SECONDS = 2.0
 _STOP_FILE = "stop-requested"
 
@@ -18,7 +21,8 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """Notes the first SIGINT or SIGTERM in `name`, and raises KeyboardInterrupt at the second, while it is `watched`.
+    """Notes the first SIGINT or SIGTERM in `name`, and raises KeyboardInterrupt at the second,
+    while it is `watched`.
 
     A SIGTERM that comes again at once is no second one.
     """
@@ -31,14 +35,17 @@ class Interrupts:
 
     @contextlib.contextmanager
     def watched(self, after_grace: Callable[[], None]) -> Iterator[None]:
-        """Watches for signals. Enter it after Ray has started, which takes SIGTERM for itself and leaves unsaved.
+        """Watches for signals. Enter it after Ray has started, which takes SIGTERM for itself and
+        leaves unsaved.
 
         Args:
-          after_grace: called in a thread, `GRACE_SECONDS` after the signal: ends a batch that would never end by
-            itself, since the same signal may have reached Ray's processes.
+          after_grace: called in a thread, `GRACE_SECONDS` after the signal: ends a batch that would
+            never end by itself, since the same signal may have reached Ray's processes.
         """
         self._after_grace = after_grace
-        handlers = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {
+            number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
@@ -67,11 +74,16 @@ class Interrupts:
         self._timer = threading.Timer(GRACE_SECONDS, self._after_grace)
         self._timer.daemon = True
         self._timer.start()
-        print(f"\n{self.name}: finishing the batch, then saving. Once more to leave without saving.", flush=True)
+        print(
+            f"\n{self.name}: finishing the batch, then saving. Once more to leave without saving.",
+            flush=True,
+        )
 
 
 class StopRequest:
-    """The interrupts of a process that gets no signals: a file in the run directory, which every machine sees."""
+    """The interrupts of a process that gets no signals: a file in the run directory, which every
+    machine sees.
+    """
 
     def __init__(self, run_dir: Path):
         self._path = run_dir / _STOP_FILE
@@ -98,5 +110,7 @@ class StopRequest:
             raise Interrupted(self.name)
 
     def watched(self, after_grace: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-        """Returns a context in which nothing more is done: the file says it all, and no grace period ends."""
+        """Returns a context in which nothing more is done: the file says it all, and no grace
+        period ends.
+        """
         return contextlib.nullcontext()

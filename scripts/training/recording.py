@@ -26,10 +26,19 @@ class Recording:
       num_frames: limit of the run, None if it has none.
     """
 
-    def __init__(self, directory: RunDirectory, counters: Counters, *, is_resumed: bool, num_frames: int | None):
+    def __init__(
+        self,
+        directory: RunDirectory,
+        counters: Counters,
+        *,
+        is_resumed: bool,
+        num_frames: int | None,
+    ):
         self._num_frames = num_frames
         self._recent_returns: collections.deque[float] = collections.deque(maxlen=_NUM_RECENT_GAMES)
-        self._metrics = MetricWriter(directory.path, resume_from_frames=counters.num_frames if is_resumed else None)
+        self._metrics = MetricWriter(
+            directory.path, resume_from_frames=counters.num_frames if is_resumed else None
+        )
         self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
         self._progress = Progress()
 
@@ -38,7 +47,9 @@ class Recording:
         self._episodes.write(counters.num_frames, list(games))
         self._recent_returns.extend(game.episode_return for game in games)
 
-    def add_row(self, counters: Counters, scalars: dict[str, float], fractions_done: tuple[float, ...]) -> None:
+    def add_row(
+        self, counters: Counters, scalars: dict[str, float], fractions_done: tuple[float, ...]
+    ) -> None:
         """Records a row of metrics and shows it. Raises NotWritten.
 
         Args:
@@ -47,7 +58,9 @@ class Recording:
           fractions_done: of each limit of the run.
         """
         num_updates, seconds = counters.num_updates, counters.seconds
-        self._metrics.write(counters.num_frames, scalars, num_updates=num_updates, wall_seconds=seconds)
+        self._metrics.write(
+            counters.num_frames, scalars, num_updates=num_updates, wall_seconds=seconds
+        )
         self._progress.update(
             ProgressState(
                 mean_return=float(np.mean(self._recent_returns)) if self._recent_returns else None,
@@ -73,7 +86,9 @@ class NoRecording:
     def add_games(self, counters: Counters, games: Sequence[Episode]) -> None:
         """Does nothing."""
 
-    def add_row(self, counters: Counters, scalars: dict[str, float], fractions_done: tuple[float, ...]) -> None:
+    def add_row(
+        self, counters: Counters, scalars: dict[str, float], fractions_done: tuple[float, ...]
+    ) -> None:
         """Does nothing."""
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""What a session keeps of itself: which checkpoints, with what metadata, and from which run they may come."""
+"""What a session keeps of itself: which checkpoints, with what metadata, and from which run they
+may come.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,18 +41,25 @@ class Saver:
         self._best = (self._checkpointer.best_metadata() or {}).get("score")
 
     def restore(self) -> tuple[Checkpoint, Counters]:
-        """Returns the newest valid checkpoint and its counters. Raises CheckpointError if none fits this run."""
+        """Returns the newest valid checkpoint and its counters.
+
+        Raises CheckpointError if none fits this run.
+        """
         checkpoint = self._checkpointer.restore()
         self._num_saved = checkpoint.metadata.get("num_saved", 0)
         return checkpoint, Counters(**checkpoint.metadata["counters"])
 
-    def save(self, state: LearnerState, counters: Counters, actor_states: Mapping[str, np.ndarray]) -> None:
+    def save(
+        self, state: LearnerState, counters: Counters, actor_states: Mapping[str, np.ndarray]
+    ) -> None:
         """Starts to write the states of learner and actors. Raises like `Checkpointer.save`."""
         self._num_saved += 1
         every = self._config.log.checkpoint_keep_every
         keep = every is not None and self._num_saved % every == 0
         metadata = self._metadata(counters)
-        self._checkpointer.save(counters.num_updates, state, metadata, arrays=actor_states, keep=keep)
+        self._checkpointer.save(
+            counters.num_updates, state, metadata, arrays=actor_states, keep=keep
+        )
 
     def save_if_best(self, state: LearnerState, counters: Counters, score: float) -> None:
         """Keeps the state as the best if `score` is; the score lives and dies with its checkpoint."""
@@ -60,7 +69,8 @@ class Saver:
             self._checkpointer.save_best(counters.num_updates, state, metadata)
 
     def save_evidence(self, batch: Trajectory, counters: Counters) -> None:
-        """Writes the batch on which no update could be made, or this process's share, to `nonfinite-<updates>.npz`.
+        """Writes the batch on which no update could be made, or this process's share, to
+        `nonfinite-<updates>.npz`.
 
         Where it cannot be written that is said: why the run ends is worth more than the batch.
         """
@@ -85,14 +95,22 @@ class Saver:
         self._checkpointer.close()
 
     def _metadata(self, counters: Counters) -> dict:
-        return {"counters": counters._asdict(), "config": to_dict(self._config), "num_saved": self._num_saved}
+        return {
+            "counters": counters._asdict(),
+            "config": to_dict(self._config),
+            "num_saved": self._num_saved,
+        }
 
     def _require_same_run(self, metadata: dict) -> None:
-        """Raises CheckpointMismatch if a checkpoint was made with other settings; format 1 did not tell."""
+        """Raises CheckpointMismatch if a checkpoint was made with other settings; format 1 did not
+        tell.
+        """
         stored = from_dict(metadata["config"]) if "config" in metadata else self._config
         changed = differences(_lasting(stored), _lasting(self._config))
         if changed:
-            raise CheckpointMismatch(f"{self._directory.checkpoints}: stored by another run: {'; '.join(changed)}")
+            raise CheckpointMismatch(
+                f"{self._directory.checkpoints}: stored by another run: {'; '.join(changed)}"
+            )
 
 
 def _lasting(config: Config) -> dict:
@@ -103,7 +121,9 @@ def _lasting(config: Config) -> dict:
 class NoSaver:
     """The checkpoints of a process that is not the first of its group: none."""
 
-    def save(self, state: LearnerState, counters: Counters, actor_states: Mapping[str, np.ndarray]) -> None:
+    def save(
+        self, state: LearnerState, counters: Counters, actor_states: Mapping[str, np.ndarray]
+    ) -> None:
         """Does nothing."""
 
     def save_if_best(self, state: LearnerState, counters: Counters, score: float) -> None:

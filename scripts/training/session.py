@@ -36,7 +36,9 @@ class Outcome(NamedTuple):
     num_lost: int  # sequences played and not trained on: in flight, or of a batch not taken
 
 
-def run_session(config: Config, directory: RunDirectory, start: Start, interrupts: Interrupts | StopRequest) -> Outcome:
+def run_session(
+    config: Config, directory: RunDirectory, start: Start, interrupts: Interrupts | StopRequest
+) -> Outcome:
     """Trains until a limit of `config.stop` or an interrupt; leaves a checkpoint of what it did.
 
     But for a deterministic session whose actors are gone: then the checkpoint before it stands.
@@ -47,8 +49,8 @@ def run_session(config: Config, directory: RunDirectory, start: Start, interrupt
       start: where to begin.
       interrupts: watched while there are actors.
 
-    Raises ActorPoolError if the actors are gone without an interrupt and NonFiniteError, both after saving;
-    CheckpointError, CheckpointWriteError and NotWritten.
+    Raises ActorPoolError if the actors are gone without an interrupt and NonFiniteError, both after
+    saving; CheckpointError, CheckpointWriteError and NotWritten.
     """
     share = given_share(config, start.ray_address)
     state, counters, actor_states, update_fns, passes, saver = begin(config, directory, start)
@@ -59,7 +61,9 @@ def run_session(config: Config, directory: RunDirectory, start: Start, interrupt
     else:
         saver = NoSaver()
     if not start.resume:
-        saver.save(state, counters, {})  # a run that is killed before its first batch can be resumed
+        saver.save(
+            state, counters, {}
+        )  # a run that is killed before its first batch can be resumed
     process = () if is_first_process() else (jax.process_index(),)
     pool = build_pool(
         config,
@@ -79,7 +83,9 @@ def run_session(config: Config, directory: RunDirectory, start: Start, interrupt
         num_skipped = lambda: loop.counters.num_skipped - counters.num_skipped
         feed = build_feed(config, pool.next_rollout, passes, counters, num_skipped=num_skipped)
         print(share, flush=True)
-        session = Session(config, directory, pool, feed, passes, loop, saver, recording, limits, interrupts)
+        session = Session(
+            config, directory, pool, feed, passes, loop, saver, recording, limits, interrupts
+        )
         session.train()
         batch_size = config.learner.batch_size // config.learner.num_processes  # of this process
         num_taken = (loop.counters.num_batches - counters.num_batches) * batch_size
@@ -88,7 +94,8 @@ def run_session(config: Config, directory: RunDirectory, start: Start, interrupt
 
 
 def actor_seed(seed: int, num_batches: int, *process: int) -> int:
-    """Returns the seed of the actors of a session: a resumed one must not replay the games of the one before it.
+    """Returns the seed of the actors of a session: a resumed one must not replay the games of the
+    one before it.
 
     Args:
       seed: of the run.
@@ -143,7 +150,10 @@ class Session:
 
     def _train_until_done(self, batches: OwnBatches | SharedBatches, evaluates: bool) -> None:
         log = self.config.log
-        due_row, due_checkpoint = Timer(log.interval_seconds), Timer(60 * log.checkpoint_interval_minutes)
+        due_row, due_checkpoint = (
+            Timer(log.interval_seconds),
+            Timer(60 * log.checkpoint_interval_minutes),
+        )
         due_evaluation = Timer(60 * (log.evaluation_interval_minutes or float("inf")))
         while not self._is_done():
             batch = self.loop.run_batch(batches)
@@ -167,12 +177,16 @@ class Session:
         """Records a row: means since the row before."""
         counters, scalars = self.loop.report()
         dropped = self.pool.num_dropped * self.config.actors.environments_per_worker
-        pool = {"perf/rollouts_waiting": float(self.pool.num_waiting), "perf/sequences_dropped": float(dropped)}
+        pool = {
+            "perf/rollouts_waiting": float(self.pool.num_waiting),
+            "perf/sequences_dropped": float(dropped),
+        }
         row = scalars | self.feed.pop_metrics() | self.passes.pop_metrics() | pool
         self.recording.add_row(counters, row, self.limits.fractions_done(counters))
 
     def save(self) -> None:
-        """Saves the learner, and the actors of a deterministic run, unless the newest checkpoint has them.
+        """Saves the learner, and the actors of a deterministic run, unless the newest checkpoint
+        has them.
 
         What is stored to learn from is saved in a deterministic run, or if that was asked for.
         """
@@ -188,7 +202,9 @@ class Session:
         self.saver.save(self.loop.state, counters, arrays)
 
     def evaluate(self) -> None:
-        """Plays greedy games with the present search average; keeps the state if it is the best so far."""
+        """Plays greedy games with the present search average; keeps the state if it is the best so
+        far.
+        """
         self.save()  # the games may take longer than the grace period of a signal
         counters = self.loop.counters
         try:

@@ -1,9 +1,11 @@
-"""Restarts the learner: `--max-restarts` runs the program as a child and, when it dies, `resume.py` in its place.
+"""Restarts the learner: `--max-restarts` runs the program as a child and, when it dies, `resume.py`
+in its place.
 
     train.py --max-restarts 3 ─▶ train.py ─ killed ─▶ resume.py ─ exit 3 ─▶ resume.py ─ exit 0 ─▶ 0
                                           rest 1 s             rest 2 s
 
-What cannot pass by itself is not tried again: bad input, numbers that are not finite, and what the user asked for.
+What cannot pass by itself is not tried again: bad input, numbers that are not finite, and what the
+user asked for.
 """
 
 import os
@@ -41,7 +43,9 @@ def check(max_restarts: int) -> None:
         raise ConfigError(f"--max-restarts = {max_restarts}: must be 0 or above")
 
 
-def supervise(first: Sequence[str], run_dir: Path, resume_options: Sequence[str], max_restarts: int) -> int:
+def supervise(
+    first: Sequence[str], run_dir: Path, resume_options: Sequence[str], max_restarts: int
+) -> int:
     """Runs a program, then `resume.py` while it dies; returns the last exit code.
 
     Args:
@@ -58,18 +62,27 @@ def supervise(first: Sequence[str], run_dir: Path, resume_options: Sequence[str]
             return code if code >= 0 else 128 - code
         command = again if (run_dir / "config.json").is_file() else command
         seconds = min(2.0**restart, _MAX_BACKOFF_SECONDS)
-        print(f"{_description(code)}; restart {restart + 1} of {max_restarts} in {seconds:g} s", flush=True)
+        print(
+            f"{_description(code)}; restart {restart + 1} of {max_restarts} in {seconds:g} s",
+            flush=True,
+        )
         time.sleep(seconds)
     raise AssertionError("the last round returns")
 
 
 def _run(command: Sequence[str]) -> tuple[int, bool]:
-    """Returns the child's exit code and whether a signal to end came in meanwhile, which it has been handed."""
-    # A session of its own: a Ctrl-C of the terminal would reach it twice, and the second means "do not save".
+    """Returns the child's exit code and whether a signal to end came in meanwhile, which it has
+    been handed.
+    """
+    # A session of its own: a Ctrl-C of the terminal would reach it twice, and the second means "do
+    # not save".
     environment = os.environ | {process.PARENT: str(os.getpid())}
     with subprocess.Popen(command, start_new_session=True, env=environment) as child:
         signals: list[int] = []
-        forward: Callable = lambda number, frame: (signals.append(number), child.send_signal(number))
+        forward: Callable = lambda number, frame: (
+            signals.append(number),
+            child.send_signal(number),
+        )
         previous = {number: signal.signal(number, forward) for number in _FORWARDED}
         try:
             return child.wait(), bool(signals)

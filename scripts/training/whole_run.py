@@ -1,4 +1,6 @@
-"""A training run around its session: weights to start from, Ray, one learner or a group of them, the final score."""
+"""A training run around its session: weights to start from, Ray, one learner or a group of them,
+the final score.
+"""
 
 import dataclasses
 import functools
@@ -38,7 +40,8 @@ def start(
     max_restarts: int,
     dry_run: bool,
 ) -> int:
-    """Checks everything, then trains a new run, under a supervisor if it may be restarted; returns the exit code.
+    """Checks everything, then trains a new run, under a supervisor if it may be restarted; returns
+    the exit code.
 
     Args:
       config: of the run, as the user gave it.
@@ -60,17 +63,25 @@ def start(
         print(json.dumps(to_dict(config), indent=2))
         return ExitCode.DONE
     if max_restarts:
-        first = ["train", *supervision.without(supervision.without(argv, supervision.OPTION), "--run-dir")]
+        first = [
+            "train",
+            *supervision.without(supervision.without(argv, supervision.OPTION), "--run-dir"),
+        ]
         address = ["--ray-address", ray_address] if ray_address else []
         return supervision.supervise([*first, "--run-dir", str(path)], path, address, max_restarts)
     _tell(memory)
-    return train_new(config, path, ["scripts/train.py", *argv], load_params=load_params, ray_address=ray_address)
+    return train_new(
+        config, path, ["scripts/train.py", *argv], load_params=load_params, ray_address=ray_address
+    )
 
 
-def initial_params(config: Config, spec: EnvironmentSpec, init_from: str | None) -> Callable[[], Params] | None:
+def initial_params(
+    config: Config, spec: EnvironmentSpec, init_from: str | None
+) -> Callable[[], Params] | None:
     """Returns what loads the weights of `RUN_DIR` or `RUN_DIR@N`, once Ray runs.
 
-    Raises `ConfigError` if they are of another kind of agent, `CheckpointError` if there is no such checkpoint.
+    Raises `ConfigError` if they are of another kind of agent, `CheckpointError` if there is no such
+    checkpoint.
     """
     if init_from is None:
         return None
@@ -109,9 +120,18 @@ def train_new(
         raise ConfigError(f"--run-dir {path}: {error}") from error
     with directory.lock():
         try:
-            again = ["scripts/resume.py", str(path), *([] if ray_address is None else ["--ray-address", ray_address])]
-            return _train(config, directory, Start(load_params=load_params, ray_address=ray_address), again)
-        except (ConfigError, CodeMismatch):  # what only a running Ray can tell; nothing has been learned
+            again = [
+                "scripts/resume.py",
+                str(path),
+                *([] if ray_address is None else ["--ray-address", ray_address]),
+            ]
+            return _train(
+                config, directory, Start(load_params=load_params, ray_address=ray_address), again
+            )
+        except (
+            ConfigError,
+            CodeMismatch,
+        ):  # what only a running Ray can tell; nothing has been learned
             directory.withdraw()
             raise
 
@@ -149,17 +169,21 @@ def _train(config: Config, directory: RunDirectory, start: Start, again: list[st
     ray_address = start.ray_address
     print(f"run directory: {directory.path}", flush=True)
     actors = config.actors
-    # Before JAX or anything else has threads in this process: Ray forks, and a fork beside a lock that a thread
-    # holds hangs for ever (seen here).
+    # Before JAX or anything else has threads in this process: Ray forks, and a fork beside a lock
+    # that a thread holds hangs for ever (seen here).
     num_processes = config.learner.num_processes
-    num_cpus = num_processes * actors.num_workers * actors.cpus_per_worker + num_processes * (num_processes > 1)
+    num_cpus = num_processes * actors.num_workers * actors.cpus_per_worker + num_processes * (
+        num_processes > 1
+    )
     cluster.start_ray(ray_address, num_cpus=num_cpus)
     try:
         cluster.check_shared("--run-dir", directory.path, ray_address)
         if ray_address is not None:
             cluster.tell_room(num_cpus)
         else:
-            cluster.require_devices(actors.device, num_processes * actors.num_workers, actors.device_fraction)
+            cluster.require_devices(
+                actors.device, num_processes * actors.num_workers, actors.device_fraction
+            )
         counters, interrupted, num_lost = _run_learner(config, directory, start)
     finally:
         cluster.stop_ray()
@@ -168,7 +192,9 @@ def _train(config: Config, directory: RunDirectory, start: Start, again: list[st
         if size := arrays_bytes(directory.checkpoints / str(saved)):
             print(f"the actors' and the replay's part of the checkpoint takes {size / 1e6:.1f} MB")
     else:
-        print(f"{counters.num_updates:,} updates were made; the last checkpoint is of {saved:,}, the others come again")
+        print(
+            f"{counters.num_updates:,} updates were made; the last checkpoint is of {saved:,}, the others come again"
+        )
     if num_lost and not config.deterministic:
         print(f"{num_lost} sequences were in flight and are lost; a resumed session plays others")
     if interrupted is not None:
@@ -188,13 +214,23 @@ def _run_learner(config: Config, directory: RunDirectory, start: Start) -> Outco
 
 
 def _print_final_score(config: Config, directory: RunDirectory) -> None:
-    """Plays games with the last checkpoint and without it; prints and writes each score as it is there."""
+    """Plays games with the last checkpoint and without it; prints and writes each score as it is
+    there.
+    """
     num_episodes = config.log.evaluation_episodes
-    print(f"{config.env.name}, {num_episodes} whole games each (Ctrl-C: the run is saved already):", flush=True)
+    print(
+        f"{config.env.name}, {num_episodes} whole games each (Ctrl-C: the run is saved already):",
+        flush=True,
+    )
     params, step = evaluation.load_params(directory, "latest")
     seed = evaluation.evaluation_seed(config.seed)
     play = functools.partial(
-        evaluation.evaluate_params, config, params, num_episodes=num_episodes, seed=seed, checkpoint=step
+        evaluation.evaluate_params,
+        config,
+        params,
+        num_episodes=num_episodes,
+        seed=seed,
+        checkpoint=step,
     )
     players = {  # by file; a suite takes the last one as the end of the run
         "sampled": lambda: play(protocol="sampled"),
@@ -211,7 +247,11 @@ def _print_final_score(config: Config, directory: RunDirectory) -> None:
 def _score(result: dict) -> str:
     """Returns a line: `greedy    12.00 ± 1.00 (human-normalised 0.50)`."""
     error = "" if result["standard_error"] is None else f" ± {result['standard_error']:.2f}"
-    human = "" if result["human_normalised"] is None else f" (human-normalised {result['human_normalised']:.2f})"
+    human = (
+        ""
+        if result["human_normalised"] is None
+        else f" (human-normalised {result['human_normalised']:.2f})"
+    )
     held = f", best of all: {result['action_name']}" if "action_name" in result else ""
     cut = f", {result['num_unfinished']} unfinished" if result["num_unfinished"] else ""
     return f"  {result['protocol']:<9} {result['mean']:.2f}{error}{human}{held}{cut}"

@@ -11,9 +11,15 @@ from tests.actors.pools import SEED, published
 @pytest.fixture(scope="module")
 def local_ray():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_PLATFORMS", "cuda")  # what workers would inherit if the pool did not say otherwise
+        patch.setenv(
+            "JAX_PLATFORMS", "cuda"
+        )  # what workers would inherit if the pool did not say otherwise
         ray.init(
-            address="local", num_cpus=2, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=200_000_000,
+            log_to_driver=False,
         )
     yield
     ray.shutdown()
@@ -25,10 +31,15 @@ def make_pool(local_ray, tmp_path):
     pools = []
 
     def make(build_rollout, publish=True, **settings):
-        own = {name: settings.pop(name) for name in settings.keys() & ActorsConfig.__dataclass_fields__.keys()}
+        own = {
+            name: settings.pop(name)
+            for name in settings.keys() & ActorsConfig.__dataclass_fields__.keys()
+        }
         actors = ActorsConfig(**{"num_workers": 1, "cpus_per_worker": 0.5} | own)
         options = {"restart_backoff_seconds": 0.05} | settings
-        pools.append(ActorPool(build_rollout, actors, seed=SEED, log_dir=tmp_path / "logs", **options))
+        pools.append(
+            ActorPool(build_rollout, actors, seed=SEED, log_dir=tmp_path / "logs", **options)
+        )
         if publish:
             pools[-1].publish(published(1))
         return pools[-1]

@@ -18,7 +18,10 @@ FRAME_BYTES = 300_000  # above Ray's 100 kB for inlined answers: the result lies
 
 
 def make_build(act=None):
-    """Returns a `build_rollout`; `act(seed, count)` runs inside rollout number `count`. Local, so pickled by value."""
+    """Returns a `build_rollout`; `act(seed, count)` runs inside rollout number `count`.
+
+    Local, so pickled by value.
+    """
 
     class FakeRollout:
         def __init__(self, seed):
@@ -51,7 +54,9 @@ def wait_until(condition, seconds=PATIENCE):
 def is_alive(pid):
     """Whether the process runs; a zombie does not."""
     try:
-        return pathlib.Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (
+            pathlib.Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -1,4 +1,6 @@
-"""The Atari preprocessing: against raw emulators, ale_py's vector environment and a scripted emulator."""
+"""The Atari preprocessing: against raw emulators, ale_py's vector environment and a scripted
+emulator.
+"""
 
 import csv
 from types import MappingProxyType
@@ -15,8 +17,15 @@ from configs.schema import EnvConfig
 
 with open(scores.__file__.replace("scores.py", "atari_scores.csv")) as table:
     PAPER_GAMES = [row["game"] for row in csv.DictReader(table)]
-# Frames the emulator counts while it presses the start buttons of a game; the other games count none.
-STARTUP_FRAMES = {"berzerk": 20, "double_dunk": 13, "name_this_game": 134, "surround": 1, "yars_revenge": 7}
+# Frames the emulator counts while it presses the start buttons of a game; the other games count
+# none.
+STARTUP_FRAMES = {
+    "berzerk": 20,
+    "double_dunk": 13,
+    "name_this_game": 134,
+    "surround": 1,
+    "yars_revenge": 7,
+}
 NOOP, FIRE, RIGHT = range(3)  # of Breakout's minimal action set
 
 
@@ -30,7 +39,9 @@ def raw_emulator(rom):
 
 
 class ScriptedEmulator:
-    """Screen n is filled with `grey[n]`, n = frames since power-on; a game lasts `game_frames` frames."""
+    """Screen n is filled with `grey[n]`, n = frames since power-on; a game lasts `game_frames`
+    frames.
+    """
 
     grey = tuple(range(100))
     game_frames = 100
@@ -85,7 +96,9 @@ class ScriptedEmulator:
 def scripted(monkeypatch):
     def make(max_noops=0, emulator=ScriptedEmulator, **settings):
         monkeypatch.setattr(atari.ale_py, "ALEInterface", emulator)
-        return make_environment(EnvConfig("breakout", max_noops=max_noops, **settings), training=True)
+        return make_environment(
+            EnvConfig("breakout", max_noops=max_noops, **settings), training=True
+        )
 
     return make
 
@@ -107,8 +120,21 @@ def test_all_57_games_of_the_paper_start_and_play():
 def test_every_usual_spelling_is_one_name(game):
     camel = game.title().replace("_", "")
     canonical = f"ALE/{camel}-v5"
-    spellings = [game, game.replace("_", ""), game.replace("_", " "), game.replace("_", "-"), game.upper(), camel]
-    spellings += [canonical, f"ALE/{camel}", f"{camel}-v4", f"{camel}NoFrameskip-v4", f"ale_py:{canonical}"]
+    spellings = [
+        game,
+        game.replace("_", ""),
+        game.replace("_", " "),
+        game.replace("_", "-"),
+        game.upper(),
+        camel,
+    ]
+    spellings += [
+        canonical,
+        f"ALE/{camel}",
+        f"{camel}-v4",
+        f"{camel}NoFrameskip-v4",
+        f"ale_py:{canonical}",
+    ]
     assert {resolve_name(spelling) for spelling in spellings} == {canonical}
     assert atari.find_game(canonical).kwargs["game"] == game
 
@@ -131,7 +157,9 @@ def test_printed_titles_and_other_games_are_known(title, name):
 
 
 def test_games_that_would_end_the_process_are_unknown():
-    assert [atari.find_game(game) for game in ("combat", "joust", "maze_craze", "warlords")] == [None] * 4
+    assert [atari.find_game(game) for game in ("combat", "joust", "maze_craze", "warlords")] == [
+        None
+    ] * 4
 
 
 @pytest.mark.parametrize("game", ["ms_pacman", "space_invaders"])
@@ -150,7 +178,8 @@ def test_observation_is_the_maximum_of_all_four_screens(game):
             expected_reward += ale.act(actions[action])
             screens.append(ale.getScreenGrayscale())
         expected, last_two = (
-            cv2.resize(np.stack(s).max(axis=0), (96, 96), interpolation=cv2.INTER_AREA) for s in (screens, screens[2:])
+            cv2.resize(np.stack(s).max(axis=0), (96, 96), interpolation=cv2.INTER_AREA)
+            for s in (screens, screens[2:])
         )
         assert not terminated
         assert reward == expected_reward
@@ -164,7 +193,9 @@ def test_agrees_with_the_vector_environment_of_ale_py_in_its_mode(game):
     oracle = ale_py.AtariVectorEnv(
         game, 1, num_threads=1, stack_num=1, noop_max=0, use_fire_reset=False, reward_clipping=False
     )
-    env = make_environment(EnvConfig(game, frame_size=84, max_pool_frames=2, max_noops=0), training=False)
+    env = make_environment(
+        EnvConfig(game, frame_size=84, max_pool_frames=2, max_noops=0), training=False
+    )
     assert env.action_space.n == oracle.single_action_space.n
     expected, _ = oracle.reset(seed=0)
     observation, _ = env.reset()
@@ -248,7 +279,10 @@ def breakout_until_the_end(**settings):
 
 
 def test_losing_lives_does_not_reset_breakout():
-    training, evaluation = breakout_until_the_end(training=True), breakout_until_the_end(training=False)
+    training, evaluation = (
+        breakout_until_the_end(training=True),
+        breakout_until_the_end(training=False),
+    )
     assert [info["lives"] for *_, info in training if info["life_lost"]] == [4, 3, 2, 1, 0]
     assert not any(info["life_lost"] for *_, info in evaluation)
     assert len(training) == len(evaluation) > 100
@@ -270,7 +304,10 @@ def test_truncated_at_exactly_max_episode_frames():
 
 def test_the_paper_settings_reach_the_emulator(scripted):
     settings = scripted().emulator.settings
-    assert (settings["repeat_action_probability"], settings["max_num_frames_per_episode"]) == (0.0, 108_000)
+    assert (settings["repeat_action_probability"], settings["max_num_frames_per_episode"]) == (
+        0.0,
+        108_000,
+    )
     assert scripted(sticky_action_prob=0.25).emulator.settings["repeat_action_probability"] == 0.25
 
 
@@ -287,7 +324,9 @@ def test_seeds_reproduce_noops_and_sticky_actions():
     noops_again, screens_again = play(env, seed=3)
     assert noops == noops_again
     np.testing.assert_array_equal(screens, screens_again)
-    sticky = make_environment(EnvConfig("breakout", sticky_action_prob=0.25, max_noops=0), training=True)
+    sticky = make_environment(
+        EnvConfig("breakout", sticky_action_prob=0.25, max_noops=0), training=True
+    )
     assert (play(sticky, seed=3)[1] != play(sticky, seed=4)[1]).any()
 
 

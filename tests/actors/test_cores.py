@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine of four cores whose claims nobody else sees; the claims of this process end with the test."""
+    """A machine of four cores whose claims nobody else sees; the claims of this process end with
+    the test.
+    """
     monkeypatch.setattr(cores.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(cores.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     monkeypatch.setattr(cores, "_QUOTA", tmp_path / "cpu.max")
@@ -46,9 +48,12 @@ def test_a_claim_ends_with_the_process_that_holds_it(machine):
 
 
 @pytest.mark.parametrize(
-    "quota, usable, pinned_to", [(None, 4, {3}), ("max 100000", 4, {3}), ("250000 100000", 2, None), ("9 90", 1, None)]
+    "quota, usable, pinned_to",
+    [(None, 4, {3}), ("max 100000", 4, {3}), ("250000 100000", 2, None), ("9 90", 1, None)],
 )
-def test_a_container_with_a_share_of_time_has_threads_in_place_of_cores(machine, monkeypatch, quota, usable, pinned_to):
+def test_a_container_with_a_share_of_time_has_threads_in_place_of_cores(
+    machine, monkeypatch, quota, usable, pinned_to
+):
     pinned = []
     monkeypatch.setattr(cores.os, "sched_setaffinity", lambda pid, cores: pinned.append(set(cores)))
     monkeypatch.setenv("PJRT_NPROC", "")
@@ -62,10 +67,16 @@ def test_a_container_with_a_share_of_time_has_threads_in_place_of_cores(machine,
 
 def test_xla_has_as_many_threads_as_it_is_told():
     count = "import jax, os; jax.devices(); tasks = os.listdir('/proc/self/task'); "
-    count += "print(sum('XLAEigen' in open(f'/proc/self/task/{task}/comm').read() for task in tasks))"
+    count += (
+        "print(sum('XLAEigen' in open(f'/proc/self/task/{task}/comm').read() for task in tasks))"
+    )
     for told in ("1", "3"):
         environment = os.environ | {"PJRT_NPROC": told, "JAX_PLATFORMS": "cpu"}
         output = subprocess.run(
-            [sys.executable, "-c", count], env=environment, capture_output=True, check=True, text=True
+            [sys.executable, "-c", count],
+            env=environment,
+            capture_output=True,
+            check=True,
+            text=True,
         )
         assert output.stdout.strip() == told

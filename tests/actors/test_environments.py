@@ -98,7 +98,9 @@ def test_tape_of_a_terminated_game_and_the_next_one():
 
 
 def test_tape_of_a_truncated_game():
-    stream = Stream(Scripted([(1.0, False, False, {}), (1.0, False, True, {})]), seed=0, reward_clip=None)
+    stream = Stream(
+        Scripted([(1.0, False, False, {}), (1.0, False, True, {})]), seed=0, reward_clip=None
+    )
     stream.reset()
     assert rows(stream, [0, 0, 0, 0]) == [
         Step((0, 1), 1.0, 1.0, False, None),
@@ -119,7 +121,11 @@ def test_termination_and_truncation_at_once_is_a_termination():
 
 def test_a_life_loss_has_discount_zero_and_does_not_reset_the_game():
     lost, alive = {"life_lost": True}, {"life_lost": False}
-    script = [(1.0, False, False, lost), (4.0, False, False, alive), (1.0, True, False, {**lost, "episode_frames": 23})]
+    script = [
+        (1.0, False, False, lost),
+        (4.0, False, False, alive),
+        (1.0, True, False, {**lost, "episode_frames": 23}),
+    ]
     env = Scripted(script)
     stream = Stream(env, seed=0, reward_clip=None)
     stream.reset()
@@ -132,7 +138,12 @@ def test_a_life_loss_has_discount_zero_and_does_not_reset_the_game():
 
 
 def test_rewards_are_clipped_and_the_episode_return_is_not():
-    script = [(9.0, False, False, {}), (-5, False, False, {}), (0.25, False, False, {}), (1.0, True, False, {})]
+    script = [
+        (9.0, False, False, {}),
+        (-5, False, False, {}),
+        (0.25, False, False, {}),
+        (1.0, True, False, {}),
+    ]
     stream = Stream(Scripted(script), seed=0, reward_clip=0.5)
     stream.reset()
     steps = rows(stream, [0, 0, 0, 0])
@@ -162,7 +173,9 @@ def test_a_spread_starts_streams_at_uniformly_random_times_of_their_games():
     envs = [Scripted(ENDLESS) for _ in range(400)]
     times = np.array([spread_stream(env, seed, 40)[1][1] for seed, env in enumerate(envs)])
     assert times.min() == 0 and times.max() == 40  # both ends belong to it
-    assert abs(times.mean() - 20) < 4 * 11.8 / 20 and abs(times.std() - 11.8) < 1.5  # uniform: 20 and 11.8
+    assert (
+        abs(times.mean() - 20) < 4 * 11.8 / 20 and abs(times.std() - 11.8) < 1.5
+    )  # uniform: 20 and 11.8
     taken = [action for env in envs for call, action in env.tape if call == "step"]
     assert len(taken) == times.sum() and (abs(np.bincount(taken) / len(taken) - 1 / 3) < 0.03).all()
     again = [spread_stream(Scripted(ENDLESS), seed, 40)[1][1] for seed in range(400)]
@@ -182,7 +195,9 @@ def test_a_game_whose_start_was_hidden_is_not_whole_and_the_next_one_is():
     for stream, (_, time) in starts:
         assert stream.is_whole == (time == 0)
         steps = [stream.step(0) for _ in range(int(100 - time))]
-        assert steps[-1].episode is not None and stream.is_whole == (time == 0)  # still of the game that has ended
+        assert steps[-1].episode is not None and stream.is_whole == (
+            time == 0
+        )  # still of the game that has ended
         assert stream.step(0).is_first and stream.is_whole
 
 
@@ -191,7 +206,11 @@ def test_a_spread_that_ends_with_a_game_starts_the_next_one():
     for seed in range(10):
         env = Scripted([(1.0, True, False, {})])
         stream, (_, time) = spread_stream(env, seed, 9)
-        assert time == 0 and stream.is_whole and env.tape[-1] == ("reset", seed if env.game == 0 else None)
+        assert (
+            time == 0
+            and stream.is_whole
+            and env.tape[-1] == ("reset", seed if env.game == 0 else None)
+        )
         assert not stream.step(0).is_first
 
 
@@ -202,7 +221,9 @@ def test_a_seed_that_an_environment_could_not_take_raises(seed):
 
 
 def test_cartpole_truncated_at_500_keeps_discount_1():
-    stream = Stream(make_environment(EnvConfig("CartPole-v1"), training=True), seed=0, reward_clip=1.0)
+    stream = Stream(
+        make_environment(EnvConfig("CartPole-v1"), training=True), seed=0, reward_clip=1.0
+    )
     assert stream.spec == EnvironmentSpec((4,), "float32", 2, 1)
     observation, steps = stream.reset(), []
     for _ in range(502):
@@ -216,19 +237,25 @@ def test_cartpole_truncated_at_500_keeps_discount_1():
 
 
 def test_cartpole_that_falls_has_discount_0():
-    stream = Stream(make_environment(EnvConfig("CartPole-v1"), training=True), seed=0, reward_clip=None)
+    stream = Stream(
+        make_environment(EnvConfig("CartPole-v1"), training=True), seed=0, reward_clip=None
+    )
     stream.reset()
     steps = [stream.step(1) for _ in range(30)]
     ends = [t for t, step in enumerate(steps) if step.episode]
     assert len(ends) >= 2
     assert [t for t, step in enumerate(steps) if step.discount == 0.0] == ends
-    assert [t for t, step in enumerate(steps) if step.is_first] == [end + 1 for end in ends if end < 29]
+    assert [t for t, step in enumerate(steps) if step.is_first] == [
+        end + 1 for end in ends if end < 29
+    ]
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "MinAtar/Breakout-v1", "MinAtar/Asterix-v1"])
 def test_seeds_reproduce_streams(name):
     def tape(seed):
-        stream = Stream(make_environment(EnvConfig(name), training=True), seed=seed, reward_clip=None)
+        stream = Stream(
+            make_environment(EnvConfig(name), training=True), seed=seed, reward_clip=None
+        )
         actions = np.random.default_rng(0).integers(stream.spec.num_actions, size=60)
         return np.stack([stream.reset(), *(stream.step(action).observation for action in actions)])
 
@@ -275,8 +302,12 @@ def test_missing_minatar_names_the_extra(monkeypatch):
 def test_a_game_without_a_limit_has_one_where_it_is_scored():
     """A greedy policy may run into a wall for ever."""
     made = lambda name, training: make_environment(EnvConfig(name), training=training)
-    limits = lambda *arguments: [limit._max_episode_steps for limit in states.time_limits(made(*arguments))]
-    assert limits("CliffWalking-v1", True) == [] and limits("CliffWalking-v1", False) == [LONGEST_SCORED_GAME]
+    limits = lambda *arguments: [
+        limit._max_episode_steps for limit in states.time_limits(made(*arguments))
+    ]
+    assert limits("CliffWalking-v1", True) == [] and limits("CliffWalking-v1", False) == [
+        LONGEST_SCORED_GAME
+    ]
     assert limits("gymnasium.envs.toy_text:CliffWalking-v1", False) == [LONGEST_SCORED_GAME]
     assert limits("CartPole-v1", True) == limits("CartPole-v1", False) == [500]
 
@@ -317,10 +348,34 @@ def test_unknown_names_suggest_near_ones(name, near):
 @pytest.mark.parametrize(
     ("space", "returned", "shape", "dtype", "expected"),
     [
-        (spaces.Box(-1, 1, (2,), np.float64), np.array([0.1, 1.0]), (2,), "float32", np.float32([0.1, 1.0])),
-        (spaces.Box(0, 1, (2, 1, 1), np.bool_), np.array([[[True]], [[False]]]), (2, 1, 1), "bool", None),
-        (spaces.Box(0, 255, (2, 1, 1), np.uint8), np.array([[[255]], [[1]]], np.uint8), (2, 1, 1), "uint8", None),
-        (spaces.Box(0, 255, (1, 2), np.uint8), np.array([[255, 1]], np.uint8), (1, 2, 1), "uint8", None),
+        (
+            spaces.Box(-1, 1, (2,), np.float64),
+            np.array([0.1, 1.0]),
+            (2,),
+            "float32",
+            np.float32([0.1, 1.0]),
+        ),
+        (
+            spaces.Box(0, 1, (2, 1, 1), np.bool_),
+            np.array([[[True]], [[False]]]),
+            (2, 1, 1),
+            "bool",
+            None,
+        ),
+        (
+            spaces.Box(0, 255, (2, 1, 1), np.uint8),
+            np.array([[[255]], [[1]]], np.uint8),
+            (2, 1, 1),
+            "uint8",
+            None,
+        ),
+        (
+            spaces.Box(0, 255, (1, 2), np.uint8),
+            np.array([[255, 1]], np.uint8),
+            (1, 2, 1),
+            "uint8",
+            None,
+        ),
         (spaces.Box(0, 9, (2,), np.int64), np.array([9, 1]), (2,), "float32", None),
         (spaces.Discrete(3, start=5), 6, (3,), "float32", np.float32([0, 1, 0])),
     ],
@@ -343,8 +398,16 @@ def test_observations_become_arrays(registered, space, returned, shape, dtype, e
         (spaces.Dict({"x": spaces.Discrete(2)}), spaces.Discrete(2), "observation space Dict"),
         (spaces.Box(0, 1, (), np.float32), spaces.Discrete(2), "observation space Box"),
         (spaces.Box(0, 1, (2, 2, 2, 2), np.float32), spaces.Discrete(2), "observation space Box"),
-        (spaces.Box(0, 1, (2,), np.float32), spaces.Box(0, 1, (1,), np.float32), "action space Box"),
-        (spaces.Box(0, 1, (2,), np.float32), spaces.MultiDiscrete([2, 2]), "action space MultiDiscrete"),
+        (
+            spaces.Box(0, 1, (2,), np.float32),
+            spaces.Box(0, 1, (1,), np.float32),
+            "action space Box",
+        ),
+        (
+            spaces.Box(0, 1, (2,), np.float32),
+            spaces.MultiDiscrete([2, 2]),
+            "action space MultiDiscrete",
+        ),
         (spaces.Box(0, 1, (2,), np.float32), spaces.Discrete(2, start=1), "action space Discrete"),
     ],
 )

@@ -1,4 +1,6 @@
-"""The agent and the games it is scored on, against scripted games whose states carry their own number."""
+"""The agent and the games it is scored on, against scripted games whose states carry their own
+number.
+"""
 
 import gymnasium
 import jax
@@ -17,17 +19,27 @@ from muzero.observation import stack_history
 from muzero.types import Episode, PublishedParams, SearchOutput
 
 NUM_ACTIONS = 3
-SPEC = EnvironmentSpec(observation_shape=(1,), observation_dtype="float32", num_actions=NUM_ACTIONS, frames_per_step=1)
+SPEC = EnvironmentSpec(
+    observation_shape=(1,), observation_dtype="float32", num_actions=NUM_ACTIONS, frames_per_step=1
+)
 
 
 class Numbered(gymnasium.Env):
-    """State s (over all games, from `start`) is observed as [s]; game g lasts `lengths[g]` decisions of reward 5."""
+    """State s (over all games, from `start`) is observed as [s]; game g lasts `lengths[g]`
+    decisions of reward 5.
+    """
 
     observation_space = spaces.Box(0.0, np.inf, (1,), np.float32)
     action_space = spaces.Discrete(NUM_ACTIONS)
 
     def __init__(self, lengths, *, start=0, truncate=False):
-        self.lengths, self.state, self.game, self.truncate, self.actions = list(lengths), start - 1, -1, truncate, []
+        self.lengths, self.state, self.game, self.truncate, self.actions = (
+            list(lengths),
+            start - 1,
+            -1,
+            truncate,
+            [],
+        )
 
     def reset(self, *, seed=None, options=None):
         self.game, self.time = self.game + 1, 0
@@ -45,13 +57,20 @@ class Numbered(gymnasium.Env):
 
 
 class Search:
-    """Visits action s mod 3 most in state s, and would *sample* another one; remembers what it was asked."""
+    """Visits action s mod 3 most in state s, and would *sample* another one; remembers what it was
+    asked.
+    """
 
     def __init__(self):
         self.asked = []
 
     def __call__(self, params, rng_key, frames, actions, is_first):
-        jax.debug.callback(lambda *inputs: self.asked.append(tuple(map(np.array, inputs))), frames, actions, is_first)
+        jax.debug.callback(
+            lambda *inputs: self.asked.append(tuple(map(np.array, inputs))),
+            frames,
+            actions,
+            is_first,
+        )
         state = frames[:, -1, 0].astype(jnp.int32)
         best = state % NUM_ACTIONS
         return SearchOutput(
@@ -66,7 +85,10 @@ class Search:
         """Returns state number → the stacked observation that environment `n` was searched with."""
         jax.effects_barrier()
         rows = [(frames[n], actions[n], is_first[n]) for frames, actions, is_first in self.asked]
-        return {int(frames[-1, 0]): stack_history(frames, a, first, NUM_ACTIONS) for frames, a, first in rows}
+        return {
+            int(frames[-1, 0]): stack_history(frames, a, first, NUM_ACTIONS)
+            for frames, a, first in rows
+        }
 
 
 def make_agent(search, *, history=1, num_environments=1, params=0.0, choose=greedy):
@@ -98,7 +120,9 @@ def test_agent_sees_the_stacks_that_the_rollout_sees(history):
         seed=0,
     )
     for _ in range(4):
-        rollout.run(PublishedParams(0, np.float32(1.0)))  # its search samples the most probable action
+        rollout.run(
+            PublishedParams(0, np.float32(1.0))
+        )  # its search samples the most probable action
     agent, stream = make_agent(playing, history=history), make_stream(Numbered(lengths))
     observation, is_first = stream.reset(), True
     for _ in range(23):
@@ -121,13 +145,27 @@ def test_act_takes_the_most_probable_action_and_remembers_the_game_until_reset()
     jax.effects_barrier()
     frames, actions, is_first = search.asked[4]
     assert (frames[0, :, 0].tolist(), actions[0].tolist()) == ([2, 3, 4], [2, 0])
-    assert [asked[2][0, -1] for asked in search.asked] == [True, False, False, False, False, True, False]
-    np.testing.assert_allclose(search.stacks()[5], [0, 0, 5, 0, 0])  # nothing of the game before the reset
-    np.testing.assert_allclose(search.stacks()[6], [0, 5, 6, 0, 1])  # action 2 of state 5 as (2 + 1) / 3
+    assert [asked[2][0, -1] for asked in search.asked] == [
+        True,
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
+    np.testing.assert_allclose(
+        search.stacks()[5], [0, 0, 5, 0, 0]
+    )  # nothing of the game before the reset
+    np.testing.assert_allclose(
+        search.stacks()[6], [0, 5, 6, 0, 1]
+    )  # action 2 of state 5 as (2 + 1) / 3
 
 
 def test_decide_returns_what_the_search_thought_of_each_environment():
-    decision = make_agent(Search(), num_environments=2).decide(np.array([[4.0], [8.0]], np.float32), np.ones(2, bool))
+    decision = make_agent(Search(), num_environments=2).decide(
+        np.array([[4.0], [8.0]], np.float32), np.ones(2, bool)
+    )
     assert decision.action.tolist() == [1, 2] and decision.action.dtype == np.int32
     assert decision.value.tolist() == [4.0, 8.0]
     np.testing.assert_allclose(decision.policy, [[0.2, 0.6, 0.2], [0.2, 0.2, 0.6]], rtol=1e-6)
@@ -154,7 +192,9 @@ def test_play_gives_every_stream_the_same_number_of_games_in_rounds():
     games = play(agent, [make_stream(env) for env in envs], num_episodes=9)
     assert [game.episode.num_steps for game in games] == [9, 1, 2, 8, 2, 1, 7, 3, 2]
     assert [len(env.actions) for env in envs] == [24, 6, 5]  # a stream that is done is left alone
-    assert games[0] == Game(Episode(episode_return=45.0, num_steps=9, num_frames=9), is_finished=True)
+    assert games[0] == Game(
+        Episode(episode_return=45.0, num_steps=9, num_frames=9), is_finished=True
+    )
 
 
 def test_play_drops_surplus_games_from_the_last_streams():
@@ -198,7 +238,9 @@ def test_play_begins_each_game_with_an_empty_history():
     envs = [Numbered([2, 3])]
     play(make_agent(search, history=2), [make_stream(env) for env in envs], num_episodes=2)
     stacks = search.stacks()
-    np.testing.assert_allclose(stacks[2], [1, 2, 2 / 3], rtol=1e-6)  # final observation, action 1 before it
+    np.testing.assert_allclose(
+        stacks[2], [1, 2, 2 / 3], rtol=1e-6
+    )  # final observation, action 1 before it
     np.testing.assert_allclose(stacks[3], [0, 3, 0])
     np.testing.assert_allclose(stacks[4], [3, 4, 1 / 3], rtol=1e-6)
 
@@ -206,7 +248,8 @@ def test_play_begins_each_game_with_an_empty_history():
 def test_play_randomly_is_uniform_and_repeatable():
     envs = [Numbered([1000]), Numbered([1000]), Numbered([1000])]
     games = [
-        play_randomly(make_stream(env), num_episodes=2, seed=seed) for env, seed in zip(envs, (7, 7, 8), strict=True)
+        play_randomly(make_stream(env), num_episodes=2, seed=seed)
+        for env, seed in zip(envs, (7, 7, 8), strict=True)
     ]
     assert games[0] == [Game(Episode(5000.0, 1000, 1000), is_finished=True)] * 2
     assert envs[0].actions == envs[1].actions != envs[2].actions

@@ -33,7 +33,9 @@ def test_a_fork_repeats_itself_as_often_as_wanted_and_leaves_the_original_alone(
 
 
 def test_a_fork_loads_no_rom(monkeypatch):
-    """Why: it takes some 25 times as long as a reset without, and an audit forks thousands of times."""
+    """Why: it takes some 25 times as long as a reset without, and an audit forks thousands of
+    times.
+    """
     original, other, loads = stream("breakout"), stream("breakout"), []
     original.reset()
     monkeypatch.setattr(AtariGame, "_load_rom", loads.append)
@@ -57,7 +59,10 @@ def test_what_is_random_in_a_game_is_drawn_anew():
 
 
 def test_time_limits_end_no_fork():
-    original, endless = stream("breakout", max_episode_frames=80, max_noops=0), stream("breakout", max_episode_frames=0)
+    original, endless = (
+        stream("breakout", max_episode_frames=80, max_noops=0),
+        stream("breakout", max_episode_frames=0),
+    )
     original.reset()
     play(original, [0] * 15)
     endless.thaw(original.freeze(), 0)

@@ -1,4 +1,6 @@
-"""Driver and worker of different code: refused with what differs, before anything of the worker's is built."""
+"""Driver and worker of different code: refused with what differs, before anything of the worker's
+is built.
+"""
 
 import shutil
 from pathlib import Path
@@ -16,11 +18,15 @@ def test_the_same_code_passes():
     identity.require_same_code(dict(identity.code_identity()))
 
 
-@pytest.mark.parametrize("name", ["actors", "muzero", "learner", "configs", "scripts", "jax", "python"])
+@pytest.mark.parametrize(
+    "name", ["actors", "muzero", "learner", "configs", "scripts", "jax", "python"]
+)
 def test_a_difference_is_named(name):
     assert name in identity.code_identity()
     other = identity.code_identity() | {name: "0.0"}
-    with pytest.raises(identity.CodeMismatch, match=f"runs other code than the driver: {name}: 0.0 in the driver, "):
+    with pytest.raises(
+        identity.CodeMismatch, match=f"runs other code than the driver: {name}: 0.0 in the driver, "
+    ):
         identity.require_same_code(other)
 
 
@@ -44,7 +50,9 @@ def test_a_file_more_in_any_folder_of_the_code_is_another_code(tmp_path, monkeyp
         (folder / "one_more.py").touch()
         found = identity.code_identity.__wrapped__()
         (folder / "one_more.py").unlink()
-        assert {name for name in found if found[name] != known[name]} == {folder.relative_to(tmp_path).parts[0]}
+        assert {name for name in found if found[name] != known[name]} == {
+            folder.relative_to(tmp_path).parts[0]
+        }
 
 
 def test_a_worker_of_other_code_builds_nothing(monkeypatch):

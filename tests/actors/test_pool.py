@@ -1,4 +1,6 @@
-"""The pool: whom it asks, with which parameters, in which order; workers that die, raise, hang, or find no place."""
+"""The pool: whom it asks, with which parameters, in which order; workers that die, raise, hang, or
+find no place.
+"""
 
 import logging
 import math
@@ -44,13 +46,18 @@ def test_a_rollout_acts_with_the_parameters_that_are_the_newest_when_it_is_asked
 
 
 def test_in_rounds_nobody_acts_on_while_others_are_waited_for(make_pool):
-    pool, other = (make_pool(make_build(), num_workers=2, in_rounds=in_rounds) for in_rounds in (True, False))
+    pool, other = (
+        make_pool(make_build(), num_workers=2, in_rounds=in_rounds) for in_rounds in (True, False)
+    )
     versions = [pool.next_rollout().search_stats["version"] for _ in range(2)]
     assert pool.num_in_flight == 0
     pool.publish(published(2))
     versions += [pool.next_rollout().search_stats["version"] for _ in range(2)]
     assert versions == [1, 1, 2, 2]
-    assert [other.next_rollout() and other.num_in_flight for _ in range(2)] == [1, 1]  # else one is asked again
+    assert [other.next_rollout() and other.num_in_flight for _ in range(2)] == [
+        1,
+        1,
+    ]  # else one is asked again
 
 
 def test_in_flight_is_bounded_and_nothing_acts_unasked(make_pool, tmp_path):
@@ -76,7 +83,9 @@ def test_answers_are_handed_over_in_the_order_of_their_requests(make_pool):
     pool.next_rollout()
     seeds = []
     for _ in range(6):
-        wait_until_answered(pool)  # the other worker's; a call asks the one that delivered last again
+        wait_until_answered(
+            pool
+        )  # the other worker's; a call asks the one that delivered last again
         seeds.append(pool.next_rollout().search_stats["seed"])
     assert sorted(seeds[:2]) == sorted([FIRST_SEED, OTHER_SEED])
     assert seeds == seeds[:2] * 3  # a busy caller starves no worker
@@ -86,7 +95,10 @@ def test_a_drained_pool_is_idle_and_goes_on_when_asked(make_pool):
     pool = make_pool(make_build(), num_workers=2)
     pool.next_rollout()
     wait_until_answered(pool)
-    assert (pool.num_in_flight, pool.num_waiting) == (1, 1)  # the other worker's; the first has not been asked again
+    assert (pool.num_in_flight, pool.num_waiting) == (
+        1,
+        1,
+    )  # the other worker's; the first has not been asked again
     assert len(pool.drain()) == 1
     assert (pool.num_in_flight, pool.num_waiting) == (0, 0)
     assert pool.drain() == []
@@ -130,7 +142,9 @@ def test_worker_pins_before_it_unpickles_and_keeps_jax_off_the_gpu(make_pool, tm
     env_vars = {"TMPDIR": str(tmp_path)}  # claims of its own
     stats = make_pool(Builder(), cores_per_worker=1, env_vars=env_vars).next_rollout().search_stats
     may_pin = cores._quota() == math.inf
-    assert len(stats.pop("cores") & os.sched_getaffinity(0)) == (1 if may_pin else len(os.sched_getaffinity(0)))
+    assert len(stats.pop("cores") & os.sched_getaffinity(0)) == (
+        1 if may_pin else len(os.sched_getaffinity(0))
+    )
     assert stats == {"jax": False, "env": "cpu", "threads": "1"}
 
 
@@ -151,7 +165,9 @@ def test_killed_worker_is_replaced_with_another_seed(make_pool, tmp_path):
     assert log.count("starts: incarnation 0") == 1 and log.count("starts: incarnation 1") == 1
 
 
-def test_raising_worker_is_logged_replaced_and_forgiven_after_a_rollout(make_pool, tmp_path, caplog):
+def test_raising_worker_is_logged_replaced_and_forgiven_after_a_rollout(
+    make_pool, tmp_path, caplog
+):
     def act(seed, count):
         if count == 1:
             raise ValueError("broken emulator")
@@ -161,7 +177,10 @@ def test_raising_worker_is_logged_replaced_and_forgiven_after_a_rollout(make_poo
         stats = [pool.next_rollout().search_stats for _ in range(3)]
     assert [row["seed"] for row in stats] == [FIRST_SEED, SECOND_SEED, worker_seed(SEED, 0, 2)]
     assert pool.num_dropped == 2  # twice in all, but never twice in a row
-    assert "worker 0 (incarnation 0) failed" in caplog.text and "in act\n    raise ValueError" in caplog.text
+    assert (
+        "worker 0 (incarnation 0) failed" in caplog.text
+        and "in act\n    raise ValueError" in caplog.text
+    )
     log = (tmp_path / "logs" / "worker-000.log").read_text()
     assert log.count("Traceback") >= 2 and "ValueError: broken emulator" in log
     wait_until(lambda: not is_alive(stats[0]["pid"]))
@@ -182,12 +201,16 @@ def test_an_exception_that_nobody_else_can_read_is_a_failure_like_any_other(make
 
 
 @pytest.mark.parametrize("num_errors, seed", [(1, FIRST_SEED), (2, SECOND_SEED)])
-def test_unreachable_worker_is_asked_again_once_and_then_replaced(make_pool, monkeypatch, num_errors, seed):
+def test_unreachable_worker_is_asked_again_once_and_then_replaced(
+    make_pool, monkeypatch, num_errors, seed
+):
     """A node that died without a word answers so for half a minute: the restarts must outlast it."""
     pool = make_pool(make_build())
     first = pool.next_rollout().search_stats
     real_get, errors = ray.get, [exceptions.ActorUnavailableError("network", None)] * num_errors
-    monkeypatch.setattr(ray, "get", lambda ref: real_get(ref) if not errors else (_ for _ in ()).throw(errors.pop()))
+    monkeypatch.setattr(
+        ray, "get", lambda ref: real_get(ref) if not errors else (_ for _ in ()).throw(errors.pop())
+    )
     second = pool.next_rollout().search_stats
     assert not errors
     assert second["seed"] == seed and (second["pid"] == first["pid"]) == (num_errors == 1)
@@ -195,7 +218,9 @@ def test_unreachable_worker_is_asked_again_once_and_then_replaced(make_pool, mon
 
 
 def test_crash_loop_ends_with_the_last_cause(make_pool, tmp_path):
-    """On a busy machine Ray may see the process end before it hears why; the worker's log has the reason always."""
+    """On a busy machine Ray may see the process end before it hears why; the worker's log has the
+    reason always.
+    """
 
     def build(seed):
         raise LookupError(f"no such game {seed}")
@@ -243,7 +268,9 @@ def test_hung_worker_meets_its_deadline_while_others_deliver(make_pool, num_work
     assert 500 < hung.due - time.monotonic() <= 600  # the default
     arm = pool._arm
 
-    def arm_impatiently(worker):  # only now, when all processes run: a start may take long on a busy machine
+    def arm_impatiently(
+        worker,
+    ):  # only now, when all processes run: a start may take long on a busy machine
         arm(worker)
         if (worker.worker_id, worker.incarnation) == (0, 0):
             worker.due = time.monotonic() + 0.5
@@ -301,7 +328,9 @@ def test_a_late_caller_is_not_a_hung_worker(make_pool):
     pids = [pool.next_rollout().search_stats["pid"]]
     wait_until_answered(pool)
     for worker in pool._workers:
-        worker.due = time.monotonic() - 1.0  # the answer of one of them has been waiting here for that long
+        worker.due = (
+            time.monotonic() - 1.0
+        )  # the answer of one of them has been waiting here for that long
     pids += [pool.next_rollout().search_stats["pid"] for _ in range(3)]
     assert len(set(pids)) == 2
     assert pool.num_dropped == 0
@@ -332,7 +361,9 @@ def test_close_leaves_no_process_and_wakes_a_blocked_caller(make_pool):
     thread.join(PATIENCE)
     assert raised == [True]
     wait_until(lambda: not any(map(is_alive, pids)))
-    pool.publish(published(2))  # in the middle of a batch, whose updates are to be counted: the next rollout says why
+    pool.publish(
+        published(2)
+    )  # in the middle of a batch, whose updates are to be counted: the next rollout says why
     assert pool._published is None
     with pytest.raises(ActorPoolError, match="closed"):
         pool.next_rollout()

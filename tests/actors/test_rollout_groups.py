@@ -22,7 +22,11 @@ from tests.actors.rollouts import (
 
 def by_environment(result):
     """Returns what does not depend on the order of searches."""
-    return {name: getattr(result.trajectory, name) for name in (*PER_STATE, *PER_DECISION) if name != "action"}
+    return {
+        name: getattr(result.trajectory, name)
+        for name in (*PER_STATE, *PER_DECISION)
+        if name != "action"
+    }
 
 
 def test_two_groups_make_the_sequences_of_one():
@@ -40,13 +44,17 @@ def test_two_groups_make_the_sequences_of_one():
 
 
 class Clock:
-    """Seconds that pass only where the test says so: real sleep would measure the load of the machine."""
+    """Seconds that pass only where the test says so: real sleep would measure the load of the
+    machine.
+    """
 
     def __init__(self):
         self.now = 0.0
 
     def on_device(self, value, seconds=0.010):
-        """Returns `value` as the array of a device that sleeps 10 ms: the host goes on until it asks for it."""
+        """Returns `value` as the array of a device that sleeps 10 ms: the host goes on until it
+        asks for it.
+        """
         return Late(self, value, self.now + seconds)
 
 
@@ -78,7 +86,9 @@ class SlowEnv(Numbered):
         (2, 10 * 4 * 5 + 10),  # the emulator never rests; only the last search is waited for
     ],
 )
-def test_the_emulator_of_one_group_works_while_the_other_is_searched(monkeypatch, num_groups, milliseconds):
+def test_the_emulator_of_one_group_works_while_the_other_is_searched(
+    monkeypatch, num_groups, milliseconds
+):
     clock, frames_on_device = Clock(), rollout_module._with_frames_on_device
 
     def on_slow_device(search_fn):

@@ -53,7 +53,9 @@ def counting_rollout(act=None):
 
 def next_in_round(pool, count):
     results = [pool.next_rollout() for _ in range(count)]
-    return [(r.origin.worker_id, r.search_stats["count"], r.search_stats["version"]) for r in results]
+    return [
+        (r.origin.worker_id, r.search_stats["count"], r.search_stats["version"]) for r in results
+    ]
 
 
 def test_in_rounds_workers_deliver_in_their_order_with_the_parameters_of_the_round(make_rounds):

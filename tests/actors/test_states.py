@@ -1,4 +1,6 @@
-"""States of environments: what is saved goes on bit for bit elsewhere, what cannot be saved is refused by name."""
+"""States of environments: what is saved goes on bit for bit elsewhere, what cannot be saved is
+refused by name.
+"""
 
 import itertools
 
@@ -15,7 +17,9 @@ SETTINGS = dict(frame_size=24, max_noops=30, max_episode_frames=700)
 
 def stream(name, seed, **settings):
     return Stream(
-        make_environment(EnvConfig(name, **(SETTINGS | settings)), training=True), seed=seed, reward_clip=None
+        make_environment(EnvConfig(name, **(SETTINGS | settings)), training=True),
+        seed=seed,
+        reward_clip=None,
     )
 
 
@@ -40,7 +44,9 @@ def test_a_stream_goes_on_in_another_instance_as_it_would_have(name, used):
         other.load(saved)
         expected, found = play(original, rng, 250), play(other, same_rng, 250)
         assert found == expected
-        assert sum(step[3] for step in expected) >= 1, "a game has to start, or its generator is not tested"
+        assert sum(step[3] for step in expected) >= 1, (
+            "a game has to start, or its generator is not tested"
+        )
         other.close()
 
 
@@ -85,7 +91,10 @@ def test_a_generator_goes_on_with_the_half_word_it_has_left():
 
 @pytest.mark.parametrize(
     "name, reason",
-    [("yars_revenge", "may show another screen after a restore"), ("Acrobot-v1", "AcrobotEnv has no state that")],
+    [
+        ("yars_revenge", "may show another screen after a restore"),
+        ("Acrobot-v1", "AcrobotEnv has no state that"),
+    ],
 )
 def test_what_cannot_be_saved_is_refused_with_its_reason(name, reason):
     env = make_environment(EnvConfig(name), training=True)
@@ -97,7 +106,9 @@ def test_what_cannot_be_saved_is_refused_with_its_reason(name, reason):
 
 
 def test_a_sticky_action_is_lost_with_its_emulator():
-    """Why: the action that was performed last is in no state of the emulator, and the next frame may repeat it."""
+    """Why: the action that was performed last is in no state of the emulator, and the next frame
+    may repeat it.
+    """
     env = make_environment(EnvConfig("breakout", sticky_action_prob=0.25), training=True)
     assert "does not save the action" in states.why_not_saved(env)
 

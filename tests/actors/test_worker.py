@@ -12,7 +12,11 @@ pytestmark = pytest.mark.timeout(300)  # Ray may take a minute to start on a bus
 def test_worker_seed_is_fixed_and_differs_by_worker_and_incarnation():
     seeds = [worker_seed(SEED, *place) for place in [(0, 0), (0, 1), (1, 0)]]
     assert seeds == [FIRST_SEED, SECOND_SEED, OTHER_SEED]
-    many = {worker_seed(0, worker_id, incarnation) for worker_id in range(50) for incarnation in range(20)}
+    many = {
+        worker_seed(0, worker_id, incarnation)
+        for worker_id in range(50)
+        for incarnation in range(20)
+    }
     assert len(many) == 1000
     assert 0 <= min(many) and max(many) < 2**31
 
@@ -22,7 +26,9 @@ def test_plain_worker_runs_in_this_process_and_logs_tracebacks(tmp_path):
         if count == 1:
             raise ValueError("broken emulator")
 
-    worker = RolloutWorker(make_build(act), worker_id=3, incarnation=2, seed=SEED, log_dir=tmp_path / "new")
+    worker = RolloutWorker(
+        make_build(act), worker_id=3, incarnation=2, seed=SEED, log_dir=tmp_path / "new"
+    )
     assert worker.rollout(published(5)).search_stats["version"] == 5
     with pytest.raises(ValueError, match="broken emulator"):
         worker.rollout(published(5))

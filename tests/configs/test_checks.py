@@ -1,4 +1,6 @@
-"""What is refused before anything starts: every number out of its range, every combination that cannot work."""
+"""What is refused before anything starts: every number out of its range, every combination that
+cannot work.
+"""
 
 import dataclasses
 import math
@@ -24,7 +26,9 @@ REPLAY = {"replay.capacity": 100_000, "replay.min_decisions": 50_000}
 def with_value(config, path, value):
     """Returns `config` with the field at the dotted `path` replaced."""
     name, _, rest = path.partition(".")
-    return dataclasses.replace(config, **{name: with_value(getattr(config, name), rest, value) if rest else value})
+    return dataclasses.replace(
+        config, **{name: with_value(getattr(config, name), rest, value) if rest else value}
+    )
 
 
 def with_values(values):
@@ -46,7 +50,8 @@ def numeric_fields(cls=Config, prefix=""):
 
 NUMERIC = {path: (kind, optional) for path, kind, optional in numeric_fields()}
 
-# The lowest value that is refused below, and the highest above; written down apart from configs/schema.py.
+# The lowest value that is refused below, and the highest above; written down apart from
+# configs/schema.py.
 NOT_NEGATIVE = {
     "env.max_noops", "network.num_blocks", "loss.reward_weight", "loss.value_weight", "loss.policy_weight",
     "loss.past_weight", "optimiser.final_learning_rate", "optimiser.weight_decay", "replay.capacity",
@@ -63,9 +68,16 @@ RATES = {"learner.search_average_rate", "learner.target_average_rate"}
 
 
 def out_of_range(path):
-    """Returns a strategy of values that the field at `path` must refuse whatever the rest of the default config."""
+    """Returns a strategy of values that the field at `path` must refuse whatever the rest of the
+    default config.
+    """
     kind, _ = NUMERIC[path]
-    below = {"seed": -1, "support.num_bins": 1, "actors.sequence_overlap": 4, "actors.sequence_length": 10}
+    below = {
+        "seed": -1,
+        "support.num_bins": 1,
+        "actors.sequence_overlap": 4,
+        "actors.sequence_length": 10,
+    }
     if kind is int:
         numbers = st.integers(-(2**40), -1 if path in NOT_NEGATIVE else below.get(path, 0))
         return numbers | st.integers(2**32, 2**70) if path == "seed" else numbers
@@ -92,11 +104,16 @@ def test_a_number_out_of_range_is_refused_with_its_field_and_value(path, data):
 def test_the_schema_has_the_numbers_that_this_file_thinks_it_has():
     assert len(NUMERIC) >= 58
     assert NOT_NEGATIVE | FRACTIONS | RATES <= NUMERIC.keys()
-    assert NUMERIC["env.reward_clip"] == (float, True) and NUMERIC["learner.num_devices"] == (int, True)
+    assert NUMERIC["env.reward_clip"] == (float, True) and NUMERIC["learner.num_devices"] == (
+        int,
+        True,
+    )
     assert "env.terminate_on_life_loss" not in NUMERIC
 
 
-@pytest.mark.parametrize("path", sorted(path for path, (_, optional) in NUMERIC.items() if optional))
+@pytest.mark.parametrize(
+    "path", sorted(path for path, (_, optional) in NUMERIC.items() if optional)
+)
 def test_none_is_allowed_where_the_schema_says_so(path):
     check(with_value(Config(), path, None))
 
@@ -245,7 +262,11 @@ def test_a_combination_that_cannot_work_is_refused_in_one_line(values, message):
         {"search.policy": "gumbel", "search.normalisation": "none"},
         {"search.policy": "gumbel", "search.normalisation": "siblings"},
         {"search.policy": "gumbel", "search.normalisation": "none", "search.uniform_fraction": 1.0},
-        {"search.policy": "gumbel_halving", "search.normalisation": "none", "loss.past_weight": 0.0},
+        {
+            "search.policy": "gumbel_halving",
+            "search.normalisation": "none",
+            "loss.past_weight": 0.0,
+        },
         {"search.normalisation": "siblings"},
         {"loss.value_target": "vtrace", "loss.bootstrap": "average"},
         {"loss.value_target": "n_step", "loss.num_target_steps": 11},
@@ -266,13 +287,17 @@ def test_all_problems_are_told_at_once():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("num_devices, num_available", [(1, 1), (None, 1), (2, 8), (None, 8), (96, 96)])
+@pytest.mark.parametrize(
+    "num_devices, num_available", [(1, 1), (None, 1), (2, 8), (None, 8), (96, 96)]
+)
 def test_a_batch_that_divides_over_the_devices_is_allowed(num_devices, num_available):
     check_devices(with_value(Config(), "learner.num_devices", num_devices), num_available)
 
 
 def test_more_devices_than_there_are_is_refused():
-    with pytest.raises(ConfigError, match=r"^learner\.num_devices = 4: this process sees 2 device\(s\)$"):
+    with pytest.raises(
+        ConfigError, match=r"^learner\.num_devices = 4: this process sees 2 device\(s\)$"
+    ):
         check_devices(with_value(Config(), "learner.num_devices", 4), 2)
 
 
@@ -285,21 +310,33 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused(num_devices, n
 def test_with_a_replay_it_is_the_start_states_of_an_update_that_divide_over_the_devices():
     config = with_values(REPLAY | {"replay.batch_size": 60, "learner.num_devices": 5})
     check_devices(config, 5)
-    with pytest.raises(ConfigError, match=r"^replay\.batch_size = 60: must be divisible by the 8 devices"):
+    with pytest.raises(
+        ConfigError, match=r"^replay\.batch_size = 60: must be divisible by the 8 devices"
+    ):
         check_devices(with_value(config, "learner.num_devices", 8), 8)
 
 
 @pytest.mark.parametrize(
     "path, value, message",
     [
-        ("loss.past_latents", "onlin", "loss.past_latents = 'onlin': must be one of target, online"),
+        (
+            "loss.past_latents",
+            "onlin",
+            "loss.past_latents = 'onlin': must be one of target, online",
+        ),
         ("search.num_simulations", "4", "search.num_simulations = '4': must be a whole number"),
-        ("actors.num_workers", 1.5, "actors.num_workers = 1.5: must be a whole number or one of auto"),
+        (
+            "actors.num_workers",
+            1.5,
+            "actors.num_workers = 1.5: must be a whole number or one of auto",
+        ),
         ("stop.minutes", "long", "stop.minutes = 'long': must be a number or None"),
     ],
 )
 def test_a_value_of_another_type_is_refused_before_anything_else(path, value, message):
-    """As a preset written in Python may hold one: the same line as on the command line or in a file."""
+    """As a preset written in Python may hold one: the same line as on the command line or in a
+    file.
+    """
     with pytest.raises(ConfigError) as refusal:
         check(with_values({path: value, "seed": -3}))
     assert str(refusal.value) == message

@@ -1,4 +1,6 @@
-"""Preset atari-paper: every value of the paper's tables, the size of its network, and one real update of it."""
+"""Preset atari-paper: every value of the paper's tables, the size of its network, and one real
+update of it.
+"""
 
 import dataclasses
 import operator
@@ -36,7 +38,8 @@ TABLE_2 = {  # agent
     "loss.num_unroll_steps": 5,
     "optimiser.learning_rate": 1e-4,
     "optimiser.final_learning_rate": 0.0,
-    "optimiser.schedule_num_updates": 65_104,  # 500e6 / 4 / 20 / 96: frames, repeat, new states, sequences
+    # 500e6 / 4 / 20 / 96: frames, repeat, new states, sequences
+    "optimiser.schedule_num_updates": 65_104,
     "loss.discount_factor": 0.997,
     "learner.target_average_rate": 0.1,
     "learner.search_average_rate": 0.1,
@@ -55,7 +58,8 @@ TABLE_2 = {  # agent
     "learner.num_passes": 1,  # on-policy, no replay
     "learner.num_minibatches": 1,
 }
-# The paper is silent: MuZero (Schrittwieser et al. 2020, appendices E, F and G), or plain Adam and V-trace.
+# The paper is silent: MuZero (Schrittwieser et al. 2020, appendices E, F and G), or plain Adam and
+# V-trace.
 CHOICES = {
     "network.latent": "planes",
     "network.encoder": "muzero",
@@ -67,7 +71,8 @@ CHOICES = {
     "search.policy": "visits",
     "search.normalisation": "tree",
     "search.unvisited": "parent",
-    "search.floor": 0.1,  # no such thing in MuZero; the size of what an action changes in games of single points
+    # no such thing in MuZero; the size of what an action changes in games of single points
+    "search.floor": 0.1,
     "search.temperature": 1.0,
     "optimiser.max_gradient_norm": None,
     "optimiser.weight_decay": 0.0,
@@ -87,19 +92,26 @@ def test_the_preset_passes_its_own_checks():
     check(PAPER)
     new_states = PAPER.actors.sequence_length - PAPER.actors.sequence_overlap
     assert new_states == 20
-    updates = PAPER.stop.num_frames / PAPER.env.action_repeat / new_states / PAPER.learner.batch_size
+    updates = (
+        PAPER.stop.num_frames / PAPER.env.action_repeat / new_states / PAPER.learner.batch_size
+    )
     assert int(updates) == PAPER.optimiser.schedule_num_updates
 
 
-# --- One update -------------------------------------------------------------------------------------------
+# --- One update
+# -------------------------------------------------------------------------------------------
 
-SPEC = EnvironmentSpec(observation_shape=(96, 96, 1), observation_dtype="uint8", num_actions=18, frames_per_step=4)
+SPEC = EnvironmentSpec(
+    observation_shape=(96, 96, 1), observation_dtype="uint8", num_actions=18, frames_per_step=4
+)
 NUM_DECISIONS, HISTORY, NUM_ACTIONS, NUM_HEADS = 6, 32, 18, 128
 
 
 def _shortest(config):
     """Returns the preset with sequences of one start state, one in a batch; nothing else changed."""
-    actors = dataclasses.replace(config.actors, sequence_length=NUM_DECISIONS + 1, sequence_overlap=NUM_DECISIONS)
+    actors = dataclasses.replace(
+        config.actors, sequence_length=NUM_DECISIONS + 1, sequence_overlap=NUM_DECISIONS
+    )
     learner = dataclasses.replace(config.learner, batch_size=1, num_devices=1)
     return dataclasses.replace(config, actors=actors, learner=learner)
 
@@ -128,14 +140,23 @@ def _sequence():
 def _fill(buffer, rng):
     """Returns a full buffer of unlike heads, and their biases [(policy [A], value [Z])].
 
-    Output weights start at zero, so a head's outputs are the biases of its output layers, whatever the latent.
+    Output weights start at zero, so a head's outputs are the biases of its output layers, whatever
+    the latent.
     """
-    biases = [(2.0 * rng.normal(size=NUM_ACTIONS), 2.0 * rng.normal(size=601)) for _ in range(NUM_HEADS)]
-    by_shape = {(NUM_HEADS, len(rows[0])): np.array(rows, np.float32) for rows in zip(*biases, strict=True)}
-    params = jax.tree.map(lambda x: jax.numpy.asarray(by_shape.get(x.shape, np.zeros(x.shape))), buffer.head_params)
+    biases = [
+        (2.0 * rng.normal(size=NUM_ACTIONS), 2.0 * rng.normal(size=601)) for _ in range(NUM_HEADS)
+    ]
+    by_shape = {
+        (NUM_HEADS, len(rows[0])): np.array(rows, np.float32) for rows in zip(*biases, strict=True)
+    }
+    params = jax.tree.map(
+        lambda x: jax.numpy.asarray(by_shape.get(x.shape, np.zeros(x.shape))), buffer.head_params
+    )
     assert sum(x.shape in by_shape for x in jax.tree.leaves(buffer.head_params)) == 2
     pushed = jax.numpy.arange(NUM_HEADS, dtype=jax.numpy.int32)
-    return buffer._replace(head_params=params, push_update=pushed, num_pushed=buffer.num_pushed + NUM_HEADS), biases
+    return buffer._replace(
+        head_params=params, push_update=pushed, num_pushed=buffer.num_pushed + NUM_HEADS
+    ), biases
 
 
 def _expected_past(biases, trajectory, support):
@@ -144,7 +165,9 @@ def _expected_past(biases, trajectory, support):
     states = [None] * (NUM_DECISIONS + 1)
     for policy_bias, value_bias in biases:
         head = lambda _, logits=(policy_bias, value_bias): logits
-        vs, _, policy = reference.past_targets(head, states, trajectory, support, gamma=0.997, lam=0.8, clip=1.0)
+        vs, _, policy = reference.past_targets(
+            head, states, trajectory, support, gamma=0.997, lam=0.8, clip=1.0
+        )
         overlaps.append(np.minimum(policy[:-1], trajectory.search_policy[:-1]).sum(axis=1).mean())
         for k in range(len(kl)):
             kl[k] += reference.make_term(
@@ -173,5 +196,7 @@ def test_one_update_of_the_papers_network_with_all_heads():
     kl, overlap = _expected_past(biases, trajectory, build_model(config, SPEC)[1])
     assert [metrics[f"loss/past_k{k}"] for k in range(6)] == pytest.approx(kl, rel=1e-3)
     assert metrics["value_buffer/overlap"] == pytest.approx(overlap, rel=1e-4)
-    assert metrics["loss/value_k0"] < np.log(601)  # a flat prediction, minus the entropy of the target
+    assert metrics["loss/value_k0"] < np.log(
+        601
+    )  # a flat prediction, minus the entropy of the target
     assert int(state.num_updates) == 1 and metrics["optimiser/learning_rate"] == pytest.approx(1e-4)

@@ -30,7 +30,9 @@ def test_the_dictionary_is_complete_and_nested():
 
 
 def test_what_is_no_table_is_refused_by_name():
-    with pytest.raises(ConfigError, match=r"^stored configuration: settings = \[\]: must be a table$"):
+    with pytest.raises(
+        ConfigError, match=r"^stored configuration: settings = \[\]: must be a table$"
+    ):
         from_dict([])
     with pytest.raises(ConfigError, match=r"^stored configuration: search = 3: must be a table$"):
         from_dict(to_dict(Config()) | {"search": 3})
@@ -58,10 +60,15 @@ def test_what_an_older_version_did_not_know_has_its_default_and_is_said_once(sai
     for _ in range(2):
         assert from_dict(without("loss.td_lambda")) == Config()
     (record,) = said.records
-    assert record.getMessage() == "a configuration of an older version, completed with loss.td_lambda = 0.8"
+    assert (
+        record.getMessage()
+        == "a configuration of an older version, completed with loss.td_lambda = 0.8"
+    )
 
 
-@pytest.mark.parametrize("path, value", [("seed", "seed = 0"), ("value_buffer", "value_buffer = {'size': 128,")])
+@pytest.mark.parametrize(
+    "path, value", [("seed", "seed = 0"), ("value_buffer", "value_buffer = {'size': 128,")]
+)
 def test_a_section_that_came_later_is_said_as_one(said, path, value):
     assert from_dict(without(path)) == Config()
     assert f"completed with {value}" in said.text and said.text.count(" = ") == 1
@@ -84,7 +91,9 @@ def test_what_is_gone_is_refused_by_name(path, field):
     values = copy.deepcopy(to_dict(Config()))
     section, _, name = path.rpartition(".")
     (values[section] if section else values)[name] = 1
-    with pytest.raises(ConfigError, match=rf"^stored configuration: {re.escape(field)}: no such field; ") as refusal:
+    with pytest.raises(
+        ConfigError, match=rf"^stored configuration: {re.escape(field)}: no such field; "
+    ) as refusal:
         from_dict(values)
     assert "\n" not in str(refusal.value)
 
@@ -92,19 +101,39 @@ def test_what_is_gone_is_refused_by_name(path, field):
 @pytest.mark.parametrize(
     "section, name, value, message",
     [
-        ("loss", "past_latents", "onlin", "loss.past_latents = 'onlin': must be one of target, online"),
+        (
+            "loss",
+            "past_latents",
+            "onlin",
+            "loss.past_latents = 'onlin': must be one of target, online",
+        ),
         ("search", "num_simulations", "4", "search.num_simulations = '4': must be a whole number"),
         ("search", "num_simulations", 4.0, "search.num_simulations = 4.0: must be a whole number"),
-        ("search", "num_simulations", True, "search.num_simulations = True: must be a whole number"),
+        (
+            "search",
+            "num_simulations",
+            True,
+            "search.num_simulations = True: must be a whole number",
+        ),
         ("search", "num_simulations", 0, "search.num_simulations = 0: must be above 0"),
         ("loss", "td_lambda", "0.5", "loss.td_lambda = '0.5': must be a number"),
         ("loss", "td_lambda", None, "loss.td_lambda = None: must be a number"),
         ("loss", "td_lambda", float("nan"), "loss.td_lambda = nan: must lie in [0, 1]"),
         ("env", "reward_clip", "1", "env.reward_clip = '1': must be a number or None"),
         ("env", "reward_clip", float("inf"), "env.reward_clip = inf: must be finite"),
-        ("env", "terminate_on_life_loss", 1, "env.terminate_on_life_loss = 1: must be true or false"),
+        (
+            "env",
+            "terminate_on_life_loss",
+            1,
+            "env.terminate_on_life_loss = 1: must be true or false",
+        ),
         ("env", "name", 3, "env.name = 3: must be a string"),
-        ("actors", "num_workers", "many", "actors.num_workers = 'many': must be a whole number or one of auto"),
+        (
+            "actors",
+            "num_workers",
+            "many",
+            "actors.num_workers = 'many': must be a whole number or one of auto",
+        ),
     ],
 )
 def test_a_value_of_another_kind_is_refused_in_one_line(section, name, value, message):
@@ -125,7 +154,10 @@ def test_a_whole_number_is_a_number_and_an_infinite_clip_is_allowed():
 
 def test_differences_name_each_field_that_changed():
     old, new = to_dict(Config()), to_dict(presets.PRESETS["atari-paper"])
-    assert differences(old, new) == ["search.floor: 1.0 -> 0.1", "stop.num_frames: None -> 500000000"]
+    assert differences(old, new) == [
+        "search.floor: 1.0 -> 0.1",
+        "stop.num_frames: None -> 500000000",
+    ]
     assert differences(old, old) == []
     nested = differences({"a": 1, "b": {"c": 2}}, {"b": {"c": 3}, "d": 4})
     assert nested == ["a: 1 -> None", "b.c: 2 -> 3", "d: None -> 4"]

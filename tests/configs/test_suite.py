@@ -36,7 +36,10 @@ def good(tmp_path):
 
 
 def test_the_suites_are_those_that_are_promised():
-    sizes = {name: (len(suites.load(name).games), len(suites.load(name).trials())) for name in suites.names()}
+    sizes = {
+        name: (len(suites.load(name).games), len(suites.load(name).trials()))
+        for name in suites.names()
+    }
     assert sizes == {
         "atari-ablation": (2, 20),
         "atari57": (57, 342),
@@ -44,13 +47,17 @@ def test_the_suites_are_those_that_are_promised():
         "cartpole-buffer": (1, 30),
         "minatar": (5, 50),
     }
-    assert suites.load("atari57").frames == 500_000_000 and suites.load("minatar").frames == 1_000_000
+    assert (
+        suites.load("atari57").frames == 500_000_000 and suites.load("minatar").frames == 1_000_000
+    )
 
 
 @pytest.mark.parametrize("name", ["atari-ablation", "atari57", "atari57-cpu", "minatar"])
 def test_the_arms_differ_in_the_past_weight_alone(name):
     suite = suites.load(name)
-    plain, past = (to_dict(suite.config(Trial(suite.games[0], arm, suite.seeds[0]))) for arm in suite.arms)
+    plain, past = (
+        to_dict(suite.config(Trial(suite.games[0], arm, suite.seeds[0]))) for arm in suite.arms
+    )
     assert list(suite.arms) == ["muzero", "muzero+past"]
     assert differences(plain, past) == ["loss.past_weight: 0.0 -> 0.25"]
     assert plain["value_buffer"] == past["value_buffer"]  # both push heads
@@ -66,9 +73,13 @@ def test_the_buffer_reaches_back_over_a_tenth_of_training_as_in_the_paper(name, 
     repeat = config.env.action_repeat if name.startswith("atari") else 1
     new = config.actors.sequence_length - config.actors.sequence_overlap
     batches = suite.frames / repeat / (config.learner.batch_size * new)
-    assert batches * config.learner.num_passes * config.learner.num_minibatches == pytest.approx(updates, rel=1e-3)
+    assert batches * config.learner.num_passes * config.learner.num_minibatches == pytest.approx(
+        updates, rel=1e-3
+    )
     assert config.optimiser.schedule_num_updates == updates
-    assert config.value_buffer.size * config.value_buffer.push_interval == pytest.approx(0.1 * updates, rel=0.02)
+    assert config.value_buffer.size * config.value_buffer.push_interval == pytest.approx(
+        0.1 * updates, rel=0.02
+    )
 
 
 def test_the_sweep_changes_the_buffer_alone_and_shares_nothing_with_the_ablation():
@@ -78,7 +89,9 @@ def test_the_sweep_changes_the_buffer_alone_and_shares_nothing_with_the_ablation
     updates = suite.settings["optimiser.schedule_num_updates"]
     spans = {}
     for arm, changes in suite.arms.items():
-        assert {*changes} - {"value_buffer.size", "value_buffer.push_interval"} <= {"loss.past_weight"}
+        assert {*changes} - {"value_buffer.size", "value_buffer.push_interval"} <= {
+            "loss.past_weight"
+        }
         spans[arm] = changes["value_buffer.size"] * changes["value_buffer.push_interval"] / updates
     assert spans.pop("muzero") == spans["4-heads-10-percent"]
     for arm, span in spans.items():
@@ -95,7 +108,9 @@ def test_trials_are_every_game_seed_and_arm_arms_side_by_side(good):
 
 def test_a_trials_program_is_told_exactly_its_configuration(good, tmp_path):
     all_suites = [good, *map(suites.load, suites.names())]
-    for suite, trial in [(each, trial) for each in all_suites for trial in (each.trials()[0], each.trials()[-1])]:
+    for suite, trial in [
+        (each, trial) for each in all_suites for trial in (each.trials()[0], each.trials()[-1])
+    ]:
         preset, options = train.parse(trials.train_arguments(suite, trial, tmp_path))
         assert (preset, options.run_dir) == (suite.preset, tmp_path)
         assert options.config == suite.config(trial)
@@ -105,22 +120,37 @@ def test_a_trials_program_is_told_exactly_its_configuration(good, tmp_path):
 
 def test_every_field_may_be_set_to_what_its_preset_has(good):
     flat = dict(suites._flat(to_dict(good.config(good.trials()[0]))))
-    fields = {path: value for path, value in flat.items() if path not in ("env.name", "seed", "stop.num_frames")}
+    fields = {
+        path: value
+        for path, value in flat.items()
+        if path not in ("env.name", "seed", "stop.num_frames")
+    }
     assert fields["actors.num_workers"] == 1 and fields["loss.past_clip"] == 1.0
     stops = {path: fields.pop(path) for path in ("stop.num_updates", "stop.minutes")}
     assert set(stops.values()) == {None}
-    assert suites.checked(dataclasses.replace(good, settings=fields, arms={"all": {}})).settings == fields
+    assert (
+        suites.checked(dataclasses.replace(good, settings=fields, arms={"all": {}})).settings
+        == fields
+    )
 
 
 def test_every_trial_has_a_directory_of_its_own(good, tmp_path):
-    paths = {trials.run_path(tmp_path, trial) for trial in suites.load("atari57").trials() + good.trials()}
+    paths = {
+        trials.run_path(tmp_path, trial)
+        for trial in suites.load("atari57").trials() + good.trials()
+    }
     assert len(paths) == 342 + 8 and {path.parent for path in paths} == {tmp_path / "trials"}
     assert RunDirectory(paths.pop()).path.is_absolute()
 
 
 def test_the_command_line_takes_the_place_of_the_files_lists(good):
     changed = suites.overridden(good, ("CartPole-v1",), (5, 6, 7), 12)
-    assert (changed.games, changed.seeds, changed.frames, len(changed.trials())) == (("CartPole-v1",), (5, 6, 7), 12, 6)
+    assert (changed.games, changed.seeds, changed.frames, len(changed.trials())) == (
+        ("CartPole-v1",),
+        (5, 6, 7),
+        12,
+        6,
+    )
     assert suites.overridden(good, None, None, None) == good
 
 
@@ -149,19 +179,47 @@ def test_resources_have_defaults_and_can_be_given(good, tmp_path):
             "value_bufer.size",
             "value_bufer: no such field; did you mean value_buffer?",
         ),
-        ("push_interval = 7", "push_intervals = 7", "no such field; did you mean value_buffer.push_interval?"),
-        ("push_interval = 7", 'push_interval = "7"', "value_buffer.push_interval = '7': must be a whole number"),
-        ("push_interval = 7", "push_interval = 0", "value_buffer.push_interval = 0: must be above 0"),
+        (
+            "push_interval = 7",
+            "push_intervals = 7",
+            "no such field; did you mean value_buffer.push_interval?",
+        ),
+        (
+            "push_interval = 7",
+            'push_interval = "7"',
+            "value_buffer.push_interval = '7': must be a whole number",
+        ),
+        (
+            "push_interval = 7",
+            "push_interval = 0",
+            "value_buffer.push_interval = 0: must be above 0",
+        ),
         ("value_buffer.push_interval = 7", "value_buffer = 7", "value_buffer = 7: must be a table"),
         ('"visits"', '"greedy"', "search.policy = 'greedy': must be"),
-        ("loss.past_weight = 0.0", "loss.past_weight = -1", "loss.past_weight = -1.0: must not be negative"),
+        (
+            "loss.past_weight = 0.0",
+            "loss.past_weight = -1",
+            "loss.past_weight = -1.0: must not be negative",
+        ),
         ("loss.past_weight = 0.0", "seed = 3", "seed: cannot be set here; games, seeds and frames"),
         ("[arms.muzero]", "[arm.muzero]", "arm: no such field; did you mean arms?"),
         ("[arms.muzero]", "[arms]\nmuzero = 3\n[arms.x]", "arms = {"),
-        ("preset", 'name = "mine"\npreset', "name: cannot be set here; a suite is called what its file is"),
+        (
+            "preset",
+            'name = "mine"\npreset',
+            "name: cannot be set here; a suite is called what its file is",
+        ),
         ('"visits"', "1979-05-27", "search.policy = "),
-        ("[settings]", "[resources]\ncpus = 0\n[settings]", "resources.cpus = 0.0: must be above 0"),
-        ("[settings]", "[audit]\nnum_rollouts = 1\n[settings]", "audit.num_rollouts = 1: must be at least 2"),
+        (
+            "[settings]",
+            "[resources]\ncpus = 0\n[settings]",
+            "resources.cpus = 0.0: must be above 0",
+        ),
+        (
+            "[settings]",
+            "[audit]\nnum_rollouts = 1\n[settings]",
+            "audit.num_rollouts = 1: must be at least 2",
+        ),
         ("[settings]", "[audit]\nnum_heads = 1\n[settings]", "audit.num_heads: no such field"),
         (
             "[settings]",

@@ -1,4 +1,6 @@
-"""The same update on 1 device, 8 devices of one process, and 2 processes of 2 devices each: the numbers of one."""
+"""The same update on 1 device, 8 devices of one process, and 2 processes of 2 devices each: the
+numbers of one.
+"""
 
 import functools
 import os
@@ -23,7 +25,9 @@ NUM_SEQUENCES, NUM_UPDATES, LEARNING_RATE = 8, 3, 0.1
 
 
 def uneven_batch(number, rows=range(NUM_SEQUENCES)):
-    """Returns 8 sequences with games that end anywhere; the first two have one start state, all but `rows` none."""
+    """Returns 8 sequences with games that end anywhere; the first two have one start state, all but
+    `rows` none.
+    """
     batch = tiny.batch(range(NUM_SEQUENCES * number, NUM_SEQUENCES * (number + 1)), event_prob=0.05)
     is_first = batch.is_first.copy()
     is_first[:2, 1 : tiny.NUM_STARTS], is_first[:2, tiny.NUM_STARTS :] = True, False
@@ -37,7 +41,9 @@ def sgd_that_keeps_the_gradient():
         init=lambda params: jax.tree.map(jnp.zeros_like, params),
         update=lambda gradient, state, params: (
             jax.tree.map(lambda g: -LEARNING_RATE * g, gradient),
-            jax.tree.map(lambda new, old: new + 0 * old, gradient, state),  # an unused argument would not be donated
+            jax.tree.map(
+                lambda new, old: new + 0 * old, gradient, state
+            ),  # an unused argument would not be donated
         ),
     )
 
@@ -45,16 +51,27 @@ def sgd_that_keeps_the_gradient():
 @functools.cache
 def tiny_update(num_devices):
     """Returns the programs for that many devices of every process."""
-    jax.config.update("jax_disable_most_optimizations", True)  # it runs a few times: compiling would cost far more
+    jax.config.update(
+        "jax_disable_most_optimizations", True
+    )  # it runs a few times: compiling would cost far more
     loss = tiny.make_loss()
     optimiser, schedule = sgd_that_keeps_the_gradient(), optax.constant_schedule(0.0)
-    return make_update(loss, optimiser, schedule, make_mesh(num_devices), tiny.RATES, push_interval=2)
+    return make_update(
+        loss, optimiser, schedule, make_mesh(num_devices), tiny.RATES, push_interval=2
+    )
 
 
 def run_updates(num_devices, batches=None, own=slice(None)):
-    """Returns the first gradient, the first metrics and the last parameters; `own` are the rows of this process."""
+    """Returns the first gradient, the first metrics and the last parameters; `own` are the rows of
+    this process.
+    """
     mesh, fns = make_mesh(num_devices), tiny_update(num_devices)
-    state = init_state(tiny.MODEL.init, sgd_that_keeps_the_gradient(), value_buffer_size=3, rng_key=jax.random.key(0))
+    state = init_state(
+        tiny.MODEL.init,
+        sgd_that_keeps_the_gradient(),
+        value_buffer_size=3,
+        rng_key=jax.random.key(0),
+    )
     state = place(state._replace(value_buffer=tiny.buffer_of(tiny.heads(2), 3)), mesh)
     first = None
     for batch in batches or map(uneven_batch, range(NUM_UPDATES)):
@@ -102,7 +119,9 @@ def finish(process):
 def results(tmp_path_factory):
     """What every arrangement of devices makes of the same batches."""
     path = tmp_path_factory.mktemp("devices") / "results"
-    with socket.socket() as held:  # the coordinator binds it beside us: nobody else is given it meanwhile
+    with (
+        socket.socket() as held
+    ):  # the coordinator binds it beside us: nobody else is given it meanwhile
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
@@ -130,5 +149,9 @@ def test_the_updates_did_something_and_the_comparison_would_see_what_goes_wrong(
     one = results[1]
     before = tiny.MODEL.init(jax.random.key(0))
     assert distance(one["params"], before) > 1e-3
-    assert distance(jax.tree.map(lambda g: 8 * g, one["gradient"]), one["gradient"]) > 1.0  # summed once too often
-    assert distance(results["mean of shards"], one["gradient"]) > 1e-3  # every device's own mean, averaged
+    assert (
+        distance(jax.tree.map(lambda g: 8 * g, one["gradient"]), one["gradient"]) > 1.0
+    )  # summed once too often
+    assert (
+        distance(results["mean of shards"], one["gradient"]) > 1e-3
+    )  # every device's own mean, averaged

@@ -61,15 +61,17 @@ class Stream:
 
     def cut(self, first, num_decisions):
         """Returns the sequence that begins with state `first`, with its context."""
-        before = lambda name: np.concatenate([getattr(self.whole, f"history_{name}"), getattr(self.whole, name)])[
-            first : first + CONTEXT
-        ]
+        before = lambda name: np.concatenate(
+            [getattr(self.whole, f"history_{name}"), getattr(self.whole, name)]
+        )[first : first + CONTEXT]
         parts = {
             name: array[first : first + num_decisions + (len(array) > LENGTH)]
             for name, array in self.whole._asdict().items()
             if not name.startswith("history")
         }
-        return Trajectory(**parts, **{f"history_{n}": before(n) for n in ("observation", "action", "is_first")})
+        return Trajectory(
+            **parts, **{f"history_{n}": before(n) for n in ("observation", "action", "is_first")}
+        )
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,9 @@ def averages(stream):
     stacks = reference.stacked_trajectory(stream.whole, tiny.NUM_ACTIONS)
     logits = [net.predict(net.represent(stack)) for stack in stacks]
     support = tiny.SUPPORT.settings
-    scalar = lambda row: reference.scalar_of(row, support.min_value, support.max_value, support.epsilon)
+    scalar = lambda row: reference.scalar_of(
+        row, support.min_value, support.max_value, support.epsilon
+    )
     policy = [np.exp(reference.log_softmax(row)) for row, _ in logits]
     return np.array([scalar(row) for _, row in logits]), np.array(policy)
 
@@ -174,7 +178,14 @@ def test_reward_and_policy_targets_of_windows_are_those_of_the_stream(drawn):
 def test_the_targets_differ(drawn):
     """Else the oracles above would say little."""
     _, windows, _ = drawn
-    kinds = [("td_lambda", "search"), ("td_lambda", "average"), ("n_step", "search"), ("vtrace", "average")]
-    values = [prepared(windows, value_target=k, num_target_steps=4, bootstrap=b).value for k, b in kinds]
+    kinds = [
+        ("td_lambda", "search"),
+        ("td_lambda", "average"),
+        ("n_step", "search"),
+        ("vtrace", "average"),
+    ]
+    values = [
+        prepared(windows, value_target=k, num_target_steps=4, bootstrap=b).value for k, b in kinds
+    ]
     differences = [np.abs(a - b).max() for i, a in enumerate(values) for b in values[:i]]
     assert min(differences) > 0.1

@@ -1,4 +1,6 @@
-"""Batches: the tape of rollouts asked for and batches taken, the order of minibatches, errors and the end."""
+"""Batches: the tape of rollouts asked for and batches taken, the order of minibatches, errors and
+the end.
+"""
 
 import itertools
 import queue
@@ -25,17 +27,25 @@ def _rollout(number):
     """Returns a rollout whose sequences carry their number in every field: 2 n and 2 n + 1."""
     marks = 2 * number + np.arange(SEQUENCES)
     one = tiny.trajectory(0)
-    trajectory = Trajectory(*[np.zeros((SEQUENCES, *x.shape)) + marks.reshape(-1, *[1] * x.ndim) for x in one])
+    trajectory = Trajectory(
+        *[np.zeros((SEQUENCES, *x.shape)) + marks.reshape(-1, *[1] * x.ndim) for x in one]
+    )
     episodes = [Episode(10.0 * number + i, number, 4 * number) for i in range(number % 3)]
-    return RolloutResult(trajectory, episodes, {"depth": float(number)}, num_steps=number, num_frames=100 * number)
+    return RolloutResult(
+        trajectory, episodes, {"depth": float(number)}, num_steps=number, num_frames=100 * number
+    )
 
 
 class Workers:
-    """Rollouts 0, 1, 2, … that wait until they are let through; `tape` lists what was asked for and put."""
+    """Rollouts 0, 1, 2, … that wait until they are let through; `tape` lists what was asked for and
+    put.
+    """
 
     def __init__(self, allowed=None, error_at=None):
         self.tape, self._error_at = [], error_at
-        self._asked, self._put, self._allowed = (threading.Semaphore(n) for n in (0, 0, allowed or 0))
+        self._asked, self._put, self._allowed = (
+            threading.Semaphore(n) for n in (0, 0, allowed or 0)
+        )
         self._free = allowed is None
 
     def next_rollout(self):
@@ -75,7 +85,9 @@ def _deal(put=lambda arrays: arrays, **changes):
 def _feed(workers, deal=None, **changes):
     num_batches = changes.pop("num_batches", 0)
     settings = LearnerConfig(**{"batch_size": 4} | changes)
-    return BatchFeed(workers.next_rollout, deal or _deal(workers.put), settings, num_batches=num_batches)
+    return BatchFeed(
+        workers.next_rollout, deal or _deal(workers.put), settings, num_batches=num_batches
+    )
 
 
 def _passes(batch):
@@ -90,7 +102,9 @@ def _sequences(batch):
 
 
 def _marks(batch):
-    """Returns the numbers of the sequences; asserts that every field of a sequence carries the same one."""
+    """Returns the numbers of the sequences; asserts that every field of a sequence carries the same
+    one.
+    """
     marks = [int(row.flat[0]) for row in batch.action]
     for field in batch:
         assert all(np.all(row == mark) for row, mark in zip(field, marks, strict=True))
@@ -114,7 +128,8 @@ def _take(feed):
     return batch
 
 
-# --- What a batch holds -----------------------------------------------------------------------------------
+# --- What a batch holds
+# -----------------------------------------------------------------------------------
 
 
 def test_a_batch_holds_the_rollouts_of_its_collection():
@@ -126,7 +141,11 @@ def test_a_batch_holds_the_rollouts_of_its_collection():
     assert (first.num_steps, first.num_frames) == (0 + 1 + 2, 300)
     assert (second.num_steps, second.num_frames) == (3 + 4 + 5, 1200)
     assert first.search_stats == {"depth": 1.0} and second.search_stats == {"depth": 4.0}
-    assert [e.episode_return for e in first.episodes] == [10.0, 20.0, 21.0]  # one of rollout 1, two of rollout 2
+    assert [e.episode_return for e in first.episodes] == [
+        10.0,
+        20.0,
+        21.0,
+    ]  # one of rollout 1, two of rollout 2
     assert [e.episode_return for e in second.episodes] == [40.0, 50.0, 51.0]
     assert first.params_version.shape == (6, tiny.NUM_DECISIONS + 1)
     assert second.params_version[:, 0].tolist() == [6, 7, 8, 9, 10, 11]
@@ -166,7 +185,8 @@ def test_the_order_follows_the_seed_and_the_number_of_the_batch():
     assert len({orders(seed=seed) for seed in range(6)} | {orders(seed=0, num_batches=7)}) == 7
 
 
-# --- When it asks -----------------------------------------------------------------------------------------
+# --- When it asks
+# -----------------------------------------------------------------------------------------
 
 
 def test_at_most_one_batch_is_collected_ahead():
@@ -179,7 +199,9 @@ def test_at_most_one_batch_is_collected_ahead():
         _take(feed)
         workers.wait_for_put()
         workers.wait_for_asks(2)
-        assert workers.tape == sum((["ask", "ask", [4 * j + k for k in range(4)]] for j in range(i + 1)), [])
+        assert workers.tape == sum(
+            (["ask", "ask", [4 * j + k for k in range(4)]] for j in range(i + 1)), []
+        )
     feed.close()
 
 
@@ -208,7 +230,8 @@ def test_the_learner_waits_for_the_last_rollout_of_its_batch():
     feed.close()
 
 
-# --- Errors and the end -----------------------------------------------------------------------------------
+# --- Errors and the end
+# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("collect_ahead", [True, False])
@@ -259,11 +282,14 @@ def test_a_closed_feed_ends_and_does_not_hang(collect_ahead):
     assert workers.tape.count("ask") <= 4
 
 
-# --- Lag --------------------------------------------------------------------------------------------------
+# --- Lag
+# --------------------------------------------------------------------------------------------------
 
 
 def _versioned(version):
-    """Returns a rollout of which the newest searches have this version, the carried ones an old one."""
+    """Returns a rollout of which the newest searches have this version, the carried ones an old
+    one.
+    """
     rollout = _rollout(version)
     versions = np.zeros_like(rollout.trajectory.params_version)
     versions[:, -1] = version
@@ -280,7 +306,11 @@ def test_rollouts_beyond_the_lag_are_dropped_and_asked_for_again():
         first_update=10,
     )
     taken = [sorted(set(_take(feed).params_version[:, -1].tolist())) for _ in range(3)]
-    assert taken == [[7, 8], [9, 11], [12, 13]]  # 7 is good for update 10, not for 12; 11 for 14, 8 and 9 are not
+    assert taken == [
+        [7, 8],
+        [9, 11],
+        [12, 13],
+    ]  # 7 is good for update 10, not for 12; 11 for 14, 8 and 9 are not
     metrics = feed.pop_metrics()
     assert metrics["lag/sequences_dropped"] == 5 * SEQUENCES  # 6; 5, 7; 8, 9
     assert feed.num_collected == 6 * SEQUENCES  # what is dropped is told once, and is not in flight
@@ -288,7 +318,9 @@ def test_rollouts_beyond_the_lag_are_dropped_and_asked_for_again():
 
 
 def test_updates_that_were_skipped_made_no_lag():
-    """Ten updates on each batch, of which nine are skipped: the versions stay behind the tries, and nothing is old."""
+    """Ten updates on each batch, of which nine are skipped: the versions stay behind the tries, and
+    nothing is old.
+    """
     versions, skipped = itertools.count(10), [0]
     feed = BatchFeed(
         lambda: _versioned(next(versions)),
@@ -305,7 +337,9 @@ def test_updates_that_were_skipped_made_no_lag():
 
 
 def test_the_feed_says_where_its_time_went_and_when_it_rests(monkeypatch):
-    """By a clock that only rollouts (3 s) and copies (1 s) move: six batches, five taken and one ahead, take 30 s."""
+    """By a clock that only rollouts (3 s) and copies (1 s) move: six batches, five taken and one
+    ahead, take 30 s.
+    """
     clock = types.SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(feed_module, "time", clock)
 
@@ -326,7 +360,10 @@ def test_the_feed_says_where_its_time_went_and_when_it_rests(monkeypatch):
     clock.now += 10.0
     metrics = feed.pop_metrics()
     assert metrics["perf/batches_ready"] == 1.0
-    assert metrics["perf/feed_wait_fraction"] == 6 * 3 / 40 and metrics["perf/feed_copy_fraction"] == 6 * 2 / 40
+    assert (
+        metrics["perf/feed_wait_fraction"] == 6 * 3 / 40
+        and metrics["perf/feed_copy_fraction"] == 6 * 2 / 40
+    )
     clock.now += 10.0
     metrics = feed.pop_metrics()
     assert metrics["perf/feed_wait_fraction"] == metrics["perf/feed_copy_fraction"] == 0.0

@@ -1,4 +1,6 @@
-"""The loop: the interleaving of updates and publications, counters, lag, means, and what leaves the device when."""
+"""The loop: the interleaving of updates and publications, counters, lag, means, and what leaves the
+device when.
+"""
 
 import jax
 import numpy as np
@@ -44,7 +46,14 @@ def passes(*minibatches, trajectory="sequences"):
     return lambda num_steps: [Pass(trajectory, names) for names in minibatches]
 
 
-def _batch(num_minibatches=1, params_version=((0,),), episodes=(), search_stats=None, num_steps=7, num_frames=28):
+def _batch(
+    num_minibatches=1,
+    params_version=((0,),),
+    episodes=(),
+    search_stats=None,
+    num_steps=7,
+    num_frames=28,
+):
     return Batch(
         passes=passes([f"minibatch {i}" for i in range(num_minibatches)]),
         params_version=np.array(params_version, np.int32),
@@ -58,20 +67,26 @@ def _batch(num_minibatches=1, params_version=((0,),), episodes=(), search_stats=
 class Learner:
     """A loop around an update that counts; `tape` lists updates and publications."""
 
-    def __init__(self, publish_interval=1, counters=START, metrics=lambda n: {"loss/total": 10.0 * n}):
+    def __init__(
+        self, publish_interval=1, counters=START, metrics=lambda n: {"loss/total": 10.0 * n}
+    ):
         self.tape, self.prepared, self._metrics = [], [], metrics
         self.loop = LearnerLoop(
             self._state(counters.num_updates),
             counters,
             LearnerConfig(publish_interval=publish_interval, max_skipped_in_row=3),
             update_fns=UpdateFns(self._prepare, self._update),
-            publish=lambda version, params: self.tape.append(f"publish {version}: {params.prediction}"),
+            publish=lambda version, params: self.tape.append(
+                f"publish {version}: {params.prediction}"
+            ),
         )
 
     def _state(self, n):
         on_device = lambda name: OnDevice(n, name)
         average = Params(None, None, on_device("search average"))
-        return LearnerState(on_device("params"), average, on_device("target"), None, on_device("buffer"), n)
+        return LearnerState(
+            on_device("params"), average, on_device("target"), None, on_device("buffer"), n
+        )
 
     def _prepare(self, state, batch):
         assert batch.startswith("sequences")
@@ -93,7 +108,8 @@ class Learner:
             assert self.loop.run_batch(iter([batch])) is batch
 
 
-# --- Publications -----------------------------------------------------------------------------------------
+# --- Publications
+# -----------------------------------------------------------------------------------------
 
 
 def test_updates_and_publications_interleave():
@@ -125,10 +141,15 @@ def test_every_update_is_published_with_interval_one():
 
 
 def test_a_resumed_loop_goes_on_counting():
-    learner_ = Learner(publish_interval=4, counters=Counters(num_updates=10, num_steps=100, seconds=50.0))
+    learner_ = Learner(
+        publish_interval=4, counters=Counters(num_updates=10, num_steps=100, seconds=50.0)
+    )
     learner_.loop.publish()  # the first thing a session does
     learner_.run(_batch(3))
-    assert [line for line in learner_.tape if "publish" in line] == ["publish 10: 10", "publish 12: 12"]
+    assert [line for line in learner_.tape if "publish" in line] == [
+        "publish 10: 10",
+        "publish 12: 12",
+    ]
     assert (learner_.loop.counters.num_updates, learner_.loop.counters.num_steps) == (13, 107)
     assert learner_.loop.counters.seconds >= 50.0
 
@@ -149,14 +170,18 @@ def test_the_search_average_is_published_as_a_copy_that_survives_donation():
         whole = passes([np.zeros((2, 1), np.int32)], trajectory=batch)
         loop.run_batch([_batch()._replace(passes=whole, params_version=batch.params_version)])
     assert [version for version, _ in published] == [0, 1, 2, 3, 4]
-    # The search average (rate 0.1), not the target average (rate 0.5) and not the parameters 1, 2, 3, 4.
+    # The search average (rate 0.1), not the target average (rate 0.5) and not the parameters 1, 2,
+    # 3, 4.
     values = [float(params.representation) for _, params in published]
     np.testing.assert_allclose(values, [0.0, 0.1, 0.29, 0.561, 0.9049], rtol=1e-6)
     leaves = jax.tree.leaves([params for _, params in published])
-    assert len(leaves) == 15 and all(type(leaf) is np.ndarray and leaf.flags.owndata for leaf in leaves)
+    assert len(leaves) == 15 and all(
+        type(leaf) is np.ndarray and leaf.flags.owndata for leaf in leaves
+    )
 
 
-# --- Counters and reports ---------------------------------------------------------------------------------
+# --- Counters and reports
+# ---------------------------------------------------------------------------------
 
 
 def test_counters_add_up():
@@ -184,19 +209,31 @@ def _lag(learner_):
 
 
 def test_a_report_holds_the_means_since_the_one_before():
-    learner_ = Learner(metrics=lambda n: {"loss/total": 10.0 * n} | ({"loss/past": 1.0} if n > 2 else {}))
+    learner_ = Learner(
+        metrics=lambda n: {"loss/total": 10.0 * n} | ({"loss/past": 1.0} if n > 2 else {})
+    )
     games = [Episode(3.0, 10, 40), Episode(6.0, 20, 80), Episode(9.0, 60, 240)]
     learner_.run(_batch(2, episodes=games[:1], search_stats={"depth": 4.0}))
     learner_.run(_batch(2, episodes=games[1:], search_stats={"depth": 7.0}))
     counters, scalars = learner_.loop.report()
     assert counters == learner_.loop.counters and counters.num_updates == 4
-    expected = {"loss/total": 25.0, "loss/past": 1.0, "episode/return": 6.0, "episode/length": 30.0, SKIPPED: 0.0}
+    expected = {
+        "loss/total": 25.0,
+        "loss/past": 1.0,
+        "episode/return": 6.0,
+        "episode/length": 30.0,
+        SKIPPED: 0.0,
+    }
     expected |= {"search/depth": 5.5, "lag/params_version_mean": 1.0, "lag/params_version_max": 1.0}
     assert {tag: x for tag, x in scalars.items() if not tag.startswith("perf/")} == expected
     assert [tag for tag in scalars if documented_tag(tag) is None] == []
     learner_.run(_batch(1, params_version=[[4]]))
     second = learner_.loop.report().scalars
-    assert second["loss/total"] == 50.0 and "episode/return" not in second and "search/depth" not in second
+    assert (
+        second["loss/total"] == 50.0
+        and "episode/return" not in second
+        and "search/depth" not in second
+    )
 
 
 def test_rates_and_the_waiting_are_those_of_the_row(monkeypatch):
@@ -219,11 +256,14 @@ def test_rates_and_the_waiting_are_those_of_the_row(monkeypatch):
         learner_.loop.run_batch(slow_batches(_batch(2, num_frames=50)))
         counters, scalars = learner_.loop.report()
         assert counters.seconds == expected_seconds  # 3 of waiting and 2 of updates
-        assert scalars["perf/frames_per_second"] == 10.0 and scalars["perf/updates_per_second"] == 0.4
+        assert (
+            scalars["perf/frames_per_second"] == 10.0 and scalars["perf/updates_per_second"] == 0.4
+        )
         assert scalars["perf/learner_wait_fraction"] == 0.6
 
 
-# --- What leaves the device -------------------------------------------------------------------------------
+# --- What leaves the device
+# -------------------------------------------------------------------------------
 
 
 def test_metrics_stay_on_the_device_until_the_report():
@@ -270,7 +310,8 @@ def test_an_error_of_the_batches_ends_the_loop():
     assert learner_.tape == [] and learner_.loop.counters == Counters()
 
 
-# --- Numbers that go wrong --------------------------------------------------------------------------------
+# --- Numbers that go wrong
+# --------------------------------------------------------------------------------
 
 
 def _mixed(pattern):
@@ -288,12 +329,16 @@ def test_skipped_updates_are_counted_and_do_not_count_as_updates():
     published = [line for line in learner_.tape if "publish" in line]
     assert published == ["publish 1: 1", "publish 2: 2", "publish 3: 3"]
     scalars = learner_.loop.report().scalars
-    assert scalars[SKIPPED] == 3.0 and scalars["loss/total"] == 20.0  # the mean of 10, 20 and 30: no NaN among them
+    assert (
+        scalars[SKIPPED] == 3.0 and scalars["loss/total"] == 20.0
+    )  # the mean of 10, 20 and 30: no NaN among them
 
 
 def test_too_many_batches_in_a_row_with_skipped_updates_end_the_loop_with_the_last():
     learner_ = Learner(publish_interval=100)
-    learner_.run(_mixed("bbbbb"), _mixed("gbb"), _mixed("gg"), _mixed("b"), _mixed("gb"))  # never three in a row
+    learner_.run(
+        _mixed("bbbbb"), _mixed("gbb"), _mixed("gg"), _mixed("b"), _mixed("gb")
+    )  # never three in a row
     with pytest.raises(NonFiniteError, match="3 batches in a row .* not finite") as caught:
         learner_.run(_mixed("bgg"))
     assert caught.value.batch == "sequences"
@@ -301,7 +346,11 @@ def test_too_many_batches_in_a_row_with_skipped_updates_end_the_loop_with_the_la
 
 def test_the_sequences_that_end_the_loop_are_those_of_a_skipped_update():
     learner_ = Learner()
-    drawn = [Pass("sequences good", ["good"]), Pass("sequences bad", ["bad"]), Pass("sequences last", ["good"])]
+    drawn = [
+        Pass("sequences good", ["good"]),
+        Pass("sequences bad", ["bad"]),
+        Pass("sequences last", ["good"]),
+    ]
     batch = _batch()._replace(passes=lambda num_steps: drawn)
     with pytest.raises(NonFiniteError) as caught:
         learner_.run(batch, batch, batch)
@@ -311,7 +360,11 @@ def test_the_sequences_that_end_the_loop_are_those_of_a_skipped_update():
 
 def test_parameters_that_are_not_finite_are_never_published():
     learner_ = Learner(metrics=lambda n: {})
-    learner_.loop.state = learner_.loop.state._replace(search_average=Params(None, None, OnDevice(np.nan, "average")))
-    with pytest.raises(NonFiniteError, match="parameters after 0 updates are not finite: not published"):
+    learner_.loop.state = learner_.loop.state._replace(
+        search_average=Params(None, None, OnDevice(np.nan, "average"))
+    )
+    with pytest.raises(
+        NonFiniteError, match="parameters after 0 updates are not finite: not published"
+    ):
         learner_.loop.publish()
     assert learner_.tape == []

@@ -18,7 +18,9 @@ def batch(num_steps, episodes=()):
 
 @pytest.fixture
 def together(monkeypatch):
-    """Runs one function a process, in threads, with an exchange between them; returns their results."""
+    """Runs one function a process, in threads, with an exchange between them; returns their
+    results.
+    """
 
     def run(*functions):
         barrier, tables = threading.Barrier(len(functions)), {}
@@ -35,7 +37,10 @@ def together(monkeypatch):
         def act(index):
             results[index] = functions[index]()
 
-        threads = [threading.Thread(target=act, args=(i,), name=str(i), daemon=True) for i in range(len(functions))]
+        threads = [
+            threading.Thread(target=act, args=(i,), name=str(i), daemon=True)
+            for i in range(len(functions))
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -48,7 +53,9 @@ def together(monkeypatch):
 def test_every_process_sees_the_steps_and_games_of_all(together):
     games = [Episode(7.5, 10, 40), Episode(-1.0, 3, 12), Episode(2.0, 5, 20)]
     own = [batch(5, games[:1]), batch(6, games[1:])]
-    first, second = together(*[lambda b=b: next(multihost.SharedBatches(iter([b]), max_games=4)) for b in own])
+    first, second = together(
+        *[lambda b=b: next(multihost.SharedBatches(iter([b]), max_games=4)) for b in own]
+    )
     for result in (first, second):
         assert (result.num_steps, result.num_frames, result.episodes) == (11, 44, games)
 

@@ -88,9 +88,13 @@ class Actors:
         return self.workers.rollout((self.number - 1) % 2)._replace(num_steps=10)
 
     def feed(self, *, collect_ahead):
-        """Returns a feed of batches of two rollouts, of which all but the first are worth two updates."""
+        """Returns a feed of batches of two rollouts, of which all but the first are worth two
+        updates.
+        """
         maker = drawn_passes(ratio=0.8, batch_size=8, min_decisions=20)
-        return BatchFeed(self.next_rollout, maker, LearnerConfig(batch_size=4, collect_ahead=collect_ahead))
+        return BatchFeed(
+            self.next_rollout, maker, LearnerConfig(batch_size=4, collect_ahead=collect_ahead)
+        )
 
 
 def learn(feed, num_batches, tape):
@@ -144,7 +148,10 @@ def test_a_slow_learner_is_waited_for_and_draws_from_what_it_has_taken_alone():
 def test_what_lies_ready_is_not_drawn_from_before_it_is_taken():
     workers, maker = Workers(STARTS), drawn_passes(min_decisions=1)
     passes = [maker([workers.rollout(0)], number) for number in range(3)]  # by the feed's thread
-    newest = [max(int(trajectory.observation[..., 0].max() % 1000) for trajectory, _ in one(40)) for one in passes]
+    newest = [
+        max(int(trajectory.observation[..., 0].max() % 1000) for trajectory, _ in one(40))
+        for one in passes
+    ]
     assert newest == [5, 9, 13]  # the last state of the first, second and third sequence
 
 
@@ -176,7 +183,9 @@ def test_a_restored_replay_goes_on_with_the_same_draws_and_the_same_remainder():
         numbers[i % 2] += 1
         renumbered = rollout._replace(origin=Origin(i % 2, 0, numbers[i % 2]))
         assert same(windows_of(maker, [rollout], 9), windows_of(copy, [renumbered], 9))
-    assert maker.pop_metrics() | {"replay/age_mean": 0} == copy.pop_metrics() | {"replay/age_mean": 0}
+    assert maker.pop_metrics() | {"replay/age_mean": 0} == copy.pop_metrics() | {
+        "replay/age_mean": 0
+    }
 
 
 def test_an_empty_replay_fills_again_before_updates_go_on():

@@ -228,14 +228,16 @@ def plays(draw):
     return settings, draw(st.lists(events, min_size=1, max_size=20))
 
 
-TIGHT = SETTINGS._replace(  # a new sequence takes the slots of states that wait for their successors
-    num_workers=1,
-    environments_per_worker=1,
-    capacity=3,
-    history_length=1,
-    sequence_length=4,
-    sequence_overlap=1,
-    window_length=3,
+TIGHT = (
+    SETTINGS._replace(  # a new sequence takes the slots of states that wait for their successors
+        num_workers=1,
+        environments_per_worker=1,
+        capacity=3,
+        history_length=1,
+        sequence_length=4,
+        sequence_overlap=1,
+        window_length=3,
+    )
 )
 
 

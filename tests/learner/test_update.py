@@ -11,7 +11,15 @@ import pytest
 from configs.schema import OptimiserConfig
 from learner.records.metrics import documented_tag
 from learner.state import init_state, make_optimiser
-from learner.update import SKIPPED, Minibatch, make_mesh, make_put, make_update, moving_average, place
+from learner.update import (
+    SKIPPED,
+    Minibatch,
+    make_mesh,
+    make_put,
+    make_update,
+    moving_average,
+    place,
+)
 from muzero import value_buffer
 from muzero.losses import LossOutput
 from muzero.types import Params
@@ -20,11 +28,14 @@ from tests import tiny
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-# --- Averages, pushes, steps ------------------------------------------------------------------------------
+# --- Averages, pushes, steps
+# ------------------------------------------------------------------------------
 
 
 def test_two_averages_with_two_rates_and_who_reads_which():
-    """θ = 1, 2, 3, 4 after the updates; θ' ← θ' + rate (θ − θ') from 0, rates 0.1 (search) and 0.5 (target)."""
+    """θ = 1, 2, 3, 4 after the updates; θ' ← θ' + rate (θ − θ') from 0, rates 0.1 (search) and 0.5
+    (target).
+    """
     state, fns = tiny.counting_learner()
     update = tiny.whole(fns)
     rows = []
@@ -34,7 +45,8 @@ def test_two_averages_with_two_rates_and_who_reads_which():
         read = (metrics["loss/value"], metrics["loss/past"])
         rows.append([*(float(x.representation) for x in averages), *map(float, read)])
     expected = [
-        # θ, search average, target average; the targets read the target average and θ of before the update
+        # θ, search average, target average; the targets read the target average and θ of before the
+        # update
         [1.0, 0.1, 0.5, 0.0, 0.0],
         [2.0, 0.29, 1.25, 0.5, 1.0],
         [3.0, 0.561, 2.125, 1.25, 2.0],
@@ -49,7 +61,11 @@ def test_two_averages_with_two_rates_and_who_reads_which():
 def test_averages_start_at_the_parameters():
     optimiser, _ = make_optimiser(
         OptimiserConfig(
-            learning_rate=1.0, final_learning_rate=0.0, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.0
+            learning_rate=1.0,
+            final_learning_rate=0.0,
+            schedule_num_updates=4,
+            max_gradient_norm=None,
+            weight_decay=0.0,
         )
     )
     state = init_state(tiny.init_params, optimiser, value_buffer_size=2, rng_key=jax.random.key(4))
@@ -57,7 +73,9 @@ def test_averages_start_at_the_parameters():
         jax.tree.map(np.testing.assert_array_equal, average, state.params)
     assert int(state.num_updates) == 0 and state.value_buffer.push_update.tolist() == [-1, -1]
     leaves = jax.tree.leaves(state)
-    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)  # donated buffers are not shared
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(
+        leaves
+    )  # donated buffers are not shared
 
 
 def test_moving_average_is_literal():
@@ -68,15 +86,21 @@ def test_moving_average_is_literal():
     assert moved.statistics == {"advantage": 10.0}
 
 
-@pytest.mark.parametrize("push_interval, num_updates, expected", [(3, 7, [3, 6, -1]), (2, 9, [8, 4, 6])])
-def test_heads_are_pushed_at_multiples_of_the_interval_and_never_at_zero(push_interval, num_updates, expected):
+@pytest.mark.parametrize(
+    "push_interval, num_updates, expected", [(3, 7, [3, 6, -1]), (2, 9, [8, 4, 6])]
+)
+def test_heads_are_pushed_at_multiples_of_the_interval_and_never_at_zero(
+    push_interval, num_updates, expected
+):
     state, fns = tiny.counting_learner(push_interval=push_interval)
     update = tiny.whole(fns)
     history = [state.value_buffer.push_update.tolist()]
     for _ in range(num_updates):
         state, metrics = update(state, tiny.batch_of_ones())
         history.append(state.value_buffer.push_update.tolist())
-    assert history[: push_interval + 1] == [[-1, -1, -1]] * push_interval + [[push_interval, -1, -1]]
+    assert history[: push_interval + 1] == [[-1, -1, -1]] * push_interval + [
+        [push_interval, -1, -1]
+    ]
     assert history[-1] == expected
     assert float(metrics["value_buffer/filled"]) == sum(x >= 0 for x in expected)
     ages = [num_updates - x for x in expected if x >= 0]
@@ -108,7 +132,9 @@ def test_the_step_follows_the_linear_schedule():
     )
     init_params = lambda rng_key: tiny.counting_params(rng_key)._replace(dynamics=jnp.full((), 7.0))
     state = init_state(init_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
-    fns = make_update(tiny.COUNTING_LOSS, optimiser, schedule, make_mesh(1), tiny.RATES, push_interval=2)
+    fns = make_update(
+        tiny.COUNTING_LOSS, optimiser, schedule, make_mesh(1), tiny.RATES, push_interval=2
+    )
     update = tiny.whole(fns)
     values, rates = [0.0], []
     for _ in range(6):
@@ -122,16 +148,24 @@ def test_the_step_follows_the_linear_schedule():
 
 
 def test_two_steps_of_adam_with_decay_are_literal():
-    """Moments keep 0.9 and 0.999 of themselves, ε = 1e-8; the decay is taken off beside the step, not through it."""
+    """Moments keep 0.9 and 0.999 of themselves, ε = 1e-8; the decay is taken off beside the step,
+    not through it.
+    """
     optimiser, _ = make_optimiser(
         OptimiserConfig(
-            learning_rate=0.1, final_learning_rate=0.1, schedule_num_updates=4, max_gradient_norm=None, weight_decay=0.5
+            learning_rate=0.1,
+            final_learning_rate=0.1,
+            schedule_num_updates=4,
+            max_gradient_norm=None,
+            weight_decay=0.5,
         )
     )
     params = {"a": jnp.full((), 2.0), "b": jnp.zeros(())}
     state, rows = optimiser.init(params), []
     for gradient in (1.0, 3.0):  # of a; that of b is as small as ε
-        step, state = optimiser.update({"a": jnp.full((), gradient), "b": jnp.full((), 1e-8)}, state, params)
+        step, state = optimiser.update(
+            {"a": jnp.full((), gradient), "b": jnp.full((), 1e-8)}, state, params
+        )
         params = optax.apply_updates(params, step)
         rows.append(params)
     # a: 2 − 0.1 (1 / √1 + 0.5 · 2); then m = 0.39 / 0.19 and v = 0.009999 / 0.001999.
@@ -140,11 +174,15 @@ def test_two_steps_of_adam_with_decay_are_literal():
     assert float(rows[0]["b"]) == pytest.approx(-0.1 / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("limit, expected", [(None, [3.0, 4.0]), (1.0, [0.6, 0.8]), (10.0, [3.0, 4.0])])
+@pytest.mark.parametrize(
+    "limit, expected", [(None, [3.0, 4.0]), (1.0, [0.6, 0.8]), (10.0, [3.0, 4.0])]
+)
 def test_gradients_are_clipped_to_their_global_norm_if_asked(limit, expected):
     optimiser, _ = make_optimiser(OptimiserConfig(max_gradient_norm=limit))
     params = {"a": jnp.zeros(()), "b": jnp.zeros(())}
-    _, state = optimiser.update({"a": jnp.array(3.0), "b": jnp.array(4.0)}, optimiser.init(params), params)
+    _, state = optimiser.update(
+        {"a": jnp.array(3.0), "b": jnp.array(4.0)}, optimiser.init(params), params
+    )
     moments = optax.tree.get(state, "mu")  # of both parameters, flat: a tenth of the first gradient
     np.testing.assert_allclose(10 * moments, expected, rtol=1e-5)
 
@@ -152,31 +190,50 @@ def test_gradients_are_clipped_to_their_global_norm_if_asked(limit, expected):
 def literal_loss(params, trajectory):
     """Every number of the output is one of the trajectory's rewards."""
     x = trajectory.reward
-    tags = ["loss/value", *[f"value_buffer/{name}" for name in ("target_mean", "target_square", "error_square")]]
+    tags = [
+        "loss/value",
+        *[f"value_buffer/{name}" for name in ("target_mean", "target_square", "error_square")],
+    ]
     sums = {tag: x[2 + 2 * i] for i, tag in enumerate(tags)}
-    return LossOutput(x[0] * (1 + params.dynamics), x[1], sums, {tag: x[3 + 2 * i] for i, tag in enumerate(tags)})
+    return LossOutput(
+        x[0] * (1 + params.dynamics), x[1], sums, {tag: x[3 + 2 * i] for i, tag in enumerate(tags)}
+    )
 
 
 def test_the_loss_and_its_metrics_are_means_over_the_whole_batch():
     rewards = np.array(
-        [[9.0, 1.0, 3.0, 1.0, 1.0, 1.0, 4.0, 1.0, 0.0, 1.0], [6.0, 4.0, 5.0, 3.0, 7.0, 3.0, 36.0, 3.0, 3.0, 3.0]]
+        [
+            [9.0, 1.0, 3.0, 1.0, 1.0, 1.0, 4.0, 1.0, 0.0, 1.0],
+            [6.0, 4.0, 5.0, 3.0, 7.0, 3.0, 36.0, 3.0, 3.0, 3.0],
+        ]
     )
     batch = tiny.batch(range(2))
     batch = batch._replace(reward=np.pad(rewards, ((0, 0), (0, 2))).astype(np.float32))
     state, mesh = tiny.counting_learner()[0], make_mesh(1)
     fns = make_update(
-        tiny.loss_of(literal_loss), optax.sgd(1.0), optax.constant_schedule(1.0), mesh, tiny.RATES, push_interval=2
+        tiny.loss_of(literal_loss),
+        optax.sgd(1.0),
+        optax.constant_schedule(1.0),
+        mesh,
+        tiny.RATES,
+        push_interval=2,
     )
     state, metrics = tiny.whole(fns)(state, batch)
     assert float(metrics["loss/total"]) == 3.0  # (9 + 6) / (1 + 4) start states
     assert float(metrics["optimiser/gradient_norm"]) == 3.0 and float(state.params.dynamics) == -3.0
     assert float(metrics["loss/value"]) == 2.0  # (3 + 5) / (1 + 3)
-    # Targets: mean (1 + 7) / 4 = 2, mean square (4 + 36) / 4 = 10, so variance 6; mean square error 3 / 4.
+    # Targets: mean (1 + 7) / 4 = 2, mean square (4 + 36) / 4 = 10, so variance 6; mean square error
+    # 3 / 4.
     assert float(metrics["value_buffer/explained_variance"]) == pytest.approx(1 - 0.75 / 6)
-    assert not {"value_buffer/target_mean", "value_buffer/target_square", "value_buffer/error_square"} & set(metrics)
+    assert not {
+        "value_buffer/target_mean",
+        "value_buffer/target_square",
+        "value_buffer/error_square",
+    } & set(metrics)
 
 
-# --- The real loss ----------------------------------------------------------------------------------------
+# --- The real loss
+# ----------------------------------------------------------------------------------------
 
 NUM_SEQUENCES = 8
 
@@ -187,7 +244,9 @@ def keep_gradient():
         init=lambda params: jax.tree.map(jnp.zeros_like, params),
         update=lambda gradient, state, params: (
             jax.tree.map(jnp.zeros_like, gradient),
-            jax.tree.map(lambda new, old: new + 0 * old, gradient, state),  # an unused argument would not be donated
+            jax.tree.map(
+                lambda new, old: new + 0 * old, gradient, state
+            ),  # an unused argument would not be donated
         ),
     )
 
@@ -202,7 +261,9 @@ def tiny_update():
 
 def tiny_state(num_heads=2):
     """Returns the state of the tiny network with some stored heads."""
-    state = init_state(tiny.MODEL.init, keep_gradient(), value_buffer_size=3, rng_key=jax.random.key(0))
+    state = init_state(
+        tiny.MODEL.init, keep_gradient(), value_buffer_size=3, rng_key=jax.random.key(0)
+    )
     state = state._replace(value_buffer=tiny.buffer_of(tiny.heads(num_heads), 3))
     return place(state, make_mesh(1))
 
@@ -233,9 +294,13 @@ def test_the_stored_heads_are_never_copied():
     state, fns = tiny.counting_learner()
     state = state._replace(value_buffer=value_buffer.init(state.params.prediction, 1_000_000))
     batch = tiny.batch_of_ones()
-    minibatch = Minibatch(batch, jax.eval_shape(fns.prepare, state, batch), np.zeros((2, 1), np.int32))
+    minibatch = Minibatch(
+        batch, jax.eval_shape(fns.prepare, state, batch), np.zeros((2, 1), np.int32)
+    )
     program = fns.update.lower(state, minibatch).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 0.5 * state.value_buffer.head_params.nbytes
+    assert (
+        program.memory_analysis().temp_size_in_bytes < 0.5 * state.value_buffer.head_params.nbytes
+    )
 
 
 def without_starts(batch):
@@ -252,7 +317,8 @@ def test_a_batch_without_a_start_state_changes_nothing():
     assert np.any(gradient_and_metrics(tiny.batch(range(NUM_SEQUENCES)))[0].prediction["v"])
 
 
-# --- Numbers that go wrong --------------------------------------------------------------------------------
+# --- Numbers that go wrong
+# --------------------------------------------------------------------------------
 
 
 def nan_reward(rows):
@@ -261,7 +327,9 @@ def nan_reward(rows):
 
 
 def infinite_search_policy(rows):
-    rows.search_policy[0, 0, 0] = np.inf  # not read by the counting loss: it is refused all the same
+    rows.search_policy[0, 0, 0] = (
+        np.inf
+    )  # not read by the counting loss: it is refused all the same
     return rows
 
 
@@ -269,7 +337,9 @@ def nan_gradient(rows):
     return rows._replace(reward=np.full_like(rows.reward, 3e38))  # finite, but not their sum
 
 
-@pytest.mark.parametrize("spoil", [nan_reward, infinite_search_policy, nan_gradient], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "spoil", [nan_reward, infinite_search_policy, nan_gradient], ids=lambda f: f.__name__
+)
 def test_an_update_on_a_number_that_is_not_finite_changes_nothing(spoil):
     state, fns = tiny.counting_learner(push_interval=2)
     update = tiny.whole(fns)
@@ -278,7 +348,11 @@ def test_an_update_on_a_number_that_is_not_finite_changes_nothing(spoil):
     before = jax.device_get(state)
     state, metrics = update(state, spoil(jax.tree.map(np.array, tiny.batch_of_ones())))
     assert float(metrics[SKIPPED]) == 1.0
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)  # no head is pushed either
+    jax.tree.map(
+        np.testing.assert_array_equal, jax.device_get(state), before
+    )  # no head is pushed either
     state, metrics = update(state, tiny.batch_of_ones())
     assert float(metrics[SKIPPED]) == 0.0 and int(state.num_updates) == 2
-    assert float(state.params.representation) == 2.0 and state.value_buffer.push_update.tolist() == [2, -1, -1]
+    assert float(
+        state.params.representation
+    ) == 2.0 and state.value_buffer.push_update.tolist() == [2, -1, -1]

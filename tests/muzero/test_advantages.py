@@ -1,4 +1,6 @@
-"""The loss of taken actions against its gradient by hand, its expectation, and the running unit of advantages."""
+"""The loss of taken actions against its gradient by hand, its expectation, and the running unit of
+advantages.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,10 @@ def test_the_gradient_is_that_of_the_signed_target(rng):
 
     def total(logits):
         policy = step_losses(logits, search_policy, mask, WEIGHTS)
-        return policy.loss + return_losses(logits, mask, WEIGHTS, taken=taken, scale=2.0, clip=1.5).loss
+        return (
+            policy.loss
+            + return_losses(logits, mask, WEIGHTS, taken=taken, scale=2.0, clip=1.5).loss
+        )
 
     gradient = jax.grad(total)(jnp.asarray(logits))
     pi = _softmax(logits)
@@ -64,9 +69,13 @@ def test_its_expectation_moves_each_action_by_its_advantage_over_the_mean(rng):
     pi, advantage = _softmax(logits), rng.normal(size=NUM_ACTIONS).astype(np.float32)
 
     def loss(logits, action):
-        taken = TakenActions(np.array([[action]]), pi[action][None, None], advantage[action][None, None])
+        taken = TakenActions(
+            np.array([[action]]), pi[action][None, None], advantage[action][None, None]
+        )
         ones = jnp.ones((1, 1))
-        losses = return_losses(logits[None, None], ones, jnp.ones(1), taken=taken, scale=1.0, clip=100.0)
+        losses = return_losses(
+            logits[None, None], ones, jnp.ones(1), taken=taken, scale=1.0, clip=100.0
+        )
         return losses.loss
 
     gradients = [jax.grad(loss)(jnp.asarray(logits), action) for action in range(NUM_ACTIONS)]
@@ -89,7 +98,9 @@ def test_an_action_that_the_policy_has_left_hardly_counts():
 def test_masked_steps_have_no_loss(rng):
     logits, taken, mask = _random(rng)
     other = taken._replace(advantage=np.where(mask > 0, taken.advantage, 1e6))
-    some, same = (return_losses(logits, mask, WEIGHTS, taken=x, scale=1.0, clip=3.0) for x in (taken, other))
+    some, same = (
+        return_losses(logits, mask, WEIGHTS, taken=x, scale=1.0, clip=3.0) for x in (taken, other)
+    )
     np.testing.assert_array_equal(some.loss, same.loss)
     np.testing.assert_array_equal(some.count, mask.sum(0))
 

@@ -1,4 +1,6 @@
-"""Loss of one sequence: a slow float64 transcription of the sums, its gradients, frozen heads, KL metrics."""
+"""Loss of one sequence: a slow float64 transcription of the sums, its gradients, frozen heads, KL
+metrics.
+"""
 
 import collections
 import functools
@@ -16,14 +18,19 @@ from tests import reference, tiny
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SEEDS, BUFFER_SIZE = range(6), 3
-WEIGHTS = {name: getattr(tiny.LOSS_SETTINGS, f"{name}_weight") for name in ("reward", "value", "policy", "past")}
+WEIGHTS = {
+    name: getattr(tiny.LOSS_SETTINGS, f"{name}_weight")
+    for name in ("reward", "value", "policy", "past")
+}
 PARAMS = functools.cache(lambda: jax.device_get(tiny.init_params(jax.random.key(0))))
 TARGET = functools.cache(lambda: jax.device_get(tiny.init_params(jax.random.key(1))))
 
 
 @functools.cache
 def _jitted(**changes):
-    """Returns a function of (settings, params, target, heads, buffer, batch): gradients of the sum, outputs [B]."""
+    """Returns a function of (settings, params, target, heads, buffer, batch): gradients of the sum,
+    outputs [B].
+    """
 
     @jax.jit
     def evaluate(traced, params, target, head_params, buffer, batch):
@@ -40,7 +47,9 @@ def _jitted(**changes):
 
 
 def _traced(weights, **settings):
-    """Returns the settings that cost no compilation; a `past_weight` of 0 would leave the heads out."""
+    """Returns the settings that cost no compilation; a `past_weight` of 0 would leave the heads
+    out.
+    """
     return settings | {f"{name}_weight": x for name, x in weights.items() if name != "past"}
 
 
@@ -48,7 +57,11 @@ def _evaluate(num_heads, weights=None, past_clip=1.0, **changes):
     """Returns (gradients into params, target and heads; loss outputs [B]) of the random batch."""
     buffer = tiny.buffer_of(tiny.heads(num_heads), BUFFER_SIZE)
     traced = _traced(weights or WEIGHTS, past_clip=past_clip)
-    return jax.device_get(_jitted(**changes)(traced, PARAMS(), TARGET(), buffer.head_params, buffer, tiny.batch(SEEDS)))
+    return jax.device_get(
+        _jitted(**changes)(
+            traced, PARAMS(), TARGET(), buffer.head_params, buffer, tiny.batch(SEEDS)
+        )
+    )
 
 
 def _numpy_head(head):
@@ -61,16 +74,31 @@ def _past(seed, num_heads, past_latents, past_clip):
     """Returns [(head, vs, v, π)] of the heads that the ring still holds, by the oracle."""
     settings, trajectory = tiny.LOSS_SETTINGS, tiny.trajectory(seed)
     net = tiny.numpy_net(
-        PARAMS() if past_latents == "online" else PARAMS()._replace(representation=TARGET().representation)
+        PARAMS()
+        if past_latents == "online"
+        else PARAMS()._replace(representation=TARGET().representation)
     )
-    latents = [net.represent(stack) for stack in reference.stacked_trajectory(trajectory, tiny.NUM_ACTIONS)]
+    latents = [
+        net.represent(stack) for stack in reference.stacked_trajectory(trajectory, tiny.NUM_ACTIONS)
+    ]
     heads = [_numpy_head(head) for head in tiny.heads(num_heads)[-BUFFER_SIZE:]]
     factors = (settings.discount_factor, settings.td_lambda, past_clip)
-    return [(h, *reference.past_targets(h, latents, trajectory, tiny.SUPPORT, *factors)) for h in heads]
+    return [
+        (h, *reference.past_targets(h, latents, trajectory, tiny.SUPPORT, *factors)) for h in heads
+    ]
 
 
-def _terms(seed, num_heads, past_latents="target", params=None, num_unroll_steps=tiny.NUM_UNROLL_STEPS, past_clip=1.0):
-    """Returns the terms of one sequence by the oracle; `params` may differ from those behind the targets."""
+def _terms(
+    seed,
+    num_heads,
+    past_latents="target",
+    params=None,
+    num_unroll_steps=tiny.NUM_UNROLL_STEPS,
+    past_clip=1.0,
+):
+    """Returns the terms of one sequence by the oracle; `params` may differ from those behind the
+    targets.
+    """
     trajectory = tiny.trajectory(seed)
     return list(
         reference.sequence_terms(
@@ -99,7 +127,8 @@ def _summed(terms):
     return loss, sums, counts
 
 
-# --- Numbers ----------------------------------------------------------------------------------------------
+# --- Numbers
+# ----------------------------------------------------------------------------------------------
 
 
 def test_the_random_sequences_hold_every_case():
@@ -108,7 +137,10 @@ def test_the_random_sequences_hold_every_case():
     all_unrolls = len(SEEDS) * tiny.NUM_STARTS * (tiny.NUM_UNROLL_STEPS + 1)
     assert of("policy") < of("value") - 10  # absorbed steps: values and rewards, no policy
     assert of("value") < all_unrolls - 10  # truncations and starts that are none
-    events = [reference.random_sequence(np.random.default_rng(seed), tiny.NUM_DECISIONS, 0.1).events for seed in SEEDS]
+    events = [
+        reference.random_sequence(np.random.default_rng(seed), tiny.NUM_DECISIONS, 0.1).events
+        for seed in SEEDS
+    ]
     assert {event for row in events for event in row[: tiny.NUM_STARTS]} == {
         *("", "termination", "truncation", "life_loss", "reset")
     }
@@ -151,7 +183,10 @@ def test_diagnostics_of_the_heads_equal_the_transcription(num_heads, clip):
         trajectory, past = tiny.trajectory(seed), _past(seed, num_heads, "target", clip)
         real = 1.0 - trajectory.is_first[1:]
         taken = np.arange(tiny.NUM_DECISIONS), trajectory.action
-        overlaps = [real @ np.minimum(row[3][:-1], trajectory.search_policy[:-1]).sum(axis=1) for row in past]
+        overlaps = [
+            real @ np.minimum(row[3][:-1], trajectory.search_policy[:-1]).sum(axis=1)
+            for row in past
+        ]
         expected = collections.Counter(overlap_oldest=overlaps[0], overlap_newest=overlaps[-1])
         expected["overlap"] = np.mean(overlaps)
         for _, vs, value, policy in past:
@@ -161,9 +196,13 @@ def test_diagnostics_of_the_heads_equal_the_transcription(num_heads, clip):
             expected["target_mean"] += share @ vs[:-1]
             expected["target_square"] += share @ vs[:-1] ** 2
             expected["error_square"] += share @ (vs - value)[:-1] ** 2
-        assert {f"value_buffer/{name}" for name in expected} == {tag for tag in rows.sums if "value_buffer" in tag}
+        assert {f"value_buffer/{name}" for name in expected} == {
+            tag for tag in rows.sums if "value_buffer" in tag
+        }
         for name, value in expected.items():
-            assert rows.sums[f"value_buffer/{name}"][i] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+            assert rows.sums[f"value_buffer/{name}"][i] == pytest.approx(
+                value, rel=1e-3, abs=1e-3
+            ), name
             assert rows.counts[f"value_buffer/{name}"][i] == pytest.approx(real.sum())
 
 
@@ -181,11 +220,17 @@ def test_steps_add_up_to_the_totals():
 
 def test_an_empty_buffer_costs_exactly_nothing():
     empty, plain = _evaluate(0, past_latents="target"), _evaluate(0, past_weight=0.0)
-    assert set(plain[1].sums) == {tag for tag in empty[1].sums if "past" not in tag and "value_buffer" not in tag}
+    assert set(plain[1].sums) == {
+        tag for tag in empty[1].sums if "past" not in tag and "value_buffer" not in tag
+    }
     past = [x for tag, x in empty[1].sums.items() if tag not in plain[1].sums]
     assert len(past) > 5 and not np.any(past)
     np.testing.assert_allclose(empty[1].loss, plain[1].loss, rtol=1e-6)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), empty[0][0], plain[0][0])
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+        empty[0][0],
+        plain[0][0],
+    )
 
 
 @pytest.mark.parametrize("search_value, fraction", [(3.0, 0.0), (100.0, 1.0), (-100.0, 1.0)])
@@ -199,13 +244,16 @@ def test_targets_beyond_the_support_are_counted(search_value, fraction):
     batch = jax.tree.map(lambda x: np.stack([x] * len(SEEDS)), quiet)
     buffer = tiny.buffer_of([], BUFFER_SIZE)
     traced = _traced(WEIGHTS, past_clip=1.0)
-    rows = _jitted(past_weight=0.0)(traced, PARAMS(), TARGET(), buffer.head_params, buffer, batch)[1]
+    rows = _jitted(past_weight=0.0)(traced, PARAMS(), TARGET(), buffer.head_params, buffer, batch)[
+        1
+    ]
     num_targets = tiny.NUM_STARTS * (tiny.NUM_UNROLL_STEPS + 1)
     assert rows.counts["loss/target_saturated"].tolist() == [num_targets] * len(SEEDS)
     assert rows.sums["loss/target_saturated"].tolist() == [fraction * num_targets] * len(SEEDS)
 
 
-# --- In pieces --------------------------------------------------------------------------------------------
+# --- In pieces
+# --------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -226,30 +274,46 @@ def test_the_losses_of_the_start_states_add_up_in_any_order():
         total = sum(float(getattr(piece, name)) for piece in pieces)
         assert total == pytest.approx(float(getattr(whole, name)), rel=1e-5)
     for tag in [tag for tag in whole.sums if tag.startswith("loss/")]:
-        assert sum(float(piece.sums[tag]) for piece in pieces) == pytest.approx(float(whole.sums[tag]), rel=1e-4)
+        assert sum(float(piece.sums[tag]) for piece in pieces) == pytest.approx(
+            float(whole.sums[tag]), rel=1e-4
+        )
     assert len({float(piece.loss) for piece in pieces}) == 4
 
 
 @pytest.mark.parametrize("num_heads, remaining", [(2, slice(0, 2)), (3, slice(1, 3))])
 def test_a_head_that_came_after_the_targets_is_left_out(num_heads, remaining):
-    """In a ring of three: beside two heads it changes nothing; in place of the oldest of three it leaves two."""
+    """In a ring of three: beside two heads it changes nothing; in place of the oldest of three it
+    leaves two.
+    """
     prepare, evaluate = _two_steps()
-    trajectory, heads, starts = tiny.trajectory(3), tiny.heads(num_heads), np.arange(tiny.NUM_STARTS)
+    trajectory, heads, starts = (
+        tiny.trajectory(3),
+        tiny.heads(num_heads),
+        np.arange(tiny.NUM_STARTS),
+    )
     buffer = tiny.buffer_of(heads, BUFFER_SIZE)
     prepared = prepare(PARAMS(), TARGET(), buffer, trajectory)
     newer = value_buffer.push(buffer, tiny.heads(num_heads + 1)[-1], num_heads + 1)
     found = evaluate(PARAMS(), newer, trajectory, prepared, starts)
     rest = tiny.buffer_of(heads[remaining], BUFFER_SIZE)
-    expected = evaluate(PARAMS(), rest, trajectory, prepare(PARAMS(), TARGET(), rest, trajectory), starts)
+    expected = evaluate(
+        PARAMS(), rest, trajectory, prepare(PARAMS(), TARGET(), rest, trajectory), starts
+    )
     assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-5)
-    assert float(found.sums["loss/past"]) == pytest.approx(float(expected.sums["loss/past"]), rel=1e-5) != 0.0
+    assert (
+        float(found.sums["loss/past"])
+        == pytest.approx(float(expected.sums["loss/past"]), rel=1e-5)
+        != 0.0
+    )
 
 
-# --- Gradients --------------------------------------------------------------------------------------------
+# --- Gradients
+# --------------------------------------------------------------------------------------------
 
 
 def _slope(name, num_heads, factor, past_latents="target", num_unroll_steps=tiny.NUM_UNROLL_STEPS):
-    """Returns (direction, Σ_k factor(k) · slope of the loss terms of step k along it) by central differences.
+    """Returns (direction, Σ_k factor(k) · slope of the loss terms of step k along it) by central
+    differences.
 
     The targets keep the parameters they were made with: nothing may flow through them.
     """
@@ -258,16 +322,26 @@ def _slope(name, num_heads, factor, past_latents="target", num_unroll_steps=tiny
     direction = {key: rng.normal(size=x.shape) for key, x in base.items()}
 
     def weighted(sign):
-        moved = {key: np.asarray(x, np.float64) + sign * 1e-5 * direction[key] for key, x in base.items()}
+        moved = {
+            key: np.asarray(x, np.float64) + sign * 1e-5 * direction[key] for key, x in base.items()
+        }
         params = PARAMS()._replace(**{name: moved})
-        terms = [t for seed in SEEDS for t in _terms(seed, num_heads, past_latents, params, num_unroll_steps)]
-        return sum(factor(t.k) * WEIGHTS[t.name] * t.weight * t.share * t.cross_entropy for t in terms)
+        terms = [
+            t
+            for seed in SEEDS
+            for t in _terms(seed, num_heads, past_latents, params, num_unroll_steps)
+        ]
+        return sum(
+            factor(t.k) * WEIGHTS[t.name] * t.weight * t.share * t.cross_entropy for t in terms
+        )
 
     return direction, (weighted(1) - weighted(-1)) / 2e-5
 
 
 def _along(gradient, direction):
-    return sum(float(np.sum(np.asarray(gradient[key], np.float64) * x)) for key, x in direction.items())
+    return sum(
+        float(np.sum(np.asarray(gradient[key], np.float64) * x)) for key, x in direction.items()
+    )
 
 
 @pytest.mark.parametrize("past_latents", ["target", "online"])
@@ -298,11 +372,14 @@ def test_heads_are_frozen_and_the_past_loss_trains_the_model_through_them(past_l
     assert np.all(rows.loss > 0)
     zero = lambda tree: all(not np.any(leaf) for leaf in jax.tree.leaves(tree))
     assert zero(heads) and zero(target) and zero(params.prediction)
-    assert all(np.abs(leaf).max() > 1e-3 for leaf in (params.representation["w"], params.dynamics["u"]))
+    assert all(
+        np.abs(leaf).max() > 1e-3 for leaf in (params.representation["w"], params.dynamics["u"])
+    )
     assert np.abs(params.dynamics["a"]).max() > 1e-3 and zero(params.dynamics["r"])
 
 
-# --- KL ---------------------------------------------------------------------------------------------------
+# --- KL
+# ---------------------------------------------------------------------------------------------------
 
 
 def _log(probs):
@@ -310,7 +387,8 @@ def _log(probs):
 
 
 def _oracle_model(targets, trajectory, head_value):
-    """Returns a model that predicts the targets: its latent counts the states; its prediction is a table.
+    """Returns a model that predicts the targets: its latent counts the states; its prediction is a
+    table.
 
     The stored head, a scalar as parameters, values every state alike.
     """
@@ -346,7 +424,15 @@ def test_kl_metrics_are_zero_where_the_prediction_is_the_target():
     buffer = value_buffer.push(value_buffer.init(jnp.zeros(()), 2), jnp.ones(()), 1)
     params = Params(None, None, jnp.zeros(()))
     out = jax.jit(loss_fn)(params, params, buffer, trajectory)
-    kl = {tag: float(x) for tag, x in out.sums.items() if tag.startswith("loss/") and "saturated" not in tag}
+    kl = {
+        tag: float(x)
+        for tag, x in out.sums.items()
+        if tag.startswith("loss/") and "saturated" not in tag
+    }
     assert len(kl) == 4 + 3 + 4 + 4 + 4 and max(abs(x) for x in kl.values()) < 1e-4
     assert float(out.loss) > 1.0  # the loss itself keeps the entropies of its targets
-    assert float(out.sums["value_buffer/error_square"]) < 1e-4 < float(out.sums["value_buffer/target_square"])
+    assert (
+        float(out.sums["value_buffer/error_square"])
+        < 1e-4
+        < float(out.sums["value_buffer/target_square"])
+    )

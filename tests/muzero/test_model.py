@@ -1,4 +1,6 @@
-"""Networks and model: the paper's size, shapes, ranges, zero heads, and the alignment and gradient of an unroll."""
+"""Networks and model: the paper's size, shapes, ranges, zero heads, and the alignment and gradient
+of an unroll.
+"""
 
 import functools
 
@@ -60,14 +62,17 @@ def _random(tree, seed=0, scale=1.0):
     """Returns `tree` with every leaf normal: heads start at zero otherwise."""
     leaves, structure = jax.tree.flatten(tree)
     rng = np.random.default_rng(seed)
-    return structure.unflatten([jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32) for x in leaves])
+    return structure.unflatten(
+        [jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32) for x in leaves]
+    )
 
 
 def _float(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-# --- Size and shapes --------------------------------------------------------------------------------------
+# --- Size and shapes
+# --------------------------------------------------------------------------------------
 
 
 def test_the_papers_network_has_its_size():
@@ -76,7 +81,9 @@ def test_the_papers_network_has_its_size():
     stem = 3 * 3 * 63 * 128 + 2 * (2 * 3 * 3 * 128 * 128 + 2 * 2 * 128) + 3 * 3 * 128 * 256
     head = lambda size: 256 * 16 + 2 * 16 + 6 * 6 * 16 * size + size
     assert _count(params.representation) == stem + (3 + 3 + 16) * block == 26_933_120
-    assert _count(params.dynamics) == 3 * 3 * (256 + 18) * 256 + 16 * block + head(601) == 19_872_953
+    assert (
+        _count(params.dynamics) == 3 * 3 * (256 + 18) * 256 + 16 * block + head(601) == 19_872_953
+    )
     assert _count(params.prediction) == head(601) + head(18) == 365_419
     assert _count(params) == 47_171_492
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
@@ -110,14 +117,18 @@ def test_latents_follow_the_observation(stack_shape, latent, encoder, expected):
     settings = SMALL | dict(stack_shape=stack_shape, latent=latent, encoder=encoder)
     model, params = make_model(**settings), _init_shapes(settings)
     root = jax.eval_shape(model.represent, params.representation, _float(*stack_shape))
-    next_latent, reward_logits = jax.eval_shape(model.step, params.dynamics, root, jax.ShapeDtypeStruct((), jnp.int32))
+    next_latent, reward_logits = jax.eval_shape(
+        model.step, params.dynamics, root, jax.ShapeDtypeStruct((), jnp.int32)
+    )
     policy_logits, value_logits = jax.eval_shape(model.predict, params.prediction, root)
     assert root.shape == next_latent.shape == expected
     assert (policy_logits.shape, value_logits.shape, reward_logits.shape) == ((3,), (7,), (7,))
 
 
 def test_vector_latents_read_action_planes_as_one_hot_actions():
-    settings = SMALL | dict(stack_shape=(32, 32, 5), latent="vector", encoder="muzero", history_length=3)
+    settings = SMALL | dict(
+        stack_shape=(32, 32, 5), latent="vector", encoder="muzero", history_length=3
+    )
     model, shapes = make_model(**settings), _init_shapes(settings)
     without = _init_shapes(settings | {"stack_shape": (32, 32, 3), "history_length": 1})
     assert (
@@ -125,13 +136,16 @@ def test_vector_latents_read_action_planes_as_one_hot_actions():
     )  # two of three actions, five units
     params = _random(shapes).representation
     stack = jnp.zeros((32, 32, 5))
-    none, *latents = [model.represent(params, stack.at[..., 4].set(number / 3)) for number in range(4)]
+    none, *latents = [
+        model.represent(params, stack.at[..., 4].set(number / 3)) for number in range(4)
+    ]
     assert all(float(jnp.max(jnp.abs(latent - none))) > 1e-3 for latent in latents)
     rounded = model.represent(params, stack.at[..., 4].set(jnp.float32(2 / 3) - 1e-4))
     np.testing.assert_array_equal(rounded, latents[1])
 
 
-# --- Values -----------------------------------------------------------------------------------------------
+# --- Values
+# -----------------------------------------------------------------------------------------------
 
 
 def _small_settings(kind):
@@ -157,11 +171,15 @@ def _small(kind):
 @pytest.mark.parametrize("kind", ["planes", "vector"])
 def test_latents_fill_the_unit_interval_and_heads_start_at_exactly_zero(kind):
     settings, params, outputs = _small(kind)
-    stacks = 100.0 * np.random.default_rng(0).normal(size=(4, *settings["stack_shape"])).astype(np.float32)
+    stacks = 100.0 * np.random.default_rng(0).normal(size=(4, *settings["stack_shape"])).astype(
+        np.float32
+    )
     for action, stack in enumerate(stacks):
         root, next_latent, *logits = outputs(params, stack, action % 3)
         for latent in (root, next_latent):
-            assert float(latent.min()) == 0.0 and float(latent.max()) == pytest.approx(1.0, abs=1e-6)
+            assert float(latent.min()) == 0.0 and float(latent.max()) == pytest.approx(
+                1.0, abs=1e-6
+            )
         assert not np.array_equal(root, next_latent)
         assert [np.count_nonzero(x) for x in logits] == [0, 0, 0]
 
@@ -171,16 +189,23 @@ def test_outputs_depend_on_stack_and_action_once_trained(kind):
     settings, params, outputs = _small(kind)
     params = _random(params)
     stacks = np.random.default_rng(1).random((2, *settings["stack_shape"])).astype(np.float32)
-    first, other_stack, other_action = (outputs(params, stacks[i], a) for i, a in [(0, 0), (1, 0), (0, 1)])
+    first, other_stack, other_action = (
+        outputs(params, stacks[i], a) for i, a in [(0, 0), (1, 0), (0, 1)]
+    )
     assert all(not np.allclose(x, y) for x, y in zip(first, other_stack, strict=True))
     assert np.array_equal(first[0], other_action[0])  # the root knows no action
     assert all(not np.allclose(x, y) for x, y in zip(first[1:], other_action[1:], strict=True))
 
 
 def test_scaling_of_latents_is_literal():
-    assert networks.scale_latent(jnp.array([[2.0, 4.0], [3.0, 6.0]])).tolist() == [[0.0, 0.5], [0.25, 1.0]]
+    assert networks.scale_latent(jnp.array([[2.0, 4.0], [3.0, 6.0]])).tolist() == [
+        [0.0, 0.5],
+        [0.25, 1.0],
+    ]
     assert networks.scale_latent(jnp.full(3, 7.0)).tolist() == [0.0, 0.0, 0.0]
-    narrow = networks.scale_latent(jnp.array([0.0, 1e-6]))  # below the floor 1e-5: not stretched to 1
+    narrow = networks.scale_latent(
+        jnp.array([0.0, 1e-6])
+    )  # below the floor 1e-5: not stretched to 1
     np.testing.assert_allclose(narrow, [0.0, 0.1], rtol=1e-5)
     gradient = jax.jit(jax.grad(lambda x: networks.scale_latent(x).sum()))(jnp.full(3, 7.0))
     assert np.all(np.isfinite(gradient))
@@ -201,26 +226,37 @@ def test_a_residual_block_adds_to_its_input():
 
 def test_pooling_takes_means():
     x = _normal(6, 4, 2)
-    np.testing.assert_allclose(networks.average_pool(x), reference.average_pool(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        networks.average_pool(x), reference.average_pool(x), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shape, block", [((8, 12, 3), 4), ((5, 4, 2), 2)])
 def test_pixels_of_a_block_become_channels_row_by_row(shape, block):
     x = _normal(*shape)
-    np.testing.assert_array_equal(networks.space_to_depth(x, block), reference.space_to_depth(x, block))
+    np.testing.assert_array_equal(
+        networks.space_to_depth(x, block), reference.space_to_depth(x, block)
+    )
 
 
 def _dynamics(kind):
-    """Returns (layers, a latent, the next latent and the reward logits for action 1) of a network without blocks."""
+    """Returns (layers, a latent, the next latent and the reward logits for action 1) of a network
+    without blocks.
+    """
     settings = _small_settings(kind) | dict(num_blocks=0)
-    params, latent = _random(_init_shapes(settings).dynamics), _normal(*{"planes": (6, 6, 8), "vector": (6,)}[kind])
+    params, latent = (
+        _random(_init_shapes(settings).dynamics),
+        _normal(*{"planes": (6, 6, 8), "vector": (6,)}[kind]),
+    )
     return reference.Layers(params), latent, jax.jit(make_model(**settings).step)(params, latent, 1)
 
 
 def test_the_dynamics_of_planes_add_a_convolution_of_latent_and_action():
     layers, latent, (next_latent, reward_logits) = _dynamics("planes")
     action = np.tile([0.0, 1.0, 0.0], (6, 6, 1))
-    expected = reference.scaled_to_one(latent + layers.conv(0, np.concatenate([latent, action], axis=-1)))
+    expected = reference.scaled_to_one(
+        latent + layers.conv(0, np.concatenate([latent, action], axis=-1))
+    )
     np.testing.assert_allclose(next_latent, expected, atol=1e-5)
     head = layers.norm_relu(0, layers.conv(1, expected)).reshape(-1)
     np.testing.assert_allclose(reward_logits, layers.linear(0, head), rtol=1e-4, atol=1e-3)
@@ -240,7 +276,9 @@ def test_the_dynamics_of_a_vector_add_what_latent_and_action_say():
 def test_policy_and_value_heads_share_no_parameter(kind):
     settings = _small_settings(kind)
     model, params = make_model(**settings), _random(_init_shapes(settings).prediction)
-    latent = jnp.asarray(np.random.default_rng(0).random((6, 6, 8) if kind == "planes" else 6), jnp.float32)
+    latent = jnp.asarray(
+        np.random.default_rng(0).random((6, 6, 8) if kind == "planes" else 6), jnp.float32
+    )
     sums = lambda p: [jnp.sum(jnp.sin(logits)) for logits in model.predict(p, latent)]
     touched = []
     for gradient in jax.jit(jax.jacrev(sums))(params):
@@ -248,15 +286,21 @@ def test_policy_and_value_heads_share_no_parameter(kind):
     assert sum(touched[0]) > 2 and [not used for used in touched[0]] == touched[1]
 
 
-# --- Unroll -----------------------------------------------------------------------------------------------
+# --- Unroll
+# -----------------------------------------------------------------------------------------------
 
 
 def test_an_unroll_is_aligned_with_its_actions():
-    """Latents are decimal numbers that spell the actions taken; logits say which latent they come from."""
+    """Latents are decimal numbers that spell the actions taken; logits say which latent they come
+    from.
+    """
     marker = Model(
         init=None,
         represent=lambda params, stack: stack[:1],
-        step=lambda params, latent, action: (10 * latent + action, jnp.stack([latent[0], action.astype(jnp.float32)])),
+        step=lambda params, latent, action: (
+            10 * latent + action,
+            jnp.stack([latent[0], action.astype(jnp.float32)]),
+        ),
         predict=lambda params, latent: (latent + 0.5, latent + 0.25),
     )
     output = unroll(marker, Params(None, None, None), jnp.array([7.0, 99.0]), jnp.array([1, 2, 3]))
@@ -278,7 +322,9 @@ def _linear_model():
 
 
 def test_gradient_of_a_linear_unroll_is_literal():
-    """z⁰ = 2·1, zᵏ = 3 zᵏ⁻¹ + k: 2, 7, 23, 72; every dynamics step halves what flows back through it."""
+    """z⁰ = 2·1, zᵏ = 3 zᵏ⁻¹ + k: 2, 7, 23, 72; every dynamics step halves what flows back through
+    it.
+    """
     actions = jnp.array([1.0, 2.0, 3.0])
 
     def predictions(params):
@@ -291,7 +337,8 @@ def test_gradient_of_a_linear_unroll_is_literal():
     assert into_root("value_logits") == [1.0, 3 / 2, 9 / 4, 27 / 8]
     assert into_root("policy_logits") == [1.0, 3 / 2, 9 / 4, 27 / 8]
     assert into_root("reward_logits") == [3 / 2, 9 / 4, 27 / 8]
-    # The parameters of the last step are reached in full, those of the step before it through one half.
+    # The parameters of the last step are reached in full, those of the step before it through one
+    # half.
     into_dynamics = jacobian["value_logits"].dynamics[:, 0].tolist()
     assert into_dynamics == [0.0, 2.0, 7 + 3 / 2 * 2, 23 + 3 / 2 * (7 + 3 / 2 * 2)]
 
@@ -310,7 +357,9 @@ def test_the_representation_gets_two_to_the_minus_k_of_the_gradient():
     actions = np.array([2, 0, 1], np.int32)
 
     def gradients(latents_of):
-        model = lambda rep: latents_of(tiny.MODEL, params._replace(representation=rep), stack, actions)
+        model = lambda rep: latents_of(
+            tiny.MODEL, params._replace(representation=rep), stack, actions
+        )
         return jax.jit(jax.jacrev(lambda rep: [jnp.sum(jnp.sin(latent)) for latent in model(rep)]))(
             params.representation
         )
@@ -322,11 +371,14 @@ def test_the_representation_gets_two_to_the_minus_k_of_the_gradient():
         np.testing.assert_allclose(halved[k]["w"], factor * plain[k]["w"], rtol=1e-4, atol=1e-7)
 
 
-# --- Memory and types -------------------------------------------------------------------------------------
+# --- Memory and types
+# -------------------------------------------------------------------------------------
 
 
 def _gradient(**changes):
-    """Returns outputs of a small network, the gradient of something of all of them, and the types of everything."""
+    """Returns outputs of a small network, the gradient of something of all of them, and the types
+    of everything.
+    """
     settings = SMALL | dict(encoder="light", latent="planes") | changes
     model, shapes = make_model(**settings), _init_shapes(settings)
     params = _random(shapes)

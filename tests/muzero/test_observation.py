@@ -30,9 +30,14 @@ def _trajectory(seed, kind, history, reset_prob=0.25):
     rng = np.random.default_rng(seed)
     context, states = history - 1, NUM_DECISIONS + 1
     fields = dict.fromkeys(Trajectory._fields)
-    frames, is_first = _frames(rng, kind, context + states), rng.random(context + states) < reset_prob
+    frames, is_first = (
+        _frames(rng, kind, context + states),
+        rng.random(context + states) < reset_prob,
+    )
     actions = rng.integers(NUM_ACTIONS, size=context + NUM_DECISIONS).astype(np.int32)
-    fields |= dict(observation=frames[context:], is_first=is_first[context:], action=actions[context:])
+    fields |= dict(
+        observation=frames[context:], is_first=is_first[context:], action=actions[context:]
+    )
     fields |= dict(history_observation=frames[:context], history_is_first=is_first[:context])
     return Trajectory(**fields | dict(history_action=actions[:context]))
 
@@ -52,7 +57,10 @@ def test_stacks_equal_a_walk_back_from_every_state(kind, history):
         expected = reference.stacked_trajectory(trajectory, NUM_ACTIONS)
         stacks = _stacks_of_first(trajectory, NUM_ACTIONS, NUM_DECISIONS + 1)
         assert stacks.dtype == np.float32
-        assert stacks.shape == (NUM_DECISIONS + 1, *stack_shape(trajectory.observation.shape[1:], history))
+        assert stacks.shape == (
+            NUM_DECISIONS + 1,
+            *stack_shape(trajectory.observation.shape[1:], history),
+        )
         np.testing.assert_allclose(stacks, expected, rtol=1e-6, atol=1e-7)
     assert resets > 5
 
@@ -72,7 +80,9 @@ def test_the_actor_sees_the_stack_that_the_learner_rebuilds():
     rebuilt = _stacks_of_first(trajectory, NUM_ACTIONS, NUM_DECISIONS + 1)
     for t in range(NUM_DECISIONS + 1):
         window = slice(t, t + history)
-        acted = stack_history(frames[window], actions[t : t + history - 1], is_first[window], NUM_ACTIONS)
+        acted = stack_history(
+            frames[window], actions[t : t + history - 1], is_first[window], NUM_ACTIONS
+        )
         np.testing.assert_array_equal(rebuilt[t], acted)
 
 
@@ -82,7 +92,10 @@ def test_the_actor_sees_the_stack_that_the_learner_rebuilds():
         # three frames of two numbers, then the actions 0 and 3 of 4 as (a + 1) / 4
         ([False, False, False], [1, 2, 3, 4, 5, 6, 0.25, 1.0]),
         ([True, False, False], [1, 2, 3, 4, 5, 6, 0.25, 1.0]),  # the reset itself is this game's
-        ([False, True, False], [0, 0, 3, 4, 5, 6, 0.0, 1.0]),  # the action before a reset is gone with its frame
+        (
+            [False, True, False],
+            [0, 0, 3, 4, 5, 6, 0.0, 1.0],
+        ),  # the action before a reset is gone with its frame
         ([True, True, False], [0, 0, 3, 4, 5, 6, 0.0, 1.0]),
         ([False, False, True], [0, 0, 0, 0, 5, 6, 0.0, 0.0]),
         ([True, True, True], [0, 0, 0, 0, 5, 6, 0.0, 0.0]),
@@ -101,7 +114,9 @@ def test_an_image_marker_lands_in_its_place():
     stack = np.array(stack_history(frames, np.array([-1, 1], np.int32), np.zeros(3, bool), 4))
     assert stack.shape == (2, 2, 3 * 2 + 2)
     assert stack[0, 1, 1 * 2 + 1] == 1.0 and stack[1, 0, 2 * 2 + 0] == pytest.approx(0.2)
-    assert stack[:, :, 6].tolist() == [[0.0, 0.0]] * 2 and stack[:, :, 7].tolist() == [[0.5, 0.5]] * 2
+    assert (
+        stack[:, :, 6].tolist() == [[0.0, 0.0]] * 2 and stack[:, :, 7].tolist() == [[0.5, 0.5]] * 2
+    )
     assert np.count_nonzero(stack) == 1 + 1 + 4
 
 
@@ -118,5 +133,9 @@ def test_an_image_marker_lands_in_its_place():
 def test_shape_formula(observation_shape, history, expected):
     assert stack_shape(observation_shape, history) == expected
     shape = lambda dtype, *dims: jax.ShapeDtypeStruct(dims, dtype)
-    arguments = (shape("uint8", history, *observation_shape), shape("int32", history - 1), shape("bool", history))
+    arguments = (
+        shape("uint8", history, *observation_shape),
+        shape("int32", history - 1),
+        shape("bool", history),
+    )
     assert jax.eval_shape(lambda *args: stack_history(*args, 4), *arguments).shape == expected

@@ -1,4 +1,6 @@
-"""Search: Q over the whole tree, the exact law of the action, literal Q of a known model, statistics of the tree."""
+"""Search: Q over the whole tree, the exact law of the action, literal Q of a known model,
+statistics of the tree.
+"""
 
 import dataclasses
 import functools
@@ -42,7 +44,8 @@ def _predict(table, latent):
     return table["logits"][state], table["value"][state][None]
 
 
-# A deterministic MDP as a table; its latent is the number of the state, which is also the observation.
+# A deterministic MDP as a table; its latent is the number of the state, which is also the
+# observation.
 MODEL = Model(None, lambda table, stack: stack, _step, _predict)
 
 
@@ -71,7 +74,9 @@ DEFAULTS = SearchConfig(
 )
 
 
-def make_search(model=MODEL, *, discount_factor=GAMMA, root_noise=True, describe=search.search_stats, **changes):
+def make_search(
+    model=MODEL, *, discount_factor=GAMMA, root_noise=True, describe=search.search_stats, **changes
+):
     """Returns the search with DEFAULTS but for `changes`."""
     return search.make_search(
         model,
@@ -89,13 +94,17 @@ def stats_and_tree(tree, policy, value):
     return search.search_stats(tree, policy, value), tree
 
 
-N = 301 * NUM_STATES  # searches in a batch, one number everywhere: every shape is a compilation of seconds
+N = (
+    301 * NUM_STATES
+)  # searches in a batch, one number everywhere: every shape is a compilation of seconds
 STATES = np.tile(np.arange(NUM_STATES, dtype=np.float32), N // NUM_STATES)
 SAME_STATE = np.zeros(N, np.float32)
 
 
 def _arguments(states, table):
-    """Returns (params, frames, actions, is_first) for observations `states` [N] with a history of one frame."""
+    """Returns (params, frames, actions, is_first) for observations `states` [N] with a history of
+    one frame.
+    """
     none, first = np.zeros((len(states), 0), np.int32), np.zeros((len(states), 1), bool)
     return Params(table, table, table), states[:, None, None], none, first
 
@@ -113,7 +122,9 @@ def _jitted(**changes):
 
 @functools.cache
 def _run_with_tree(same_state=False, key=0, temperature=1.0, **changes):
-    """Returns (search output, tree) of the random table from all states, or from state 0 in every row."""
+    """Returns (search output, tree) of the random table from all states, or from state 0 in every
+    row.
+    """
     params, *inputs = _arguments(SAME_STATE if same_state else STATES, _table())
     out = jax.device_get(_jitted(**changes)(temperature, params, jax.random.key(key), *inputs))
     return out._replace(stats=out.stats[0]), out.stats[1]
@@ -123,14 +134,17 @@ def _run(**kwargs):
     return _run_with_tree(**kwargs)[0]
 
 
-# --- Q over the whole tree --------------------------------------------------------------------------------
+# --- Q over the whole tree
+# --------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnames="unvisited")
 def _scores(tree, floor, unvisited):
     """Returns the scores [rows, nodes, A] of every node of every tree by the code under test."""
     nodes = jnp.arange(tree.node_values.shape[1])
-    one = lambda row, node: search.qtransform_by_whole_tree(row, node, floor=floor, unvisited=unvisited)
+    one = lambda row, node: search.qtransform_by_whole_tree(
+        row, node, floor=floor, unvisited=unvisited
+    )
     return jax.vmap(lambda row: jax.vmap(lambda node: one(row, node))(nodes))(tree)
 
 
@@ -154,7 +168,9 @@ def test_whole_tree_scores_equal_a_walk_through_the_tree(floor, unvisited):
                 visited = bool(oracle.visits[node][action] > 0)
                 q = oracle.q(node, action) if visited else stand_in
                 seen[visited] += 1
-                assert scores[row, node, action] == pytest.approx((q - low) / max(high - low, floor), abs=1e-5)
+                assert scores[row, node, action] == pytest.approx(
+                    (q - low) / max(high - low, floor), abs=1e-5
+                )
     assert min(seen.values()) > 100
 
 
@@ -165,19 +181,30 @@ def test_before_the_first_visit_all_scores_are_zero():
         assert not np.any(_scores(empty, 0.5, unvisited)[:, 0])
 
 
-# --- What reaches mctx ------------------------------------------------------------------------------------
+# --- What reaches mctx
+# ------------------------------------------------------------------------------------
 
 
 def _call_of(monkeypatch, name, **changes):
-    """Returns the settings with which the search calls that policy of mctx, and its Q transform, by tracing only."""
+    """Returns the settings with which the search calls that policy of mctx, and its Q transform, by
+    tracing only.
+    """
     calls, policy = [], getattr(mctx, name)
-    record = lambda *args, **kwargs: calls.append(inspect.signature(policy).bind(*args, **kwargs).arguments)
-    monkeypatch.setattr(mctx, name, lambda *args, **kwargs: record(*args, **kwargs) or policy(*args, **kwargs))
+    record = lambda *args, **kwargs: calls.append(
+        inspect.signature(policy).bind(*args, **kwargs).arguments
+    )
+    monkeypatch.setattr(
+        mctx, name, lambda *args, **kwargs: record(*args, **kwargs) or policy(*args, **kwargs)
+    )
     params, *inputs = _arguments(STATES[:2], _table())
     jax.eval_shape(make_search(**changes), params, jax.random.key(0), *inputs)
     (given,) = calls
     transform = given.pop("qtransform")
-    settings = {key: x for key, x in given.items() if key not in ("params", "rng_key", "root", "recurrent_fn")}
+    settings = {
+        key: x
+        for key, x in given.items()
+        if key not in ("params", "rng_key", "root", "recurrent_fn")
+    }
     return settings, getattr(transform, "func", transform), getattr(transform, "keywords", {})
 
 
@@ -185,27 +212,43 @@ def _call_of(monkeypatch, name, **changes):
     "changes, transform, keywords",
     [
         (dict(), search.qtransform_by_whole_tree, dict(floor=0.5, unvisited="parent")),
-        (dict(unvisited="min", floor=4.0), search.qtransform_by_whole_tree, dict(floor=4.0, unvisited="min")),
+        (
+            dict(unvisited="min", floor=4.0),
+            search.qtransform_by_whole_tree,
+            dict(floor=4.0, unvisited="min"),
+        ),
         (dict(normalisation="siblings"), mctx.qtransform_by_parent_and_siblings, {}),
     ],
 )
 def test_settings_of_the_visit_search_reach_mctx(monkeypatch, changes, transform, keywords):
     settings, func, given = _call_of(monkeypatch, "muzero_policy", temperature=0.7, **changes)
-    assert settings == dict(num_simulations=16, dirichlet_fraction=0.3, dirichlet_alpha=0.25, temperature=0.7)
+    assert settings == dict(
+        num_simulations=16, dirichlet_fraction=0.3, dirichlet_alpha=0.25, temperature=0.7
+    )
     assert func is transform and given == keywords
 
 
 @pytest.mark.parametrize("normalisation, rescale", [("siblings", True), ("none", False)])
-@pytest.mark.parametrize("policy, root_noise, scale", [("gumbel", True, 1.0), ("gumbel_halving", False, 0.0)])
-def test_settings_of_the_gumbel_search_reach_mctx(monkeypatch, policy, root_noise, scale, normalisation, rescale):
-    changes = dict(policy=policy, root_noise=root_noise, normalisation=normalisation, value_scale=0.3)
-    settings, func, given = _call_of(monkeypatch, "gumbel_muzero_policy", max_considered_actions=3, **changes)
+@pytest.mark.parametrize(
+    "policy, root_noise, scale", [("gumbel", True, 1.0), ("gumbel_halving", False, 0.0)]
+)
+def test_settings_of_the_gumbel_search_reach_mctx(
+    monkeypatch, policy, root_noise, scale, normalisation, rescale
+):
+    changes = dict(
+        policy=policy, root_noise=root_noise, normalisation=normalisation, value_scale=0.3
+    )
+    settings, func, given = _call_of(
+        monkeypatch, "gumbel_muzero_policy", max_considered_actions=3, **changes
+    )
     assert settings == dict(num_simulations=16, max_num_considered_actions=3, gumbel_scale=scale)
     assert func is mctx.qtransform_completed_by_mix_value
     assert given == dict(value_scale=0.3, rescale_values=rescale)
 
 
-@pytest.mark.parametrize("changes", [dict(dirichlet_fraction=0), dict(dirichlet_fraction=1, root_noise=False)])
+@pytest.mark.parametrize(
+    "changes", [dict(dirichlet_fraction=0), dict(dirichlet_fraction=1, root_noise=False)]
+)
 def test_the_dirichlet_fraction_may_be_an_integer(monkeypatch, changes):
     fraction = _call_of(monkeypatch, "muzero_policy", **changes)[0]["dirichlet_fraction"]
     assert fraction == 0.0 and isinstance(fraction, float)
@@ -217,7 +260,10 @@ class Reached(Exception):
 
 def test_the_root_is_the_stack_of_the_present_game(monkeypatch):
     """A history of three frames, with every pattern of resets."""
-    rng, is_first = np.random.default_rng(0), np.array(list(itertools.product([False, True], repeat=3)))
+    rng, is_first = (
+        np.random.default_rng(0),
+        np.array(list(itertools.product([False, True], repeat=3))),
+    )
     frames = rng.normal(size=(8, 3, 2)).astype(np.float32)
     actions = rng.integers(NUM_ACTIONS, size=(8, 2)).astype(np.int32)
 
@@ -225,29 +271,42 @@ def test_the_root_is_the_stack_of_the_present_game(monkeypatch):
         raise Reached(root)
 
     monkeypatch.setattr(mctx, "muzero_policy", stop)
-    model = MODEL._replace(represent=lambda scale, stack: scale * stack, predict=lambda _, latent: (latent, latent))
+    model = MODEL._replace(
+        represent=lambda scale, stack: scale * stack, predict=lambda _, latent: (latent, latent)
+    )
     search_fn = make_search(model)
     with pytest.raises(Reached) as reached:
         search_fn(Params(2.0, None, None), jax.random.key(0), frames, actions, is_first)
     (root,) = reached.value.args
-    expected = [reference.stacked_observation(*row, NUM_ACTIONS) for row in zip(frames, actions, is_first, strict=True)]
+    expected = [
+        reference.stacked_observation(*row, NUM_ACTIONS)
+        for row in zip(frames, actions, is_first, strict=True)
+    ]
     np.testing.assert_allclose(root.embedding, 2 * np.stack(expected), rtol=1e-6)
 
 
-# --- Literal values ---------------------------------------------------------------------------------------
+# --- Literal values
+# ---------------------------------------------------------------------------------------
 
 
 def _one_way_table(reward=1.0, value=10.0):
     """Action 0 always: every state is worth `value` to the network, every step pays `reward`."""
     logits = np.tile(np.array([20.0, -20.0, -20.0, -20.0], np.float32), (NUM_STATES, 1))
     ones = np.ones((NUM_STATES, NUM_ACTIONS), np.float32)
-    return {"next": 0 * ones, "reward": reward * ones, "logits": logits, "value": value * ones[:, 0]}
+    return {
+        "next": 0 * ones,
+        "reward": reward * ones,
+        "logits": logits,
+        "value": value * ones[:, 0],
+    }
 
 
 def test_the_discount_factor_enters_q_once():
-    """γ = 0.5: the first simulation backs up 1 + 0.5 · 10 = 6 to a root of 10, the second 1 + 0.5 · 6 = 4.
+    """γ = 0.5: the first simulation backs up 1 + 0.5 · 10 = 6 to a root of 10, the second 1 + 0.5 ·
+    6 = 4.
 
-    Then Q of the root's edge is 1 + 0.5 · (10 + 6) / 2 = 5, that of the edge below it 6, and the root is 20 / 3.
+    Then Q of the root's edge is 1 + 0.5 · (10 + 6) / 2 = 5, that of the edge below it 6, and the
+    root is 20 / 3.
     """
     params, *inputs = _arguments(np.array([0.0, 3.0], np.float32), _one_way_table())
     run = _jitted(discount_factor=0.5, num_simulations=2, dirichlet_fraction=0, unvisited="min")
@@ -255,7 +314,9 @@ def test_the_discount_factor_enters_q_once():
     stats_of = lambda name: out.stats[0][name]
     np.testing.assert_allclose(out.value, [20 / 3] * 2, rtol=1e-6)
     np.testing.assert_allclose(stats_of("q_range"), [20 / 3 - 5] * 2, rtol=1e-5)
-    np.testing.assert_allclose(stats_of("root_value_minus_network_value"), [20 / 3 - 10] * 2, rtol=1e-5)
+    np.testing.assert_allclose(
+        stats_of("root_value_minus_network_value"), [20 / 3 - 10] * 2, rtol=1e-5
+    )
     assert stats_of("depth").tolist() == [2.0] * 2
     assert stats_of("unvisited_fraction").tolist() == [0.75] * 2
     assert stats_of("policy_entropy").tolist() == [0.0] * 2
@@ -263,7 +324,8 @@ def test_the_discount_factor_enters_q_once():
     assert out.action.tolist() == [0, 0] and out.behaviour_prob.tolist() == [1.0, 1.0]
 
 
-# --- The law of the action --------------------------------------------------------------------------------
+# --- The law of the action
+# --------------------------------------------------------------------------------
 
 
 def _taken(out):
@@ -272,7 +334,9 @@ def _taken(out):
 
 
 def _p_value(actions, law):
-    """Returns the p-value of the chi-square test of `actions` against `law`, over the actions it allows."""
+    """Returns the p-value of the chi-square test of `actions` against `law`, over the actions it
+    allows.
+    """
     counts, allowed = np.bincount(actions, minlength=NUM_ACTIONS), law > 1e-6
     assert counts[~allowed].sum() == 0
     return stats.chisquare(counts[allowed], len(actions) * law[allowed] / law[allowed].sum()).pvalue
@@ -281,7 +345,9 @@ def _p_value(actions, law):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_behaviour_prob_is_the_law_of_the_visit_sampling(temperature):
     out = _run(same_state=True, temperature=temperature, root_noise=False)
-    assert len(np.unique(out.policy, axis=0)) == 1  # the same tree in every row: only the draw differs
+    assert (
+        len(np.unique(out.policy, axis=0)) == 1
+    )  # the same tree in every row: only the draw differs
     visits = np.asarray(out.policy[0], np.float64)
     law = visits ** (1 / temperature) / np.sum(visits ** (1 / temperature))
     assert np.sum(visits > 0) >= 3
@@ -292,7 +358,9 @@ def test_behaviour_prob_is_the_law_of_the_visit_sampling(temperature):
 
 
 def _inverse_probability_score(prob, num_possible):
-    """Returns the z-score of E[1 / μ(a)] = number of actions that can be drawn, over rows of unlike trees."""
+    """Returns the z-score of E[1 / μ(a)] = number of actions that can be drawn, over rows of unlike
+    trees.
+    """
     excess = 1.0 / np.asarray(prob, np.float64) - num_possible
     return excess.mean() / (excess.std(ddof=1) / np.sqrt(len(excess)))
 
@@ -317,11 +385,15 @@ def test_gumbel_acts_by_its_improved_policy():
     assert abs(_inverse_probability_score(out.behaviour_prob, NUM_ACTIONS)) < 4.0
 
 
-REWARD_IS_Q = dict(policy="gumbel", normalisation="none", value_scale=0.02, root_noise=False, discount_factor=0.0)
+REWARD_IS_Q = dict(
+    policy="gumbel", normalisation="none", value_scale=0.02, root_noise=False, discount_factor=0.0
+)
 
 
 def test_a_prior_exponent_below_one_ends_the_sharpening():
-    """Fitted again and again, log π' = e log π + σ q settles where log π = σ q / (1 - e); with e = 1 it never does."""
+    """Fitted again and again, log π' = e log π + σ q settles where log π = σ q / (1 - e); with e =
+    1 it never does.
+    """
     reward = np.array([0.3, 0.1, 0.0, -0.4], np.float32)
     table = _one_way_table() | {"reward": np.tile(reward, (NUM_STATES, 1))}
     slopes = {}
@@ -330,7 +402,9 @@ def test_a_prior_exponent_below_one_ends_the_sharpening():
         for _ in range(12):
             fitted = table | {"logits": np.tile(logits.astype(np.float32), (NUM_STATES, 1))}
             params, *inputs = _arguments(SAME_STATE[:1], fitted)
-            out = _jitted(prior_exponent=exponent, **REWARD_IS_Q)(1.0, params, jax.random.key(0), *inputs)
+            out = _jitted(prior_exponent=exponent, **REWARD_IS_Q)(
+                1.0, params, jax.random.key(0), *inputs
+            )
             logits = np.log(np.asarray(out.policy[0], np.float64))
         slopes[exponent] = np.diff(logits) / np.diff(reward)
     np.testing.assert_allclose(slopes[0.5], slopes[0.5][0], rtol=1e-3)
@@ -339,11 +413,17 @@ def test_a_prior_exponent_below_one_ends_the_sharpening():
 
 
 def test_the_prior_exponent_holds_below_the_root():
-    """With exponent ½, the logits 4 log 1..4 are priors in proportion to the squares of 1..4, in every node."""
+    """With exponent ½, the logits 4 log 1..4 are priors in proportion to the squares of 1..4, in
+    every node.
+    """
     logits = np.tile(4 * np.log([1.0, 2.0, 3.0, 4.0]).astype(np.float32), (NUM_STATES, 1))
     params, *inputs = _arguments(SAME_STATE[:1], _one_way_table() | {"logits": logits})
-    _, tree = _jitted(prior_exponent=0.5, **REWARD_IS_Q)(1.0, params, jax.random.key(0), *inputs).stats
-    priors = np.asarray(jax.nn.softmax(tree.children_prior_logits[0]))[np.asarray(tree.node_visits[0]) > 0]
+    _, tree = _jitted(prior_exponent=0.5, **REWARD_IS_Q)(
+        1.0, params, jax.random.key(0), *inputs
+    ).stats
+    priors = np.asarray(jax.nn.softmax(tree.children_prior_logits[0]))[
+        np.asarray(tree.node_visits[0]) > 0
+    ]
     assert len(priors) > 2
     np.testing.assert_allclose(priors, [np.array([1, 4, 9, 16]) / 30] * len(priors), rtol=1e-5)
 
@@ -351,7 +431,9 @@ def test_the_prior_exponent_holds_below_the_root():
 @pytest.mark.parametrize("max_shift", [2.0, 0.5])
 @pytest.mark.parametrize("spread", [0.05, 0.4, 30.0])
 def test_advantages_move_logits_in_units_of_their_spread(spread, max_shift):
-    """Where Q is the reward: log π' = log π + clip(3 (r − Σ π r) / spread), for rewards of any size."""
+    """Where Q is the reward: log π' = log π + clip(3 (r − Σ π r) / spread), for rewards of any
+    size.
+    """
     reward = spread * np.array([0.3, 0.1, 0.0, -0.9], np.float32)
     logits = np.array([0.5, 0.0, -0.3, 0.1], np.float32)
     rows = {"reward": np.tile(reward, (NUM_STATES, 1)), "logits": np.tile(logits, (NUM_STATES, 1))}
@@ -371,7 +453,9 @@ def test_a_uniform_share_is_acted_on_and_not_learned():
     np.testing.assert_allclose(out.behaviour_prob, 0.6 * _taken(out) + 0.1, rtol=1e-6)
     assert abs(_inverse_probability_score(out.behaviour_prob, NUM_ACTIONS)) < 4.0
     assert abs(_inverse_probability_score(_taken(out), NUM_ACTIONS)) > 8.0
-    np.testing.assert_array_equal(out.policy, _run(same_state=True, policy="gumbel", **GUMBEL).policy)
+    np.testing.assert_array_equal(
+        out.policy, _run(same_state=True, policy="gumbel", **GUMBEL).policy
+    )
 
 
 def test_scored_games_have_no_uniform_share():
@@ -387,7 +471,8 @@ def test_gumbels_own_choice_has_another_law():
 
 
 @pytest.mark.parametrize(
-    "temperature, expected", [(1.0, [0.5, 0.25, 0.25, 0.0]), (0.5, [2 / 3, 1 / 6, 1 / 6, 0.0]), (2.0, None)]
+    "temperature, expected",
+    [(1.0, [0.5, 0.25, 0.25, 0.0]), (0.5, [2 / 3, 1 / 6, 1 / 6, 0.0]), (2.0, None)],
 )
 def test_behaviour_distribution_is_literal(temperature, expected):
     if expected is None:
@@ -396,24 +481,30 @@ def test_behaviour_distribution_is_literal(temperature, expected):
     np.testing.assert_allclose(law, expected, rtol=1e-6, atol=1e-12)
 
 
-# --- Noise at the root ------------------------------------------------------------------------------------
+# --- Noise at the root
+# ------------------------------------------------------------------------------------
 
 
 def test_without_root_noise_the_search_does_not_depend_on_the_key():
     quiet = [_run(key=key, root_noise=False) for key in (0, 1)]
     np.testing.assert_array_equal(quiet[0].policy, quiet[1].policy)
     np.testing.assert_array_equal(quiet[0].value, quiet[1].value)
-    assert not np.array_equal(quiet[0].action, quiet[1].action)  # the draw from the visits stays a draw
+    assert not np.array_equal(
+        quiet[0].action, quiet[1].action
+    )  # the draw from the visits stays a draw
     noisy = [_run(key=key) for key in (0, 1)]
     assert not np.array_equal(noisy[0].policy, noisy[1].policy)
 
 
-# --- Statistics -------------------------------------------------------------------------------------------
+# --- Statistics
+# -------------------------------------------------------------------------------------------
 
 
 def test_statistics_are_one_number_a_search_and_all_documented():
     out = _run()
-    documented = {tag.removeprefix("search/") for tag in DOCUMENTED_TAGS if tag.startswith("search/")}
+    documented = {
+        tag.removeprefix("search/") for tag in DOCUMENTED_TAGS if tag.startswith("search/")
+    }
     assert set(out.stats) == documented
     assert all(row.shape == (N,) and row.dtype == np.float32 for row in out.stats.values())
     assert out.action.shape == out.value.shape == out.behaviour_prob.shape == (N,)

@@ -57,12 +57,16 @@ def test_from_logits_equals_the_oracle(support):
     logits = np.random.default_rng(1).normal(size=(40, support.num_bins)) * 4.0
     low, high, _, epsilon = reference.bins(support)
     expected = [reference.scalar_of(row, low, high, epsilon) for row in logits]
-    np.testing.assert_allclose(_FROM_LOGITS(support, jnp.asarray(logits)), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        _FROM_LOGITS(support, jnp.asarray(logits)), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_round_trip_within_the_support():
     scalars = np.concatenate([-np.logspace(-3, 4.23, 100), [0.0], np.logspace(-3, 4.23, 100)])
-    np.testing.assert_allclose(_FROM_LOGITS(PAPER, _log(_TO_PROBS(PAPER, scalars))), scalars, rtol=2e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        _FROM_LOGITS(PAPER, _log(_TO_PROBS(PAPER, scalars))), scalars, rtol=2e-4, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("scalar", [1e4, 1.0])
@@ -71,11 +75,17 @@ def test_another_epsilon_is_another_encoding(scalar):
     assert not np.allclose(_TO_PROBS(PAPER, scalar), _TO_PROBS(other, scalar), atol=5e-3)
 
 
-@pytest.mark.parametrize("scalar, last_bin", [(EDGE + 1, 600), (1e6, 600), (-EDGE - 1, 0), (-1e6, 0)])
+@pytest.mark.parametrize(
+    "scalar, last_bin", [(EDGE + 1, 600), (1e6, 600), (-EDGE - 1, 0), (-1e6, 0)]
+)
 def test_beyond_the_edge_saturates(scalar, last_bin):
     probs = np.asarray(_TO_PROBS(PAPER, scalar))
-    assert probs[last_bin] == pytest.approx(1.0, abs=1e-6) and probs.sum() == pytest.approx(1.0, abs=1e-6)
-    assert float(_FROM_LOGITS(PAPER, _log(probs))) == pytest.approx(np.sign(scalar) * EDGE, rel=1e-4)
+    assert probs[last_bin] == pytest.approx(1.0, abs=1e-6) and probs.sum() == pytest.approx(
+        1.0, abs=1e-6
+    )
+    assert float(_FROM_LOGITS(PAPER, _log(probs))) == pytest.approx(
+        np.sign(scalar) * EDGE, rel=1e-4
+    )
     assert bool(PAPER.saturates(scalar))
 
 
@@ -95,7 +105,10 @@ def test_every_rank_keeps_its_shape_and_values(shape):
     np.testing.assert_allclose(probs.reshape(-1, 25), expected, atol=1e-4)
     decoded = _FROM_LOGITS(SMALL, _log(probs))
     assert decoded.shape == shape and SMALL.saturates(scalars).shape == shape
-    rows = [reference.scalar_of(np.asarray(row), -5.0, 7.0, 0.03) for row in np.reshape(_log(probs), (-1, 25))]
+    rows = [
+        reference.scalar_of(np.asarray(row), -5.0, 7.0, 0.03)
+        for row in np.reshape(_log(probs), (-1, 25))
+    ]
     np.testing.assert_allclose(np.ravel(decoded), rows, rtol=1e-4, atol=1e-4)
 
 
@@ -104,7 +117,9 @@ def test_half_precision_and_integers_are_computed_in_float32():
     values = _FROM_LOGITS(PAPER, logits)
     assert values.dtype == jnp.float32
     np.testing.assert_allclose(values, reference.unsquash(10.0, 0.01), rtol=1e-3)
-    np.testing.assert_array_equal(_TO_PROBS(PAPER, np.asarray([3, -3])), _TO_PROBS(PAPER, np.asarray([3.0, -3.0])))
+    np.testing.assert_array_equal(
+        _TO_PROBS(PAPER, np.asarray([3, -3])), _TO_PROBS(PAPER, np.asarray([3.0, -3.0]))
+    )
 
 
 def test_flat_logits_mean_zero():

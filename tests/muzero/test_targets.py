@@ -42,11 +42,14 @@ def _one_event(event, decision):
 
 
 def _unroll_masks(is_first, discount, num_starts=S, num_unroll_steps=K):
-    masks = _UNROLL_MASKS(is_first, discount, num_starts=num_starts, num_unroll_steps=num_unroll_steps)
+    masks = _UNROLL_MASKS(
+        is_first, discount, num_starts=num_starts, num_unroll_steps=num_unroll_steps
+    )
     return {name: np.asarray(mask) for name, mask in masks._asdict().items()}
 
 
-# --- Oracles --------------------------------------------------------------------------------------------
+# --- Oracles
+# --------------------------------------------------------------------------------------------
 
 
 def test_the_random_sequences_hold_every_event():
@@ -59,13 +62,17 @@ def test_the_random_sequences_hold_every_event():
 def test_td_lambda_equals_the_oracle(gamma, lam):
     for seed in SEEDS:
         seq = reference.random_sequence(np.random.default_rng(seed), 29)
-        expected = reference.td_lambda_targets(seq.value, seq.reward, seq.discount, seq.mask, gamma, lam)
+        expected = reference.td_lambda_targets(
+            seq.value, seq.reward, seq.discount, seq.mask, gamma, lam
+        )
         got = _td_lambda(seq.value, seq.reward, seq.discount, seq.mask, gamma, lam)
         assert got.shape == (30,) and got.dtype == np.float32
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("gamma, num_steps", [(0.997, 1), (0.9, 3), (0.97, 5), (0.9, 29), (0.9, 40)])
+@pytest.mark.parametrize(
+    "gamma, num_steps", [(0.997, 1), (0.9, 3), (0.97, 5), (0.9, 29), (0.9, 40)]
+)
 def test_n_step_targets_equal_the_oracle(gamma, num_steps):
     for seed in SEEDS:
         seq = reference.random_sequence(np.random.default_rng(seed), 29)
@@ -77,7 +84,9 @@ def test_n_step_targets_equal_the_oracle(gamma, num_steps):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("gamma, lam, clip", [(0.997, 0.8, 1.0), (0.9, 1.0, 1.0), (0.9, 0.5, 2.5), (0.9, 0.8, np.inf)])
+@pytest.mark.parametrize(
+    "gamma, lam, clip", [(0.997, 0.8, 1.0), (0.9, 1.0, 1.0), (0.9, 0.5, 2.5), (0.9, 0.8, np.inf)]
+)
 def test_vtrace_equals_the_oracle(gamma, lam, clip):
     for seed in SEEDS:
         seq = reference.random_sequence(np.random.default_rng(seed), 29)
@@ -118,16 +127,24 @@ def test_no_gradient_leaves_the_targets():
 def test_unrolls_longer_than_the_sequence_are_refused():
     with pytest.raises(ValueError, match="12 decisions"):
         _unroll_masks(np.zeros(T + 1, bool), np.ones(T), num_starts=T - K + 2)
-    assert _unroll_masks(np.zeros(T + 1, bool), np.ones(T), num_starts=T - K + 1)["alive_mask"].min() == 1
+    assert (
+        _unroll_masks(np.zeros(T + 1, bool), np.ones(T), num_starts=T - K + 1)["alive_mask"].min()
+        == 1
+    )
 
 
-# --- Importance ratios ----------------------------------------------------------------------------------
+# --- Importance ratios
+# ----------------------------------------------------------------------------------
 
 
 def test_importance_ratio_literals():
-    ratio = targets.importance_ratio(jnp.asarray([0.5, 0.2, 0.0, 0.3]), jnp.asarray([0.25, 0.8, 0.5, 1e-38]), 1.0)
+    ratio = targets.importance_ratio(
+        jnp.asarray([0.5, 0.2, 0.0, 0.3]), jnp.asarray([0.25, 0.8, 0.5, 1e-38]), 1.0
+    )
     np.testing.assert_allclose(ratio, [1.0, 0.25, 0.0, 1.0], rtol=1e-6)
-    unclipped = targets.importance_ratio(jnp.asarray([0.5, 0.2, 0.0]), jnp.asarray([0.25, 0.8, 0.5]), jnp.inf)
+    unclipped = targets.importance_ratio(
+        jnp.asarray([0.5, 0.2, 0.0]), jnp.asarray([0.25, 0.8, 0.5]), jnp.inf
+    )
     np.testing.assert_allclose(unclipped, [2.0, 0.25, 0.0], rtol=1e-6)
 
 
@@ -141,7 +158,8 @@ def test_behaviour_probability_zero_on_a_decision_that_is_not_real_is_harmless()
     np.testing.assert_array_equal(_vtrace(dirty), _vtrace(seq))
 
 
-# --- Markers --------------------------------------------------------------------------------------------
+# --- Markers
+# --------------------------------------------------------------------------------------------
 
 # Rows of the unroll that starts in state t = 1, for an event at decision t, t+1, t+2, t+3 (K = 3).
 ENDS = {  # discount 0
@@ -179,14 +197,24 @@ def test_unrolls_after_the_event_are_untouched(event):
     is_first, discount, _ = _one_event(event, 1)
     masks = _unroll_masks(is_first, discount)
     first_after = {"termination": 3, "truncation": 3, "life_loss": 2}[event]
-    for name, value in {"alive_mask": 1, "reward_alive_mask": 1, "absorbed_mask": 0, "reward_absorbed_mask": 0}.items():
-        assert masks[name][first_after:].shape[0] >= 2 and np.all(masks[name][first_after:] == value)
+    for name, value in {
+        "alive_mask": 1,
+        "reward_alive_mask": 1,
+        "absorbed_mask": 0,
+        "reward_absorbed_mask": 0,
+    }.items():
+        assert masks[name][first_after:].shape[0] >= 2 and np.all(
+            masks[name][first_after:] == value
+        )
 
 
 def test_an_absorbed_unroll_stays_absorbed_across_the_reset_and_a_truncated_one_stays_over():
     is_first, discount, _ = _one_event("termination", 1)
     discount[3] = 0.0  # a life is lost in the next game
-    assert _unroll_masks(is_first, discount, 2, 5)["absorbed_mask"].tolist() == [[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]]
+    assert _unroll_masks(is_first, discount, 2, 5)["absorbed_mask"].tolist() == [
+        [0, 0, 1, 1, 1, 1],
+        [0, 1, 1, 1, 1, 1],
+    ]
     is_first, discount, _ = _one_event("truncation", 1)
     discount[3] = 0.0
     masks = _unroll_masks(is_first, discount, 2, 5)
@@ -194,7 +222,8 @@ def test_an_absorbed_unroll_stays_absorbed_across_the_reset_and_a_truncated_one_
     assert not masks["absorbed_mask"].any() and not masks["reward_absorbed_mask"].any()
 
 
-# Values are 0 but v_4 = 8, rewards 0 but r_1 = 1 and r_5 = 4; γ = λ = π/μ = 1/2; the event is at decision 3.
+# Values are 0 but v_4 = 8, rewards 0 but r_1 = 1 and r_5 = 4; γ = λ = π/μ = 1/2; the event is at
+# decision 3.
 MARKED_TD_LAMBDA = {
     "none": [0.28515625, 1.140625, 0.5625, 2.25, 1.0, 4.0, 0.0],
     "termination": [0.25, 1.0, 0.0, 0.0, 8.0, 4.0, 0.0],  # G_4 = ν_4: that decision is not real
@@ -228,12 +257,18 @@ def test_vtrace_of_a_marked_sequence(event):
     value, reward, discount, mask = _marked(event)
     probs = np.full(T, 0.25), np.full(T, 0.5)
     seq = reference.Sequence(None, mask, discount, reward, probs[1], probs[0], value, [])
-    np.testing.assert_allclose(_vtrace(seq, 0.5, 0.5), [*MARKED_VTRACE[event], *[0.0] * 6], rtol=1e-5)
+    np.testing.assert_allclose(
+        _vtrace(seq, 0.5, 0.5), [*MARKED_VTRACE[event], *[0.0] * 6], rtol=1e-5
+    )
 
 
 def test_targets_at_a_termination_see_its_reward_and_nothing_later():
     value, reward, discount, mask = _marked("termination")
     reward[3] = 16.0
-    np.testing.assert_allclose(_td_lambda(value, reward, discount, mask, 0.5, 0.5)[:5], [0.5, 2.0, 4.0, 16.0, 8.0])
+    np.testing.assert_allclose(
+        _td_lambda(value, reward, discount, mask, 0.5, 0.5)[:5], [0.5, 2.0, 4.0, 16.0, 8.0]
+    )
     value[5:], reward[5:] = 100.0, 100.0
-    np.testing.assert_allclose(_td_lambda(value, reward, discount, mask, 0.5, 0.5)[:5], [0.5, 2.0, 4.0, 16.0, 8.0])
+    np.testing.assert_allclose(
+        _td_lambda(value, reward, discount, mask, 0.5, 0.5)[:5], [0.5, 2.0, 4.0, 16.0, 8.0]
+    )

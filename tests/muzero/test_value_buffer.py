@@ -1,4 +1,6 @@
-"""Value buffer: ring order, one compilation, constant memory, the mean over the filled heads and its gradients."""
+"""Value buffer: ring order, one compilation, constant memory, the mean over the filled heads and
+its gradients.
+"""
 
 import jax
 import jax.extend.core
@@ -14,7 +16,10 @@ SIZE = 5
 
 def _head(seed):
     rng = np.random.default_rng(seed)
-    return {"w": rng.normal(size=(3, 4)).astype(np.float32), "b": rng.normal(size=4).astype(np.float32)}
+    return {
+        "w": rng.normal(size=(3, 4)).astype(np.float32),
+        "b": rng.normal(size=4).astype(np.float32),
+    }
 
 
 def _filled(num_pushes, size=SIZE):
@@ -77,7 +82,9 @@ def test_filling_neither_recompiles_nor_grows():
     def update(buffer, head, num_updates, latent):
         traces.append(None)
         buffer = value_buffer.push(buffer, head, num_updates)
-        loss = lambda x: value_buffer.mean_loss_over_heads(_loss, buffer, value_buffer.filled_mask(buffer), 2, x)[0]
+        loss = lambda x: value_buffer.mean_loss_over_heads(
+            _loss, buffer, value_buffer.filled_mask(buffer), 2, x
+        )[0]
         return buffer, jax.grad(loss)(latent)
 
     def layout(tree):
@@ -97,13 +104,19 @@ def test_filling_neither_recompiles_nor_grows():
 def test_means_equal_a_loop_over_the_filled_heads(num_pushes, chunk_size):
     buffer, ring = _filled(num_pushes)
     latent = jnp.asarray([0.3, -0.2, 0.9])
-    means = value_buffer.mean_loss_over_heads(_loss, buffer, value_buffer.filled_mask(buffer), chunk_size, latent)
+    means = value_buffer.mean_loss_over_heads(
+        _loss, buffer, value_buffer.filled_mask(buffer), chunk_size, latent
+    )
     each = value_buffer.over_heads(lambda head: _loss(head, latent), buffer, chunk_size)
     rows = [_loss(head, latent) for _, head, _ in ring.filled()]
     for n, mean in enumerate(means):
-        expected = np.mean([np.asarray(row[n], np.float64) for row in rows], axis=0) if rows else 0.0
+        expected = (
+            np.mean([np.asarray(row[n], np.float64) for row in rows], axis=0) if rows else 0.0
+        )
         np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(value_buffer.mean_over_filled(each, buffer)[n], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            value_buffer.mean_over_filled(each, buffer)[n], expected, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_empty_buffer_gives_exactly_zero_and_no_gradient():
@@ -123,9 +136,16 @@ def test_stale_slots_do_not_count(chunk_size):
     buffer, _ = _filled(2)
     poisoned = jax.tree.map(lambda x: x.at[2:].set(jnp.nan), buffer.head_params)
     mean = lambda x, head_params: value_buffer.mean_loss_over_heads(
-        _loss, buffer._replace(head_params=head_params), value_buffer.filled_mask(buffer), chunk_size, x
+        _loss,
+        buffer._replace(head_params=head_params),
+        value_buffer.filled_mask(buffer),
+        chunk_size,
+        x,
     )
-    results = [jax.value_and_grad(mean, has_aux=True)(jnp.ones(3), heads) for heads in (buffer.head_params, poisoned)]
+    results = [
+        jax.value_and_grad(mean, has_aux=True)(jnp.ones(3), heads)
+        for heads in (buffer.head_params, poisoned)
+    ]
     jax.tree.map(np.testing.assert_array_equal, *results)
 
 
@@ -135,12 +155,16 @@ def test_gradient_is_zero_into_heads_and_right_into_what_they_are_asked(chunk_si
 
     def loss(head_params, latent):
         stored = buffer._replace(head_params=head_params)
-        return value_buffer.mean_loss_over_heads(_loss, stored, value_buffer.filled_mask(stored), chunk_size, latent)[0]
+        return value_buffer.mean_loss_over_heads(
+            _loss, stored, value_buffer.filled_mask(stored), chunk_size, latent
+        )[0]
 
     latent = jnp.asarray([0.3, -0.2, 0.9])
     into_heads, into_latent = jax.grad(loss, argnums=(0, 1))(buffer.head_params, latent)
     assert all(np.all(np.asarray(leaf) == 0.0) for leaf in jax.tree.leaves(into_heads))
-    expected = jax.grad(lambda x: sum(_loss(head, x)[0] for _, head, _ in ring.filled()) / 3)(latent)
+    expected = jax.grad(lambda x: sum(_loss(head, x)[0] for _, head, _ in ring.filled()) / 3)(
+        latent
+    )
     assert np.all(np.abs(expected) > 1e-3)
     np.testing.assert_allclose(into_latent, expected, rtol=1e-5)
 
@@ -163,7 +187,9 @@ def _gradient_program(chunk_size, size=32):
     latents = jax.random.normal(jax.random.key(0), (2_000, 3))
     batch_loss = lambda head, x: (jnp.mean(jax.vmap(lambda row: _loss(head, row)[0])(x)), ())
     mask = value_buffer.filled_mask(buffer)
-    loss = lambda x, ring: value_buffer.mean_loss_over_heads(batch_loss, ring, mask, chunk_size, x)[0]
+    loss = lambda x, ring: value_buffer.mean_loss_over_heads(batch_loss, ring, mask, chunk_size, x)[
+        0
+    ]
     return jax.jit(jax.grad(loss)).lower(latents, buffer).compile(), (latents, buffer)
 
 
@@ -183,8 +209,14 @@ def test_no_head_is_computed_twice(chunk_size):
 
 def test_a_chunk_that_does_not_divide_the_buffer_is_not_made_smaller():
     buffer, _ = _filled(SIZE)
-    loss = lambda x: value_buffer.mean_loss_over_heads(_loss, buffer, value_buffer.filled_mask(buffer), 3, x)[0]
-    lengths = [eqn.params["length"] for eqn in jax.make_jaxpr(loss)(jnp.ones(3)).eqns if eqn.primitive.name == "scan"]
+    loss = lambda x: value_buffer.mean_loss_over_heads(
+        _loss, buffer, value_buffer.filled_mask(buffer), 3, x
+    )[0]
+    lengths = [
+        eqn.params["length"]
+        for eqn in jax.make_jaxpr(loss)(jnp.ones(3)).eqns
+        if eqn.primitive.name == "scan"
+    ]
     assert SIZE == 5 and lengths == [1], "one chunk of 3 heads, then the other 2"
 
 
@@ -200,7 +232,9 @@ def test_a_mask_leaves_heads_out_and_only_its_own():
 
 
 def test_the_heads_of_a_batch_are_the_same_arrays_whatever_their_masks():
-    """Masked themselves, they would become a copy a sequence, and one large product of the batch many small ones."""
+    """Masked themselves, they would become a copy a sequence, and one large product of the batch
+    many small ones.
+    """
     buffer, _ = _filled(SIZE)
     loss = lambda x, mask: value_buffer.mean_loss_over_heads(_loss, buffer, mask, 2, x)[0]
     masks, latents = jnp.ones((7, SIZE)).at[3, 1].set(0.0), jnp.ones((7, 3))

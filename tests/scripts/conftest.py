@@ -26,7 +26,9 @@ def smoke(programs, tmp_path_factory):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Returns `call(program, *arguments) -> (exit code, stdout, stderr)` in this process, where Ray must not start."""
+    """Returns `call(program, *arguments) -> (exit code, stdout, stderr)` in this process, where Ray
+    must not start.
+    """
 
     def refuse(*args, **kwargs):
         raise AssertionError("Ray was started")

@@ -20,7 +20,9 @@ SECONDS = 420  # on a busy machine; some 20 on an idle one
 
 
 class Programs:
-    """Starts the real programs; they share their compiled functions, which are most of what a short run costs."""
+    """Starts the real programs; they share their compiled functions, which are most of what a short
+    run costs.
+    """
 
     def __init__(self, cache):
         self.environment = os.environ | {
@@ -34,14 +36,22 @@ class Programs:
         """Returns the completed process of scripts/<name>.py."""
         command = [sys.executable, f"scripts/{name}.py", *map(str, arguments)]
         return subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=SECONDS, check=False
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
         )
 
     def start(self, name, *arguments):
         """Returns the running process, leader of a process group of its own."""
         command = [sys.executable, f"scripts/{name}.py", *map(str, arguments)]
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return subprocess.Popen(command, cwd=ROOT, env=self.environment, start_new_session=True, **pipes)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, start_new_session=True, **pipes
+        )
 
 
 def rows(path):
@@ -53,7 +63,10 @@ def column(path, name):
 
 
 def complete_steps(path):
-    return sorted(int(manifest.parent.name) for manifest in (path / "checkpoints").glob("[0-9]*/manifest.json"))
+    return sorted(
+        int(manifest.parent.name)
+        for manifest in (path / "checkpoints").glob("[0-9]*/manifest.json")
+    )
 
 
 def stored(path, step=None):
@@ -66,7 +79,10 @@ def stored(path, step=None):
 
 
 def begun(path, start):
-    """Returns how a session of the run at `path` begins: its state, on the host, and its counters. Trains nothing."""
+    """Returns how a session of the run at `path` begins: its state, on the host, and its counters.
+
+    Trains nothing.
+    """
     directory = RunDirectory.open(path)
     beginning = begin(from_dict(directory.read_config()), directory, start)
     beginning.saver.close()

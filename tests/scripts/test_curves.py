@@ -23,7 +23,10 @@ def test_curves_of_a_run(smoke, call, tmp_path):
     assert lines[1].startswith("run,breakout,0,")
     assert len(lines) - 1 == sum("episode/return" in row for row in rows(smoke[0])) > 0
     with (tmp_path / "new" / "mine-scores.csv").open() as file:
-        scores = [(row["environment"], row["seed"], row["protocol"], row["episodes"]) for row in csv.DictReader(file)]
+        scores = [
+            (row["environment"], row["seed"], row["protocol"], row["episodes"])
+            for row in csv.DictReader(file)
+        ]
     players = ("constant", "greedy", "random", "sampled")
     assert scores == [("breakout", "0", player, "1") for player in players]
     assert (tmp_path / "new" / "mine.png").stat().st_size > 1000

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.timeout(900)  # several programs a test, on a machine t
 def test_init_from_takes_the_weights_and_nothing_else(smoke, suffix, step, tmp_path):
     path, _ = smoke
     config = from_dict(json.loads((path / "config.json").read_text()))
-    load_params = whole_run.initial_params(config, commands.check_environment(config), f"{path}{suffix}")
+    load_params = whole_run.initial_params(
+        config, commands.check_environment(config), f"{path}{suffix}"
+    )
     RunDirectory.create(tmp_path / "new", to_dict(config), ["test"], {})
     state, counters = begun(tmp_path / "new", Start(load_params=load_params))
     source = stored(path, step).state
@@ -54,21 +56,40 @@ def test_init_from_is_checked_by_a_dry_run(smoke, call):
     "arguments, message",
     [
         (("smoke", "--init-from", "{run}@7"), r"no checkpoint 7 in .*; there are \[0, 8\]"),
-        (("smoke", "--init-from", "{run}@soon"), "checkpoint = soon: must be latest, best or a number of updates"),
+        (
+            ("smoke", "--init-from", "{run}@soon"),
+            "checkpoint = soon: must be latest, best or a number of updates",
+        ),
         (("smoke", "--init-from", "{run}@best"), "checkpoint = best: .* has none"),
-        (("smoke", "--init-from", "{run}-nowhere"), "-nowhere holds no run: there is no config.json"),
-        (("cartpole", "--init-from", "{run}"), r"its environment breakout has .*48, 48.*, CartPole-v1 has "),
-        (("smoke", "--env.name", "ms_pacman", "--init-from", "{run}"), "breakout has .*num_actions=4.*num_actions=9"),
+        (
+            ("smoke", "--init-from", "{run}-nowhere"),
+            "-nowhere holds no run: there is no config.json",
+        ),
+        (
+            ("cartpole", "--init-from", "{run}"),
+            r"its environment breakout has .*48, 48.*, CartPole-v1 has ",
+        ),
+        (
+            ("smoke", "--env.name", "ms_pacman", "--init-from", "{run}"),
+            "breakout has .*num_actions=4.*num_actions=9",
+        ),
         (
             ("smoke", "--network.latent-size", "17", "--init-from", "{run}"),
             "another network: network.latent_size: 16 -> 17",
         ),
-        (("smoke", "--support.num-bins", "23", "--init-from", "{run}"), "another network: support.num_bins: 21 -> 23"),
+        (
+            ("smoke", "--support.num-bins", "23", "--init-from", "{run}"),
+            "another network: support.num_bins: 21 -> 23",
+        ),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(smoke, call, tmp_path, monkeypatch, arguments, message):
+def test_weights_that_do_not_fit_are_refused(
+    smoke, call, tmp_path, monkeypatch, arguments, message
+):
     monkeypatch.chdir(tmp_path)
-    code, _, error = call(train, *(argument.replace("{run}", str(smoke[0])) for argument in arguments))
+    code, _, error = call(
+        train, *(argument.replace("{run}", str(smoke[0])) for argument in arguments)
+    )
     assert code == 2
     (line,) = error.splitlines()
     assert line.startswith("error: ") and re.search(message, line)

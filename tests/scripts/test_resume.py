@@ -42,7 +42,9 @@ pytestmark = pytest.mark.timeout(900)  # several programs a test, on a machine t
 
 @pytest.fixture(scope="module")
 def resumed(smoke, programs, tmp_path_factory):
-    """Returns (run directory, completed process) of a copy of the smoke run that was resumed for 4 more updates."""
+    """Returns (run directory, completed process) of a copy of the smoke run that was resumed for 4
+    more updates.
+    """
     path = tmp_path_factory.mktemp("resumed") / "run"
     shutil.copytree(smoke[0], path)
     return path, programs.run("resume", path, "--stop.num-updates", 12)
@@ -54,9 +56,15 @@ def test_resume_continues_counters_schedule_and_buffer(smoke, resumed):
     assert "saved after 12 updates" in done.stdout
     assert column(path, "num_updates") == list(range(1, 13))
     assert rows(path)[:8] == rows(smoke[0])
-    assert strictly_increasing(column(path, "num_frames")) and strictly_increasing(column(path, "wall_seconds"))
-    assert column(path, "num_frames")[8] - column(path, "num_frames")[7] == 2 * 7 * 4  # the workers start afresh
-    assert column(path, "optimiser/learning_rate")[8:] == [0.0] * 4  # the schedule of the run, not a new one
+    assert strictly_increasing(column(path, "num_frames")) and strictly_increasing(
+        column(path, "wall_seconds")
+    )
+    assert (
+        column(path, "num_frames")[8] - column(path, "num_frames")[7] == 2 * 7 * 4
+    )  # the workers start afresh
+    assert (
+        column(path, "optimiser/learning_rate")[8:] == [0.0] * 4
+    )  # the schedule of the run, not a new one
     assert column(path, "value_buffer/filled")[8:] == [2.0] * 4
     counters = stored(path).metadata["counters"]
     assert (counters["num_updates"], counters["num_batches"]) == (12, 12)
@@ -95,7 +103,9 @@ def wait_for(condition, process):
 
 
 def end(process, number):
-    """Sends a signal to the whole process group, as a terminal or a cluster manager does; returns the output."""
+    """Sends a signal to the whole process group, as a terminal or a cluster manager does; returns
+    the output.
+    """
     os.killpg(process.pid, number)
     return process.communicate(timeout=SECONDS)[0]
 
@@ -122,7 +132,10 @@ def killed(programs, tmp_path_factory):
     def is_killed_in_the_middle():
         with held(process):  # else it may save, or end, between the look and the kill
             steps = complete_steps(path)
-            if not steps or not 0 < steps[-1] < len((path / "metrics.jsonl").read_text().splitlines()) - 1:
+            if (
+                not steps
+                or not 0 < steps[-1] < len((path / "metrics.jsonl").read_text().splitlines()) - 1
+            ):
                 return False
             end(process, signal.SIGKILL)
             return True
@@ -141,13 +154,17 @@ def test_a_resumed_session_starts_from_the_very_state_of_the_checkpoint(killed, 
     assert counters._asdict() == checkpoint.metadata["counters"]
     assert int(state.num_updates) == checkpoint.step > 0
     restored = leaves(state)
-    expected = {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in leaves(checkpoint.state)}
+    expected = {
+        jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in leaves(checkpoint.state)
+    }
     assert len(restored) == len(expected) > 100
     for keys, leaf in restored:
         name = jax.tree_util.keystr(keys, simple=True, separator="/")
         np.testing.assert_array_equal(leaf, expected[name], err_msg=name)
     Recording(RunDirectory.open(path), counters, is_resumed=True, num_frames=None).close()
-    assert column(path, "num_updates") == list(range(1, checkpoint.step + 1))  # rows beyond it are cut
+    assert column(path, "num_updates") == list(
+        range(1, checkpoint.step + 1)
+    )  # rows beyond it are cut
 
 
 def test_a_killed_run_reaches_its_end_without_gap_or_overlap(killed, programs, tmp_path):
@@ -159,24 +176,33 @@ def test_a_killed_run_reaches_its_end_without_gap_or_overlap(killed, programs, t
     done = programs.run("resume", path)
     assert done.returncode == 0, done.stderr
     assert column(path, "num_updates") == list(range(1, 61))
-    assert strictly_increasing(column(path, "num_frames")) and strictly_increasing(column(path, "wall_seconds"))
+    assert strictly_increasing(column(path, "num_frames")) and strictly_increasing(
+        column(path, "wall_seconds")
+    )
     assert len(kept) == last > 0 and lost, "the kill has to cost something, or this shows nothing"
     assert rows(path)[: len(kept)] == kept and rows(path)[len(kept)] != lost[0]
     assert complete_steps(path)[-1] == 60 and len(complete_steps(path)) == 3
     counters = stored(path).metadata["counters"]
     assert (counters["num_updates"], counters["num_frames"]) == (60, column(path, "num_frames")[-1])
-    frames = [json.loads(line)["num_frames"] for line in (path / "episodes.jsonl").read_text().splitlines()]
+    frames = [
+        json.loads(line)["num_frames"]
+        for line in (path / "episodes.jsonl").read_text().splitlines()
+    ]
     assert frames == sorted(frames) and set(frames) <= set(column(path, "num_frames"))
     assert counters["num_episodes"] == len(frames)
 
 
 @pytest.fixture(scope="module")
 def interrupted(programs, tmp_path_factory):
-    """Returns (run directory, outputs, exit codes, answer of a second program meanwhile) of Ctrl-C, then SIGTERM."""
+    """Returns (run directory, outputs, exit codes, answer of a second program meanwhile) of Ctrl-C,
+    then SIGTERM.
+    """
     path = tmp_path_factory.mktemp("interrupted") / "run"
     arguments = ("smoke", "--run-dir", path, *EVERY_ROW, "--stop.num-updates", 10**6)
     first = programs.start("train", *arguments)
-    wait_for(lambda: (path / "metrics.jsonl").exists() and len(rows_of_a_torn_file(path)) > 2, first)
+    wait_for(
+        lambda: (path / "metrics.jsonl").exists() and len(rows_of_a_torn_file(path)) > 2, first
+    )
     meanwhile = programs.run("resume", path)
     output = end(first, signal.SIGINT)
     count = len(rows(path))
@@ -191,8 +217,13 @@ def test_an_interrupt_saves_and_says_how_to_go_on(interrupted, session_number, n
     path, outputs, codes, _, _ = interrupted
     assert codes[session_number] == code == ExitCode[name], outputs[session_number]
     assert f"{name}: finishing the batch, then saving." in outputs[session_number]
-    limits = "" if session_number == 0 else " --stop.minutes 60.0"  # those of the resumed session, which no file has
-    assert f"interrupted; go on with: python scripts/resume.py {path}{limits}\n" in outputs[session_number]
+    limits = (
+        "" if session_number == 0 else " --stop.minutes 60.0"
+    )  # those of the resumed session, which no file has
+    assert (
+        f"interrupted; go on with: python scripts/resume.py {path}{limits}\n"
+        in outputs[session_number]
+    )
     assert "Traceback" not in outputs[session_number]
 
 
@@ -200,7 +231,10 @@ def test_an_interrupted_run_has_saved_its_last_row(interrupted):
     path, outputs, _, _, count = interrupted
     assert complete_steps(path)[-1] == column(path, "num_updates")[-1]
     assert f"saved after {count} updates" in outputs[0]
-    assert column(path, "num_updates") == list(range(1, len(rows(path)) + 1)) and len(rows(path)) > count + 2
+    assert (
+        column(path, "num_updates") == list(range(1, len(rows(path)) + 1))
+        and len(rows(path)) > count + 2
+    )
     assert stored(path).metadata["counters"]["num_frames"] == column(path, "num_frames")[-1]
 
 
@@ -208,7 +242,9 @@ def test_a_run_directory_in_use_is_refused_with_the_holder(interrupted):
     path, _, _, meanwhile, _ = interrupted
     assert meanwhile.returncode == 2
     (line,) = meanwhile.stderr.splitlines()
-    assert re.fullmatch(rf"error: {path} is in use: process \d+ on host \S+ trains in it\. .*", line)
+    assert re.fullmatch(
+        rf"error: {path} is in use: process \d+ on host \S+ trains in it\. .*", line
+    )
 
 
 def test_a_run_that_lost_every_checkpoint_but_the_first_starts_over(smoke, tmp_path):
@@ -261,10 +297,20 @@ def test_a_session_that_cannot_write_its_record_ends_and_says_so(programs, tmp_p
         sys.exit(commands.run(train.main))
     """
     command = [sys.executable, "-c", program, "smoke", "--run-dir", str(path), *EVERY_ROW]
-    options = dict(cwd=ROOT, env=programs.environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+    options = dict(
+        cwd=ROOT,
+        env=programs.environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
     done = subprocess.run(command, **options)
     assert done.returncode == ExitCode.NOT_SAVED, done.stderr
-    assert f"error: {path / 'metrics.jsonl'} cannot be written: [Errno 28] No space left on device" in done.stderr
+    assert (
+        f"error: {path / 'metrics.jsonl'} cannot be written: [Errno 28] No space left on device"
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr and 0 in complete_steps(path)
 
 
@@ -274,12 +320,17 @@ def test_a_session_that_cannot_write_its_record_ends_and_says_so(programs, tmp_p
         (("{tmp}",), "holds no run: there is no config.json"),
         (("{run}", "--stop.num-updates", "0"), "stop.num_updates = 0: must be above 0, or None"),
         (("{run}", "--stop.minutes", "nan"), "stop.minutes = nan: must be above 0, or None"),
-        (("{run}", "--ray-address", "127.0.0.1:1"), "--ray-address 127.0.0.1:1: no Ray cluster answers there"),
+        (
+            ("{run}", "--ray-address", "127.0.0.1:1"),
+            "--ray-address 127.0.0.1:1: no Ray cluster answers there",
+        ),
     ],
 )
 def test_resume_refuses_in_one_line(smoke, call, tmp_path, arguments, message):
     provenance = (smoke[0] / "provenance.json").read_text()
-    code, _, error = call(resume, *(argument.format(run=smoke[0], tmp=tmp_path) for argument in arguments))
+    code, _, error = call(
+        resume, *(argument.format(run=smoke[0], tmp=tmp_path) for argument in arguments)
+    )
     assert code == 2
     (line,) = error.splitlines()
     assert line.startswith("error: ") and message in line
@@ -294,6 +345,14 @@ def test_resume_can_change_nothing_but_the_end(smoke, call):
 def test_resume_keeps_a_limit_that_is_not_given_and_takes_away_one_that_is_none(smoke, monkeypatch):
     stops = []
     monkeypatch.setattr(whole_run, "resume", lambda path, stop, *_, **__: stops.append(stop) or 0)
-    for arguments in ([], ["--stop.minutes", "3"], ["--stop.num-updates", "None", "--stop.num-frames", "9"]):
+    for arguments in (
+        [],
+        ["--stop.minutes", "3"],
+        ["--stop.num-updates", "None", "--stop.num-frames", "9"],
+    ):
         assert resume.main([str(smoke[0]), *arguments]) == 0
-    assert stops == [StopConfig(num_updates=8), StopConfig(num_updates=8, minutes=3.0), StopConfig(num_frames=9)]
+    assert stops == [
+        StopConfig(num_updates=8),
+        StopConfig(num_updates=8, minutes=3.0),
+        StopConfig(num_frames=9),
+    ]

@@ -18,7 +18,15 @@ from scripts import resume, train
 from scripts.experiments import trials
 from scripts.program import commands
 from scripts.training import cluster, whole_run
-from tests.scripts.runs import EVERY_ROW, board, column, complete_steps, rows, stored, strictly_increasing
+from tests.scripts.runs import (
+    EVERY_ROW,
+    board,
+    column,
+    complete_steps,
+    rows,
+    stored,
+    strictly_increasing,
+)
 
 pytestmark = pytest.mark.timeout(900)  # several programs a test, on a machine that may be busy
 
@@ -33,7 +41,9 @@ def test_smoke_trains_to_its_limit_and_prints_its_score(smoke):
     score = r"-?\d+\.\d\d \(human-normalised -?\d+\.\d\d\)"
     for line, player in zip(lines[-4:], ("sampled", "greedy", "constant", "random"), strict=True):
         held = ", best of all: (NOOP|FIRE|RIGHT|LEFT)" if player == "constant" else ""
-        assert re.fullmatch(rf"  {player} +{score}{held}, 1 unfinished", line)  # truncated after 60 frames
+        assert re.fullmatch(
+            rf"  {player} +{score}{held}, 1 unfinished", line
+        )  # truncated after 60 frames
     assert sum(line.startswith("return ") for line in lines) == 8
     assert "Traceback" not in done.stderr and "os.fork" not in done.stderr
 
@@ -48,7 +58,10 @@ def test_smoke_leaves_a_complete_run_directory(smoke):
     expected = to_dict(presets.PRESETS["smoke"])
     expected["log"]["interval_seconds"] = 1e-6
     assert config == expected
-    assert complete_steps(path) == [0, 8]  # a run that is killed before its first checkpoint can be resumed
+    assert complete_steps(path) == [
+        0,
+        8,
+    ]  # a run that is killed before its first checkpoint can be resumed
     assert {entry.name for entry in (path / "evaluations").iterdir()} == {
         "sampled.json", "final.json", "constant.json", "random.json",
     }  # fmt: skip
@@ -69,7 +82,9 @@ def test_rows_count_updates_and_frames(smoke):
     path, _ = smoke
     assert column(path, "num_updates") == [1, 2, 3, 4, 5, 6, 7, 8]
     frames = column(path, "num_frames")
-    assert frames[0] == 2 * 7 * 4 and strictly_increasing(frames)  # 2 environments, 7 decisions, 4 frames
+    assert frames[0] == 2 * 7 * 4 and strictly_increasing(
+        frames
+    )  # 2 environments, 7 decisions, 4 frames
     assert max(b - a for a, b in zip(frames, frames[1:], strict=False)) == 2 * 5 * 4
     assert strictly_increasing(column(path, "wall_seconds"))
     assert stored(path).metadata["counters"] == {
@@ -85,7 +100,11 @@ def test_rows_count_updates_and_frames(smoke):
 
 def test_every_documented_tag_is_written_and_no_other(smoke):
     path, _ = smoke
-    written = {tag for row in rows(path) for tag in row} - {"num_frames", "num_updates", "wall_seconds"}
+    written = {tag for row in rows(path) for tag in row} - {
+        "num_frames",
+        "num_updates",
+        "wall_seconds",
+    }
     assert {tag: documented_tag(tag) for tag in written if documented_tag(tag) is None} == {}
     elsewhere = ("replay/", "advantage/", "loss/return", "loss/entropy")  # this preset has none
     expected = {tag for tag in DOCUMENTED_TAGS if not tag.startswith(elsewhere)}
@@ -99,18 +118,29 @@ def test_every_documented_tag_is_written_and_no_other(smoke):
 def test_tensorboard_has_the_same_tags_and_values_over_frames(smoke):
     path, _ = smoke
     events = board(path)
-    written = {tag for row in rows(path) for tag in row} - {"num_frames", "num_updates", "wall_seconds"}
+    written = {tag for row in rows(path) for tag in row} - {
+        "num_frames",
+        "num_updates",
+        "wall_seconds",
+    }
     assert set(events.Tags()["scalars"]) == written
     for tag in ("loss/total", "episode/return", "value_buffer/filled"):
         points = [(point.step, point.value) for point in events.Scalars(tag)]
         expected = [(row["num_frames"], row[tag]) for row in rows(path) if tag in row]
         assert expected and [step for step, _ in points] == [step for step, _ in expected]
-        np.testing.assert_allclose([value for _, value in points], [value for _, value in expected], rtol=1e-6)
+        np.testing.assert_allclose(
+            [value for _, value in points], [value for _, value in expected], rtol=1e-6
+        )
 
 
 def test_every_number_of_the_log_is_finite(smoke):
     path, _ = smoke
-    assert [(row["num_updates"], tag) for row in rows(path) for tag, value in row.items() if value is None] == []
+    assert [
+        (row["num_updates"], tag)
+        for row in rows(path)
+        for tag, value in row.items()
+        if value is None
+    ] == []
 
 
 def test_schedule_buffer_and_lag_are_what_the_preset_asks_for(smoke):
@@ -128,7 +158,9 @@ def test_schedule_buffer_and_lag_are_what_the_preset_asks_for(smoke):
         2,
         2,
     ]  # pushed after updates 2, 4, 6, 8; room for 2
-    assert max(column(path, "lag/params_version_max")) <= 3  # one batch ahead, and the overlap of the one before
+    assert (
+        max(column(path, "lag/params_version_max")) <= 3
+    )  # one batch ahead, and the overlap of the one before
     assert column(path, "lag/params_version_mean")[0] == 0.0
 
 
@@ -137,18 +169,25 @@ def test_games_are_logged_as_played(smoke):
     episodes = [json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines()]
     assert len(episodes) >= 4
     for _, num_steps, num_frames in (row["episode"] for row in episodes):
-        assert 13 <= num_steps <= 15 and num_frames == 60  # up to 5 no-ops, then decisions of 4 frames
+        assert (
+            13 <= num_steps <= 15 and num_frames == 60
+        )  # up to 5 no-ops, then decisions of 4 frames
     assert {row["num_frames"] for row in episodes} <= set(column(path, "num_frames"))
 
 
 def test_a_suite_can_read_the_results_of_a_whole_run(smoke):
     path, _ = smoke
-    suite = Suite("s", "smoke", ("breakout",), (0,), column(path, "num_frames")[-1], {"muzero": {}}, {})
+    suite = Suite(
+        "s", "smoke", ("breakout",), (0,), column(path, "num_frames")[-1], {"muzero": {}}, {}
+    )
     assert trials.is_finished(suite, path)
     results = {row.kind: row for row in trials.rows(suite, Trial("breakout", "muzero", 0), path)}
     files = {"greedy": "final", "sampled": "sampled", "constant": "constant", "random": "random"}
     for kind, name in files.items():
-        assert results[kind].score == json.loads((path / "evaluations" / f"{name}.json").read_text())["mean"]
+        assert (
+            results[kind].score
+            == json.loads((path / "evaluations" / f"{name}.json").read_text())["mean"]
+        )
     assert results["last-10-percent"].wall_seconds == column(path, "wall_seconds")[-1]
     assert trials.progress(path).num_frames == suite.frames == results["random"].frames
 
@@ -156,10 +195,16 @@ def test_a_suite_can_read_the_results_of_a_whole_run(smoke):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--env.name", "brekout"), "env.name = brekout: unknown environment 'brekout': did you mean ALE/Breakout-v5?"),
+        (
+            ("--env.name", "brekout"),
+            "env.name = brekout: unknown environment 'brekout': did you mean ALE/Breakout-v5?",
+        ),
         (("--env.name", "CartPole-v7"), "did you mean CartPole-v1"),
         (("--env.name", "no_such_module:Game-v0"), "module 'no_such_module' cannot be imported"),
-        (("--env.name", "Pendulum-v1"), "env.name = Pendulum-v1: .*action space Box.*, allowed: Discrete from 0"),
+        (
+            ("--env.name", "Pendulum-v1"),
+            "env.name = Pendulum-v1: .*action space Box.*, allowed: Discrete from 0",
+        ),
         (
             ("--learner.batch-size", "3"),
             "learner.batch_size = 3: must be divisible by actors.environments_per_worker = 2",
@@ -168,16 +213,28 @@ def test_a_suite_can_read_the_results_of_a_whole_run(smoke):
             ("--learner.num-minibatches", "4"),
             "learner.num_minibatches = 4: must divide the 5 start states",
         ),
-        (("--learner.num-devices", "3"), "learner.batch_size = 2: must be divisible by the 3 devices"),
-        (("--actors.sequence-overlap", "8"), "actors.sequence_overlap = 8: must be below actors.sequence_length = 8"),
-        (("--actors.sequence-overlap", "1"), "actors.sequence_overlap = 1: must be at least loss.num_unroll_steps = 2"),
+        (
+            ("--learner.num-devices", "3"),
+            "learner.batch_size = 2: must be divisible by the 3 devices",
+        ),
+        (
+            ("--actors.sequence-overlap", "8"),
+            "actors.sequence_overlap = 8: must be below actors.sequence_length = 8",
+        ),
+        (
+            ("--actors.sequence-overlap", "1"),
+            "actors.sequence_overlap = 1: must be at least loss.num_unroll_steps = 2",
+        ),
         (
             ("--search.policy", "gumbel_halving", "--search.normalisation", "siblings"),
             "search.policy = gumbel_halving: .*loss.past_weight = 0.25",
         ),
         (("--optimiser.learning-rate", "nan"), "optimiser.learning_rate = nan: must be above 0"),
         (("--stop.minutes", "-1"), "stop.minutes = -1.0: must be above 0, or None"),
-        (("--ray-address", "127.0.0.1:{port}"), r"--ray-address 127.0.0.1:\d+: no Ray cluster answers there"),
+        (
+            ("--ray-address", "127.0.0.1:{port}"),
+            r"--ray-address 127.0.0.1:\d+: no Ray cluster answers there",
+        ),
         (("--ray-address", "auto"), "--ray-address auto: "),
         (("--run-dir", "{file}/run"), "--run-dir .*file/run: .*Not a directory"),
     ],
@@ -223,7 +280,10 @@ def test_a_package_that_is_missing_is_named(call, monkeypatch):
 
     monkeypatch.setattr(gymnasium, "make", needs_box2d)
     code, _, error = call(train, "smoke", "--env.name", "CartPole-v1", "--dry-run")
-    assert (code, error) == (2, 'error: env.name = CartPole-v1: run `pip install "gymnasium[box2d]"`\n')
+    assert (code, error) == (
+        2,
+        'error: env.name = CartPole-v1: run `pip install "gymnasium[box2d]"`\n',
+    )
 
 
 def test_a_directory_that_holds_a_run_is_refused(smoke, call):
@@ -240,9 +300,13 @@ def test_all_problems_are_told_at_once(call):
     assert error.startswith("error: seed = -1: ") and "\nlearner.batch_size = 3: " in error
 
 
-@pytest.mark.parametrize("program, arguments", [(train, ["smoke", "--dry-run"]), (resume, ["{run}"])])
+@pytest.mark.parametrize(
+    "program, arguments", [(train, ["smoke", "--dry-run"]), (resume, ["{run}"])]
+)
 def test_a_negative_number_of_restarts_is_refused(smoke, call, program, arguments):
-    code, output, error = call(program, *(word.format(run=smoke[0]) for word in arguments), "--max-restarts", "-3")
+    code, output, error = call(
+        program, *(word.format(run=smoke[0]) for word in arguments), "--max-restarts", "-3"
+    )
     assert (code, output, error) == (2, "", "error: --max-restarts = -3: must be 0 or above\n")
 
 
@@ -276,7 +340,9 @@ def test_dry_run_prints_the_configuration_and_starts_nothing(call, tmp_path, mon
 
 @pytest.mark.parametrize("name", sorted(presets.PRESETS))
 def test_the_command_in_the_docstring_of_a_preset_runs_that_preset(name):
-    (command,) = re.findall(r"^ *python scripts/train\.py (.*)$", presets.DESCRIPTIONS[name], re.MULTILINE)
+    (command,) = re.findall(
+        r"^ *python scripts/train\.py (.*)$", presets.DESCRIPTIONS[name], re.MULTILINE
+    )
     preset, options = train.parse(shlex.split(command))
     assert preset == name
     assert options.config.learner == presets.PRESETS[name].learner

@@ -19,7 +19,9 @@ _Cells = dict[tuple[str, str], Cell]  # by (game, arm)
 
 
 def tables(compared: Comparison) -> list[Table]:
-    """Returns the errors of the arms over each trial's own variance, as registered, and over one that they share."""
+    """Returns the errors of the arms over each trial's own variance, as registered, and over one
+    that they share.
+    """
     return [_over_own_variance(compared), _over_shared_variance(compared)]
 
 
@@ -37,7 +39,9 @@ def _over_own_variance(compared: Comparison) -> Table:
 
 
 def _over_shared_variance(compared: Comparison) -> Table:
-    kinds = _kinds(compared, HEAD_SQUARED, MODEL_SQUARED, "audit-excess-squared", TARGET_SQUARED, VARIANCE)
+    kinds = _kinds(
+        compared, HEAD_SQUARED, MODEL_SQUARED, "audit-excess-squared", TARGET_SQUARED, VARIANCE
+    )
     units = {game: _mean_variance(kinds[VARIANCE], game) for game in compared.games}
     note = (
         "The same squared errors over the mean variance of the returns in all trials of a game: one measure for all "
@@ -45,12 +49,21 @@ def _over_shared_variance(compared: Comparison) -> Table:
         f"audit-variance: an arm's own variance by that measure. {RESAMPLED}"
     )
     title = "Value equivalence, over one variance a game"
-    return Table("value_equivalence_shared", title, _columns(compared), _rows(compared, kinds, units), note)
+    return Table(
+        "value_equivalence_shared", title, _columns(compared), _rows(compared, kinds, units), note
+    )
 
 
 def _mean_variance(cells: _Cells, game: str) -> float:
-    """Returns the mean variance of the returns over all trials of a game, NaN if it may be noise about 0."""
-    found = [variance for (name, _), cell in cells.items() if name == game for variance in (cell.seeds or {}).values()]
+    """Returns the mean variance of the returns over all trials of a game, NaN if it may be noise
+    about 0.
+    """
+    found = [
+        variance
+        for (name, _), cell in cells.items()
+        if name == game
+        for variance in (cell.seeds or {}).values()
+    ]
     known = len(found) > 1 and np.mean(found) > 2 * np.std(found, ddof=1) / np.sqrt(len(found))
     return float(np.mean(found)) if known else np.nan
 
@@ -59,28 +72,47 @@ def _columns(compared: Comparison) -> tuple[str, ...]:
     return ("error", "game", "counts", "arm", compared.arms[0], "of the arm", "difference", *ENDS)
 
 
-def _kinds(compared: Comparison, head: str, model: str, excess: str, *others: str) -> dict[str, _Cells]:
-    """Returns the scores by kind; `excess` is what `model` has beyond `head`, trial by trial: the model's part."""
+def _kinds(
+    compared: Comparison, head: str, model: str, excess: str, *others: str
+) -> dict[str, _Cells]:
+    """Returns the scores by kind; `excess` is what `model` has beyond `head`, trial by trial: the
+    model's part.
+    """
     found = {kind: comparison.cells(compared.rows, kind) for kind in (head, model, *others)}
     beyond = {}
     for key in found[head].keys() & found[model].keys():
         before, after = found[head][key].seeds or {}, found[model][key].seeds or {}
         if shared := {seed: after[seed] - before[seed] for seed in after.keys() & before.keys()}:
             beyond[key] = Cell(float(np.mean(list(shared.values()))), None, shared)
-    return {head: found[head], model: found[model], excess: beyond, **{kind: found[kind] for kind in others}}
+    return {
+        head: found[head],
+        model: found[model],
+        excess: beyond,
+        **{kind: found[kind] for kind in others},
+    }
 
 
 def _rows(compared: Comparison, kinds: dict[str, _Cells], units: dict[str, float]) -> list[tuple]:
-    """Returns a row a kind, arm and game, errors in `units` of the game, and one of those that count and lack none."""
+    """Returns a row a kind, arm and game, errors in `units` of the game, and one of those that
+    count and lack none.
+    """
     rows, baseline = [], compared.arms[0]
     has_audit = {row.game for row in compared.rows if row.kind.startswith("audit")}
     audited = [game for game in compared.games if game in has_audit]
     for kind, cells in kinds.items():
         for arm in compared.arms[1:]:
             pair = arm, baseline
-            whole = [game for game in audited if _is_whole(compared, cells, game, pair) and np.isfinite(units[game])]
+            whole = [
+                game
+                for game in audited
+                if _is_whole(compared, cells, game, pair) and np.isfinite(units[game])
+            ]
             for game in audited:
-                errors = _difference(compared, cells, pair, [game], units) if game in whole else (None,) * 5
+                errors = (
+                    _difference(compared, cells, pair, [game], units)
+                    if game in whole
+                    else (None,) * 5
+                )
                 rows.append((kind, game, counts(compared, game), arm, *errors))
             counted = [game for game in whole if game in compared.compared]
             if len(counted) > 1:
@@ -90,7 +122,11 @@ def _rows(compared: Comparison, kinds: dict[str, _Cells], units: dict[str, float
 
 
 def _difference(
-    compared: Comparison, cells: _Cells, pair: tuple[str, str], games: list[str], units: dict[str, float]
+    compared: Comparison,
+    cells: _Cells,
+    pair: tuple[str, str],
+    games: list[str],
+    units: dict[str, float],
 ) -> tuple:
     """Returns errors of the baseline and of the arm, their difference and its interval."""
     errors = [comparison.raw_matrix(cells, name, games) for name in pair]

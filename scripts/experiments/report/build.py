@@ -10,7 +10,9 @@ from scripts.program import commands
 _PLAIN_ARM = "muzero"
 
 
-def write_report(files: Sequence[Path], out: Path, *, baseline: str | None, kind: str | None, resamples: int) -> None:
+def write_report(
+    files: Sequence[Path], out: Path, *, baseline: str | None, kind: str | None, resamples: int
+) -> None:
     """Writes the report on some files of results to `out`, and prints its short tables.
 
     Args:
@@ -31,11 +33,20 @@ def write_report(files: Sequence[Path], out: Path, *, baseline: str | None, kind
     arms = list(dict.fromkeys(row.arm for row in rows if row.kind == kind))
     baseline = choose("baseline", baseline, arms, (_PLAIN_ARM,))
     commands.make_folder("--out", out)
-    from scripts.experiments.report import audits, page, plots, tables  # slow to import, and not for bad input
+    from scripts.experiments.report import (
+        audits,
+        page,
+        plots,
+        tables,
+    )  # slow to import, and not for bad input
 
     compared = tables.compare(rows, kind, baseline, resamples)
     lines = [
-        *(line for file in files for line in suite_directory.what_is_missing(file, results.read(file))),
+        *(
+            line
+            for file in files
+            for line in suite_directory.what_is_missing(file, results.read(file))
+        ),
         f"{len(compared.games)} games, arms {', '.join(compared.arms)}; score: {results.KINDS[kind]}.",
         f"{len(compared.compared)} games count, {len(compared.normalised)} of them have a normalised score.",
         *tables.learned_line(compared),
@@ -45,7 +56,11 @@ def write_report(files: Sequence[Path], out: Path, *, baseline: str | None, kind
     ]
     shown = [*tables.tables(compared), *audits.tables(compared)]
     page.write(out, f"Suite {rows[0].suite}", lines, shown, plots.plots(compared))
-    print(page.as_markdown(f"Suite {rows[0].suite}", lines, [table for table in shown if not table.by_game]))
+    print(
+        page.as_markdown(
+            f"Suite {rows[0].suite}", lines, [table for table in shown if not table.by_game]
+        )
+    )
     print(f"written: {out}/report.html, report.md, {len(shown)} tables as CSV and the plots as SVG")
 
 

@@ -1,4 +1,6 @@
-"""A report as one HTML page that asks no other host for anything, and as Markdown beside its tables and plots."""
+"""A report as one HTML page that asks no other host for anything, and as Markdown beside its tables
+and plots.
+"""
 
 import csv
 import html
@@ -35,7 +37,9 @@ _HEAD = """<!doctype html>
 """
 
 
-def write(directory: Path, title: str, lines: list[str], tables: list[Table], plots: list[Plot]) -> None:
+def write(
+    directory: Path, title: str, lines: list[str], tables: list[Table], plots: list[Plot]
+) -> None:
     """Writes report.html, report.md, a CSV a table and an SVG a plot into `directory`.
 
     Args:
@@ -55,28 +59,44 @@ def write(directory: Path, title: str, lines: list[str], tables: list[Table], pl
         with (directory / f"{table.name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(table.columns)
-            writer.writerows([MISSING if cell is None else cell for cell in row] for row in table.rows)
+            writer.writerows(
+                [MISSING if cell is None else cell for cell in row] for row in table.rows
+            )
 
 
 def as_html(title: str, lines: list[str], tables: list[Table], plots: list[Plot]) -> str:
     """Returns the whole page."""
-    parts = [_HEAD.format(title=html.escape(title), style=_STYLE), f"<h1>{html.escape(title)}</h1>\n"]
+    parts = [
+        _HEAD.format(title=html.escape(title), style=_STYLE),
+        f"<h1>{html.escape(title)}</h1>\n",
+    ]
     parts += [f"<p>{html.escape(line)}</p>\n" for line in lines]
     parts += [_html_table(table) for table in tables if not table.by_game]
     parts += [_html_plot(plot) for plot in plots if not plot.small]
     panels = [_html_plot(plot) for plot in plots if plot.small]
-    parts += ["<h2>Learning curves</h2>\n<div class=panels>\n", *panels, "</div>\n"] if panels else []
+    parts += (
+        ["<h2>Learning curves</h2>\n<div class=panels>\n", *panels, "</div>\n"] if panels else []
+    )
     parts += [_html_table(table) for table in tables if table.by_game]
     return "".join([*parts, "</body>\n</html>\n"])
 
 
 def _html_table(table: Table) -> str:
     first = table.rows[0] if table.rows else ()
-    kinds = [" class=text" if isinstance(cell, str) else "" for cell in first] or [""] * len(table.columns)
-    head = "".join(f"<th{kind}>{html.escape(name)}</th>" for kind, name in zip(kinds, table.columns, strict=True))
+    kinds = [" class=text" if isinstance(cell, str) else "" for cell in first] or [""] * len(
+        table.columns
+    )
+    head = "".join(
+        f"<th{kind}>{html.escape(name)}</th>"
+        for kind, name in zip(kinds, table.columns, strict=True)
+    )
     rows = "".join(f"<tr>{''.join(_html_cell(cell) for cell in row)}</tr>\n" for row in table.rows)
     note = f"<p class=note>{html.escape(table.note)}</p>\n" if table.note else ""
-    body = f"<div class=scroll><table>\n<tr>{head}</tr>\n{rows}</table></div>\n" if rows else _html_missing()
+    body = (
+        f"<div class=scroll><table>\n<tr>{head}</tr>\n{rows}</table></div>\n"
+        if rows
+        else _html_missing()
+    )
     return f"<h2>{html.escape(table.title)}</h2>\n{body}{note}"
 
 
@@ -95,19 +115,31 @@ def _html_plot(plot: Plot) -> str:
     return f"{above}<figure>{heading}{plot.svg or _html_missing()}</figure>\n"
 
 
-def as_markdown(title: str, lines: list[str], tables: list[Table], plots: Iterable[Plot] = ()) -> str:
+def as_markdown(
+    title: str, lines: list[str], tables: list[Table], plots: Iterable[Plot] = ()
+) -> str:
     """Returns sentences and tables as Markdown, and links to the files of the plots."""
     parts = [f"# {title}\n"] + [f"{line}\n" for line in lines]
     for table in tables:
-        rows = [table.columns, ["---"] * len(table.columns), *([show(cell) for cell in row] for row in table.rows)]
+        rows = [
+            table.columns,
+            ["---"] * len(table.columns),
+            *([show(cell) for cell in row] for row in table.rows),
+        ]
         text = "\n".join(f"| {' | '.join(row)} |" for row in rows) if table.rows else MISSING
         parts.append(f"## {table.title}\n\n{text}\n" + (f"\n{table.note}\n" if table.note else ""))
-    parts += [f"## {plot.title}\n\n![{plot.title}]({plot.file})\n" for plot in plots if plot.svg is not None]
+    parts += [
+        f"## {plot.title}\n\n![{plot.title}]({plot.file})\n"
+        for plot in plots
+        if plot.svg is not None
+    ]
     return "\n".join(parts)
 
 
 def show(cell) -> str:
-    """Returns a cell as people read it: four significant digits, thousands apart, `not available` for None."""
+    """Returns a cell as people read it: four significant digits, thousands apart, `not available`
+    for None.
+    """
     if cell is None:
         return MISSING
     if isinstance(cell, float):

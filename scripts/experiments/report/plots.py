@@ -18,7 +18,11 @@ from matplotlib import pyplot  # noqa: E402  (after the choice of a backend with
 
 _COLOURS = ("#1f6fb4", "#d9730d", "#2f8f4e", "#8a4fbf", "#b02a45")
 _NUM_THRESHOLDS = 60
-_WIDTH, _SMALL_WIDTH, _LABELS = 4.0, 3.6, 9  # inches, points: readable when a phone shows them 330 pixels wide
+_WIDTH, _SMALL_WIDTH, _LABELS = (
+    4.0,
+    3.6,
+    9,
+)  # inches, points: readable when a phone shows them 330 pixels wide
 _salts = itertools.count()
 
 
@@ -37,20 +41,37 @@ class Plot(NamedTuple):
 
 def plots(compared: Comparison) -> list[Plot]:
     """Returns the plots of a report, in order."""
-    return [*_game_differences(compared), _profiles(compared), _median_curve(compared), *_curves(compared)]
+    return [
+        *_game_differences(compared),
+        _profiles(compared),
+        _median_curve(compared),
+        *_curves(compared),
+    ]
 
 
 def _game_differences(compared: Comparison) -> list[Plot]:
     """Returns one bar chart an arm: its normalised score minus the baseline's, game by game."""
     found, baseline = [], compared.arms[0]
     for arm in compared.arms[1:] if compared.normalised else []:
-        means = [comparison.means(compared.cells, name, compared.normalised)[0] for name in (arm, baseline)]
+        means = [
+            comparison.means(compared.cells, name, compared.normalised)[0]
+            for name in (arm, baseline)
+        ]
         values = means[0] - means[1]
         order = np.argsort(values)
         figure, axes = pyplot.subplots(figsize=(_WIDTH, 1.2 + 0.17 * len(order)))
         colours = [_COLOURS[1] if value > 0 else _COLOURS[0] for value in values[order]]
-        names, errors = [compared.normalised[n] for n in order], _half_widths(compared, (arm, baseline))
-        axes.barh(names, values[order], xerr=None if errors is None else errors[order], color=colours, height=0.7)
+        names, errors = (
+            [compared.normalised[n] for n in order],
+            _half_widths(compared, (arm, baseline)),
+        )
+        axes.barh(
+            names,
+            values[order],
+            xerr=None if errors is None else errors[order],
+            color=colours,
+            height=0.7,
+        )
         if errors is None:
             axes.set_xscale("symlog", linthresh=0.01)
             axes.set(xlabel="difference of normalised scores\n(linear within ± 0.01)")
@@ -63,8 +84,12 @@ def _game_differences(compared: Comparison) -> list[Plot]:
 
 
 def _half_widths(compared: Comparison, pair: tuple[str, str]) -> np.ndarray | None:
-    """Returns half the width of Welch's interval of every normalised difference, None where a game has none."""
-    estimates = [comparison.welch(*compared.normalised_seeds(pair, [game])) for game in compared.normalised]
+    """Returns half the width of Welch's interval of every normalised difference, None where a game
+    has none.
+    """
+    estimates = [
+        comparison.welch(*compared.normalised_seeds(pair, [game])) for game in compared.normalised
+    ]
     if None in estimates:
         return None
     return np.array([estimate.interval[1] - estimate.value for estimate in estimates])
@@ -88,7 +113,9 @@ def _profiles(compared: Comparison) -> Plot:
 
 
 def _points(compared: Comparison, arm: str, game: str) -> dict[int, np.ndarray]:
-    """Returns the scores of all seeds by frames; a point at which a seed finished no game is left out."""
+    """Returns the scores of all seeds by frames; a point at which a seed finished no game is left
+    out.
+    """
     points: dict[int, list[float]] = {}
     for row in compared.rows:
         if (row.kind, row.arm, row.game) == (CURVE, arm, game) and row.score is not None:
@@ -102,17 +129,34 @@ def _median_curve(compared: Comparison) -> Plot:
     lines = {}
     for arm in compared.arms:
         curves = {game: _points(compared, arm, game) for game in compared.normalised}
-        shared = sorted(set.intersection(*(set(points) for points in curves.values()))) if curves else []
+        shared = (
+            sorted(set.intersection(*(set(points) for points in curves.values()))) if curves else []
+        )
         lines[arm] = {
-            frames: np.median([comparison.normalised(game, points[frames].mean()) for game, points in curves.items()])
+            frames: np.median(
+                [
+                    comparison.normalised(game, points[frames].mean())
+                    for game, points in curves.items()
+                ]
+            )
             for frames in shared
         }
     if not all(lines.values()):
         return Plot(title, None)
     figure, axes = pyplot.subplots(figsize=(_WIDTH, 3.0))
     for (arm, line), colour in zip(lines.items(), itertools.cycle(_COLOURS)):
-        axes.plot([frames / 1e6 for frames in line], list(line.values()), "o-", markersize=3, label=arm, color=colour)
-    axes.set(xlabel="frames (millions),\nwhere every game has ended some", ylabel="median normalised score")
+        axes.plot(
+            [frames / 1e6 for frames in line],
+            list(line.values()),
+            "o-",
+            markersize=3,
+            label=arm,
+            color=colour,
+        )
+    axes.set(
+        xlabel="frames (millions),\nwhere every game has ended some",
+        ylabel="median normalised score",
+    )
     axes.legend(frameon=False)
     return Plot(title, _svg(figure, axes))
 

@@ -37,7 +37,13 @@ class State(NamedTuple):
 
 def make_state(value: float) -> State:
     nets = lambda scale: Nets(
-        {"encoder/~/conv": {"w": jnp.full((4, 3), scale * value), "b": jnp.full((3,), value, jnp.bfloat16)}}, {}
+        {
+            "encoder/~/conv": {
+                "w": jnp.full((4, 3), scale * value),
+                "b": jnp.full((3,), value, jnp.bfloat16),
+            }
+        },
+        {},
     )
     params = nets(1.0)
     optimiser_state = optax.chain(optax.identity(), optax.adam(1e-3)).init(params)
@@ -98,8 +104,12 @@ def test_buffers_may_be_donated_as_soon_as_save_returns(make, gate):
     checkpointer = make(abstract_state=None)
     state = {"w": jax.jit(lambda: jnp.full((512, 512), 3.0))()}
     checkpointer.save(1, state, {})
-    jax.block_until_ready(jax.jit(lambda tree: jax.tree.map(lambda x: x * 0.0 - 1.0, tree), donate_argnums=0)(state))
-    assert state["w"].is_deleted()  # no view of the buffer was kept, which would have forbidden the donation
+    jax.block_until_ready(
+        jax.jit(lambda tree: jax.tree.map(lambda x: x * 0.0 - 1.0, tree), donate_argnums=0)(state)
+    )
+    assert state[
+        "w"
+    ].is_deleted()  # no view of the buffer was kept, which would have forbidden the donation
     gate.set()
     np.testing.assert_array_equal(checkpointer.restore().state["w"], np.full((512, 512), 3.0))
 
@@ -154,7 +164,11 @@ def test_arrays_are_compressed_and_their_size_on_the_disk_is_known(make, tmp_pat
 
 
 def test_arrays_of_any_size_come_back_with_the_state(make):
-    arrays = {"0/tape": np.arange(6, dtype=np.uint8).reshape(2, 3), "1/none": np.zeros((0, 4)), "file": np.array(7)}
+    arrays = {
+        "0/tape": np.arange(6, dtype=np.uint8).reshape(2, 3),
+        "1/none": np.zeros((0, 4)),
+        "file": np.array(7),
+    }
     make().save(1, make_state(1.0), {}, arrays=arrays, wait=True)
     found = make().restore().arrays
     assert found.keys() == arrays.keys()
@@ -165,7 +179,9 @@ def test_arrays_of_any_size_come_back_with_the_state(make):
 
 def test_metadata_of_another_run_is_refused_before_its_state_is_compared(make, tmp_path):
     saved(make, 1)
-    other = Checkpointer(tmp_path / "checkpoints", max_to_keep=1, abstract_state={}, check_metadata=lambda m: 1 / 0)
+    other = Checkpointer(
+        tmp_path / "checkpoints", max_to_keep=1, abstract_state={}, check_metadata=lambda m: 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         other.restore()
     other.close()
@@ -208,7 +224,9 @@ def test_training_goes_on_from_the_older_checkpoint_and_the_corrupt_one_goes(mak
         (tmp_path / "checkpoints" / remains).mkdir(parents=True)
     checkpointer = make(max_to_keep=2)
     assert checkpointer.restore().step == 10
-    assert checkpointer.latest() == 10  # a loop that saves unless latest() is its step must save step 20 again
+    assert (
+        checkpointer.latest() == 10
+    )  # a loop that saves unless latest() is its step must save step 20 again
     checkpointer.save(15, make_state(15.0), {})
     assert checkpointer.steps() == [10, 15] and checkpointer.restore().step == 15
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["10", "15"]
@@ -270,7 +288,9 @@ def test_part_of_a_state_is_read_without_knowing_the_rest(make, tmp_path, which,
 
 def test_an_unknown_field_names_the_known_ones(make, tmp_path):
     saved(make, 1)
-    with pytest.raises(CheckpointMismatch, match="no field averages in the state; there are .*search_average"):
+    with pytest.raises(
+        CheckpointMismatch, match="no field averages in the state; there are .*search_average"
+    ):
         restore_params(tmp_path / "checkpoints", "latest", fields=["averages"])
 
 

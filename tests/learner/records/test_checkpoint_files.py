@@ -66,7 +66,11 @@ def flip_one_bit(file):
 
 def test_one_flipped_bit_in_any_file_falls_back_loudly(tmp_path, caplog):
     save(tmp_path / "run", 1, 2)
-    files = [path.relative_to(tmp_path / "run") for path in (tmp_path / "run" / "2").rglob("*") if path.is_file()]
+    files = [
+        path.relative_to(tmp_path / "run")
+        for path in (tmp_path / "run" / "2").rglob("*")
+        if path.is_file()
+    ]
     assert len(files) >= 8
     for file in files:
         shutil.copytree(tmp_path / "run", tmp_path / "copy")
@@ -117,19 +121,25 @@ def test_every_differing_leaf_is_named(tmp_path):
         "heads/0: bfloat16[3] stored, float32[3] expected",
     ]
     fewer = Nets({}, (jnp.zeros(3, jnp.bfloat16),))
-    with pytest.raises(CheckpointMismatch, match=r"encoder/a/~/conv/w: float32\[4, 3\] stored, nothing expected"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"encoder/a/~/conv/w: float32\[4, 3\] stored, nothing expected"
+    ):
         open_checkpoints(tmp_path, abstract(fewer)).restore()
 
 
 @pytest.mark.parametrize("version, is_read", [(0, False), (1, True), (3, False)])
-def test_a_newer_format_is_refused_and_the_one_before_is_read(tmp_path, monkeypatch, version, is_read):
+def test_a_newer_format_is_refused_and_the_one_before_is_read(
+    tmp_path, monkeypatch, version, is_read
+):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_files, "FORMAT_VERSION", version)
         save(tmp_path, 1)
     if is_read:
         assert open_checkpoints(tmp_path).restore().step == 1
         return
-    with pytest.raises(CheckpointMismatch, match=rf"^\S+: format {version}, this program reads formats 1 to 2$"):
+    with pytest.raises(
+        CheckpointMismatch, match=rf"^\S+: format {version}, this program reads formats 1 to 2$"
+    ):
         open_checkpoints(tmp_path).restore()
 
 
@@ -148,7 +158,9 @@ def name_a_file_outside(slot):
 
 def name_an_absolute_path(slot):
     (slot.parent / "outside").write_text("secret")
-    rewrite_manifest(slot, hashes(slot) | {str(slot.parent / "outside"): hashlib.sha256(b"secret").hexdigest()})
+    rewrite_manifest(
+        slot, hashes(slot) | {str(slot.parent / "outside"): hashlib.sha256(b"secret").hexdigest()}
+    )
 
 
 def put_a_link_in_place_of_a_file(slot):
@@ -202,7 +214,9 @@ def test_a_pickle_in_the_arrays_is_refused_and_not_executed(tmp_path):
     slot = tmp_path / "run" / "1"
     np.savez((slot / "arrays.npz").open("wb"), worker=bomb, allow_pickle=True)
     rewrite_manifest(
-        slot, hashes(slot) | {"arrays.npz": hashlib.sha256((slot / "arrays.npz").read_bytes()).hexdigest()}
+        slot,
+        hashes(slot)
+        | {"arrays.npz": hashlib.sha256((slot / "arrays.npz").read_bytes()).hexdigest()},
     )
     with pytest.raises(CorruptCheckpoint, match="Object arrays cannot be loaded"):
         open_checkpoints(tmp_path / "run").restore(1)
@@ -236,7 +250,9 @@ def kill_a_child_while_it_saves(directory: Path, delay: float) -> int:
     """Returns the last step that the child had announced as complete."""
     command = [sys.executable, "-c", CHILD, str(directory)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as child:
         announced = [int(child.stdout.readline()) for _ in range(3)]
         time.sleep(delay)
         child.send_signal(signal.SIGKILL)
@@ -252,7 +268,9 @@ def test_a_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path):
         assert announced > last_step
         checkpoint = open_checkpoints(tmp_path).restore()
         assert announced <= checkpoint.step <= announced + 1
-        np.testing.assert_array_equal(checkpoint.state["a"], np.full((200, 200), float(checkpoint.step)))
+        np.testing.assert_array_equal(
+            checkpoint.state["a"], np.full((200, 200), float(checkpoint.step))
+        )
         np.testing.assert_array_equal(checkpoint.state["b"][0], np.full(3, checkpoint.step))
         assert checkpoint.metadata == {"step": checkpoint.step}
         last_step = checkpoint.step

@@ -25,7 +25,9 @@ ROOT = Path(__file__).resolve().parents[3]
 def write_rows(writer, frames, offset=0.0):
     for num_frames in frames:
         scalars = {"loss/total": num_frames + offset, "episode/return": 1.0}
-        writer.write(num_frames, scalars, num_updates=num_frames // 10, wall_seconds=num_frames / 100)
+        writer.write(
+            num_frames, scalars, num_updates=num_frames // 10, wall_seconds=num_frames / 100
+        )
 
 
 def write_run(run_dir, frames):
@@ -45,7 +47,10 @@ def refuse(constant):
 
 
 def read_rows(run_dir):
-    return [json.loads(line, parse_constant=refuse) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line, parse_constant=refuse)
+        for line in (run_dir / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def read_curve(run_dir, tag="loss/total"):
@@ -60,7 +65,9 @@ RESUMED = [(100, 100.0), (200, 200.0), (300, 300.5), (400, 400.5)]
 def test_a_row_is_on_disk_when_write_returns(tmp_path):
     writer = MetricWriter(tmp_path, resume_from_frames=None)
     writer.write(400, {"loss/total": 0.25}, num_updates=5, wall_seconds=1.5)
-    assert read_rows(tmp_path) == [{"num_frames": 400, "num_updates": 5, "wall_seconds": 1.5, "loss/total": 0.25}]
+    assert read_rows(tmp_path) == [
+        {"num_frames": 400, "num_updates": 5, "wall_seconds": 1.5, "loss/total": 0.25}
+    ]
     writer.close()
     assert read_curve(tmp_path) == [(400, 0.25)]
 
@@ -85,7 +92,9 @@ def test_a_full_disk_is_told_at_once_and_nothing_waits_for_it(tmp_path):
             pass
     """
     command = [sys.executable, "-c", program, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'metrics.jsonl'} cannot be written: ")
 
@@ -94,7 +103,9 @@ def test_a_damaged_row_is_named(tmp_path):
     write_run(tmp_path, [100])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write("no json\n")
-    with pytest.raises(RunDirectoryError, match=re.escape(f"{tmp_path / 'metrics.jsonl'} is damaged: ")):
+    with pytest.raises(
+        RunDirectoryError, match=re.escape(f"{tmp_path / 'metrics.jsonl'} is damaged: ")
+    ):
         resume_run(tmp_path, 100, [200])
 
 
@@ -193,7 +204,9 @@ def test_the_documented_tags_are_the_promised_ones():
         "lag": "params_version_mean params_version_max sequences_dropped",
         "replay": "decisions starts ratio age_mean",
     }
-    assert set(DOCUMENTED_TAGS) == {f"{group}/{name}" for group, names in promised.items() for name in names.split()}
+    assert set(DOCUMENTED_TAGS) == {
+        f"{group}/{name}" for group, names in promised.items() for name in names.split()
+    }
     assert all("\n" not in meaning and meaning for meaning in DOCUMENTED_TAGS.values())
     assert documented_tag("loss/value_k12") == "loss/value_k{k}"
     assert documented_tag("loss/total") == "loss/total"

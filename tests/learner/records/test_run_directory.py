@@ -1,4 +1,6 @@
-"""Run directories: one run each, one trainer at a time, and a record of where the numbers came from."""
+"""Run directories: one run each, one trainer at a time, and a record of where the numbers came
+from.
+"""
 
 import datetime
 import json
@@ -47,7 +49,9 @@ def make_checkout(path):
 
 def test_a_new_run_has_its_places_and_its_settings(tmp_path):
     run = create(tmp_path / "deep" / "run", {"loss": {"past_weight": 0.25}})
-    assert RunDirectory.open(tmp_path / "deep" / "run").read_config() == {"loss": {"past_weight": 0.25}}
+    assert RunDirectory.open(tmp_path / "deep" / "run").read_config() == {
+        "loss": {"past_weight": 0.25}
+    }
     assert sorted(path.name for path in run.path.iterdir()) == [
         "checkpoints",
         "config.json",
@@ -77,7 +81,9 @@ def test_remains_of_a_run_are_refused_too(tmp_path, trace):
 
 def test_of_two_at_once_one_is_refused(tmp_path, monkeypatch):
     create(tmp_path / "run")
-    monkeypatch.setattr(RunDirectory, "_holds_a_run", lambda self: False)  # both have looked, neither has written
+    monkeypatch.setattr(
+        RunDirectory, "_holds_a_run", lambda self: False
+    )  # both have looked, neither has written
     with pytest.raises(RunDirectoryError, match="already holds a run"):
         create(tmp_path / "run", {"seed": 4})
     assert RunDirectory.open(tmp_path / "run").read_config() == {"seed": 3}
@@ -125,7 +131,10 @@ def test_every_session_leaves_a_record(tmp_path):
     assert start["packages"]["orbax-checkpoint"] == "0.12.8"
     assert start["python"] == "{}.{}.{}".format(*sys.version_info[:3])
     run.record_devices(["cpu:0 cpu"])
-    assert json.loads(run.provenance_file.read_text()) == [start, resume | {"jax_devices": ["cpu:0 cpu"]}]
+    assert json.loads(run.provenance_file.read_text()) == [
+        start,
+        resume | {"jax_devices": ["cpu:0 cpu"]},
+    ]
     assert start["machine"]["memory_bytes"] > 2**28 and start["machine"]["num_cores"] >= 1
     assert start["machine"]["cpu"]
     started = datetime.datetime.fromisoformat(start["start_time"])
@@ -173,7 +182,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_a_record_that_cannot_be_written_is_told_as_such(tmp_path, monkeypatch):
     run = create(tmp_path / "run")
-    monkeypatch.setattr(run_directory, "write_atomically", mock.Mock(side_effect=OSError(28, "No space left")))
+    monkeypatch.setattr(
+        run_directory, "write_atomically", mock.Mock(side_effect=OSError(28, "No space left"))
+    )
     for write in (lambda: run.record_devices(["cpu:0"]), lambda: run.record_resume(["resume"], {})):
         with pytest.raises(NotWritten, match="provenance.json cannot be written: .*No space left"):
             write()
@@ -181,5 +192,7 @@ def test_a_record_that_cannot_be_written_is_told_as_such(tmp_path, monkeypatch):
 
 def test_the_default_path_names_the_run():
     now = datetime.datetime(2025, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
-    assert default_path("paper", "ALE/MsPacman-v5", 7, now=now) == Path("runs/paper-ALE_MsPacman-v5-7-20250102T030405Z")
+    assert default_path("paper", "ALE/MsPacman-v5", 7, now=now) == Path(
+        "runs/paper-ALE_MsPacman-v5-7-20250102T030405Z"
+    )
     assert run_directory.default_path("a", "b", 0).name.endswith("Z")

@@ -1,4 +1,6 @@
-"""Minimisers of the sampled losses: closed forms against search, estimates against their own gradients."""
+"""Minimisers of the sampled losses: closed forms against search, estimates against their own
+gradients.
+"""
 
 import functools
 import math
@@ -16,7 +18,9 @@ S = 4
 @pytest.mark.parametrize("num_samples", [1, 2, 5, math.inf])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_distribution_beats_the_minimising_mean(seed, num_samples):
-    """Against every mixture of two states, which hold all least variances, and random distributions besides."""
+    """Against every mixture of two states, which hold all least variances, and random distributions
+    besides.
+    """
     rng = np.random.default_rng(seed)
     value, mean = rng.normal(size=S), rng.uniform(-0.5, 0.5)
     pairs = [share * np.eye(S)[i] + (1 - share) * np.eye(S)[j] for i in range(S) for j in range(S)
@@ -35,7 +39,9 @@ def test_the_expected_loss_is_flat_at_the_minimising_value(weight):
         model = jnp.asarray(0.7 * np.eye(S) + 0.3 * rng.dirichlet(np.ones(S), S))
         target = jnp.asarray(rng.normal(size=S))
         found = calibration.minimising_value(model, target, weight)
-        slope = jax.grad(lambda value: jnp.sum(vaml.expected_loss(model, value, target, 1, weight)))(found)
+        slope = jax.grad(
+            lambda value: jnp.sum(vaml.expected_loss(model, value, target, 1, weight))
+        )(found)
         np.testing.assert_allclose(slope, 0.0, atol=1e-12)
 
 
@@ -47,7 +53,9 @@ def test_the_sampled_loss_is_flat_at_its_minimising_value(calibrated):
     target = rng.normal(size=400)
     error_fn = vaml.calibrated_error if calibrated else vaml.squared_error
     with jax.enable_x64(True):
-        found = calibration.sampled_minimising_value(jnp.asarray(states), jnp.asarray(target), S, calibrated)
+        found = calibration.sampled_minimising_value(
+            jnp.asarray(states), jnp.asarray(target), S, calibrated
+        )
         slope = jax.grad(lambda value: jnp.mean(error_fn(value[states], target)))(found)
         np.testing.assert_allclose(slope, 0.0, atol=1e-12)
 
@@ -61,13 +69,23 @@ def test_states_are_drawn_as_often_as_said():
 
 
 def test_descent_of_the_sampled_losses_ends_where_the_closed_form_says():
-    """Truth: E V = 0.2, V in (−1, 0, 1). One uncalibrated sample moves all to V = 0, the calibrated pair stays."""
+    """Truth: E V = 0.2, V in (−1, 0, 1).
+
+    One uncalibrated sample moves all to V = 0, the calibrated pair stays.
+    """
     value, truth = jnp.array([-1.0, 0.0, 1.0]), jnp.array([0.3, 0.2, 0.5])
     target_fn = lambda key, size: value[calibration.sample_states(key, truth, size)]
-    descend = functools.partial(calibration.fit_row, jax.random.key(1), jnp.log(truth), value, target_fn)
+    descend = functools.partial(
+        calibration.fit_row, jax.random.key(1), jnp.log(truth), value, target_fn
+    )
     settings = dict(batch_size=64, num_updates=400, learning_rate=0.05)
-    for error_fn, num_samples, exact in [(vaml.squared_error, 1, 1), (vaml.calibrated_error, 2, math.inf)]:
-        fitted = jax.jit(functools.partial(descend, error_fn=error_fn, num_samples=num_samples, **settings))()
+    for error_fn, num_samples, exact in [
+        (vaml.squared_error, 1, 1),
+        (vaml.calibrated_error, 2, math.inf),
+    ]:
+        fitted = jax.jit(
+            functools.partial(descend, error_fn=error_fn, num_samples=num_samples, **settings)
+        )()
         assert abs(fitted @ value - calibration.minimising_mean(value, 0.2, exact)) < 0.04
         assert (fitted[1] > 0.9) == (num_samples == 1)
 

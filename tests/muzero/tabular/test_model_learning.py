@@ -1,4 +1,6 @@
-"""Models learned in expectation: losses against sums over states and actions, and where learning ends."""
+"""Models learned in expectation: losses against sums over states and actions, and where learning
+ends.
+"""
 
 import functools
 
@@ -38,28 +40,40 @@ def test_value_aware_losses_are_sums_over_states_and_actions(b, weight):
     environment, policy, logits, value = _random(b)
     p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     with jax.enable_x64(True):
-        loss = model_learning.value_aware_loss(b, weight)(*map(jnp.asarray, (logits, value)), environment, policy)
-    np.testing.assert_allclose(loss, _expected_square(p, environment, policy, value, b, weight), rtol=1e-12)
+        loss = model_learning.value_aware_loss(b, weight)(
+            *map(jnp.asarray, (logits, value)), environment, policy
+        )
+    np.testing.assert_allclose(
+        loss, _expected_square(p, environment, policy, value, b, weight), rtol=1e-12
+    )
 
 
 def test_the_likelihood_is_greatest_at_the_true_transitions():
     environment, policy, logits, value = _random(4)
-    slope = jax.grad(model_learning.likelihood_loss)(jnp.log(environment.transition), value, environment, policy)
+    slope = jax.grad(model_learning.likelihood_loss)(
+        jnp.log(environment.transition), value, environment, policy
+    )
     np.testing.assert_allclose(slope, 0.0, atol=1e-7)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _learned(name):
-    world = worlds.tempered_garnet(jax.random.key(3), 6, branching=3, temperature=1.0, discount=GAMMA)
+    world = worlds.tempered_garnet(
+        jax.random.key(3), 6, branching=3, temperature=1.0, discount=GAMMA
+    )
     policy = jnp.ones((1, 6))
     params = model_learning.init_params(jax.random.key(4), 1, 6, 6)
     schedule = dict(num_rounds=1, num_updates=1500, learning_rate=0.02)
-    params, _ = model_learning.learn(model_learning.LEARNERS[name], world, policy, params, **schedule)
+    params, _ = model_learning.learn(
+        model_learning.LEARNERS[name], world, policy, params, **schedule
+    )
     return model_learning.measure(params, world, policy, mdp.policy_value(world, policy))
 
 
 def test_the_calibrated_loss_learns_values_and_the_uncalibrated_one_a_model_without_variance():
-    calibrated, usual = (jax.device_get(_learned(name)) for name in ("itervaml-calibrated", "itervaml"))
+    calibrated, usual = (
+        jax.device_get(_learned(name)) for name in ("itervaml-calibrated", "itervaml")
+    )
     assert calibrated["value_error"] < 0.01 and calibrated["model_error"] < 0.01
     assert usual["value_error"] > 10 * calibrated["value_error"]
     assert usual["entropy"] < 0.2 < calibrated["entropy"]
@@ -86,7 +100,9 @@ def test_rounds_hand_the_improved_policy_on():
 
 @pytest.mark.parametrize("temperature, largest", [(0.001, 1.0), (1000.0, 1 / 4)])
 def test_the_temperature_of_a_garnet_runs_from_certain_to_uniform(temperature, largest):
-    garnet = worlds.tempered_garnet(jax.random.key(1), 9, branching=4, temperature=temperature, discount=GAMMA)
+    garnet = worlds.tempered_garnet(
+        jax.random.key(1), 9, branching=4, temperature=temperature, discount=GAMMA
+    )
     transition = np.asarray(garnet.transition[0])
     np.testing.assert_allclose(transition.sum(axis=1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(transition.max(axis=1), largest, atol=2e-3)
@@ -94,7 +110,9 @@ def test_the_temperature_of_a_garnet_runs_from_certain_to_uniform(temperature, l
 
 
 def test_the_cliff_walk_by_hand():
-    """Without noise: six steps of 0.1 from the start to the goal; right of the start is the cliff; the goal is free."""
+    """Without noise: six steps of 0.1 from the start to the goal; right of the start is the cliff;
+    the goal is free.
+    """
     walk = worlds.cliff_walk(1e-3, GAMMA)
     value = np.asarray(mdp.optimal_value(walk))
     np.testing.assert_allclose(value[20], -0.1 * sum(GAMMA**k for k in range(6)), rtol=1e-5)
@@ -103,4 +121,6 @@ def test_the_cliff_walk_by_hand():
     noisy = worlds.cliff_walk(1.0, GAMMA)
     np.testing.assert_allclose(np.asarray(noisy.transition).sum(axis=-1), 1.0, rtol=1e-6)
     fall = 1 / (np.e + 3)  # up from above the cliff, with one of the three other moves: down
-    np.testing.assert_allclose([noisy.reward[0, 17], noisy.transition[0, 17, 20]], [-0.1 - 0.9 * fall, fall], rtol=1e-5)
+    np.testing.assert_allclose(
+        [noisy.reward[0, 17], noisy.transition[0, 17, 20]], [-0.1 - 0.9 * fall, fall], rtol=1e-5
+    )

@@ -1,4 +1,6 @@
-"""The statements of both papers, margin by margin: none is violated, and what a check says can be found wrong."""
+"""The statements of both papers, margin by margin: none is violated, and what a check says can be
+found wrong.
+"""
 
 import functools
 
@@ -15,8 +17,15 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 STATEMENTS = PROPER | APPROXIMATE
 NUM_CASES, ROUNDING = 1024, 1e-9
-# Margins that no fault breaks: both sides are wrong alike, or all that is asked is that they differ.
-NEVER_BROKEN = {"PVE 1 (i)": {3, 4, 5}, "PVE 4": {2, 3, 4}, "PVE 5": {1, 3}, "AVE 4": {0}, "AVE 5": {0, 1, 3, 4, 5, 7}}
+# Margins that no fault breaks: both sides are wrong alike, or all that is asked is that they
+# differ.
+NEVER_BROKEN = {
+    "PVE 1 (i)": {3, 4, 5},
+    "PVE 4": {2, 3, 4},
+    "PVE 5": {1, 3},
+    "AVE 4": {0},
+    "AVE 5": {0, 1, 3, 4, 5, 7},
+}
 
 
 @functools.cache
@@ -27,8 +36,15 @@ def cases():
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_every_margin_holds_and_is_broken_by_some_fault(name):
     with jax.enable_x64(True):
-        of = jax.jit(jax.vmap(lambda case, faults: STATEMENTS[name](case, margins.make_operators(faults)), (0, None)))
-        exact, *broken = (np.asarray(of(cases(), faults)) for faults in (margins.EXACT, *margins.BROKEN))
+        of = jax.jit(
+            jax.vmap(
+                lambda case, faults: STATEMENTS[name](case, margins.make_operators(faults)),
+                (0, None),
+            )
+        )
+        exact, *broken = (
+            np.asarray(of(cases(), faults)) for faults in (margins.EXACT, *margins.BROKEN)
+        )
     assert exact.shape[0] == NUM_CASES and exact.shape[1] > 0
     assert np.all(exact >= -ROUNDING)
     is_broken = ~np.all(np.stack(broken) >= -ROUNDING, axis=(0, 1))

@@ -1,4 +1,6 @@
-"""Exact MDPs, their operators, the worlds and the losses, against slow NumPy sums and against theory."""
+"""Exact MDPs, their operators, the worlds and the losses, against slow NumPy sums and against
+theory.
+"""
 
 import itertools
 import math
@@ -14,7 +16,10 @@ from muzero.tabular import fast_losses, mdp, policies, value_equivalence, worlds
 GAMMA = 0.9
 # One compilation a shape: eager control flow is compiled anew at every call.
 bellman = jax.jit(mdp.bellman, static_argnums=3)
-policy_value, policy_values = jax.jit(mdp.policy_value), jax.jit(jax.vmap(mdp.policy_value, in_axes=(None, 0)))
+policy_value, policy_values = (
+    jax.jit(mdp.policy_value),
+    jax.jit(jax.vmap(mdp.policy_value, in_axes=(None, 0))),
+)
 optimal_policy, optimal_value = jax.jit(mdp.optimal_policy), jax.jit(mdp.optimal_value)
 planning_value = jax.jit(mdp.planning_value)
 loss_of = jax.jit(value_equivalence.value_equivalence_loss, static_argnums=2)
@@ -52,7 +57,9 @@ def test_the_operator_is_the_papers_sum_and_its_power_repeats_it():
     world, (policy, value) = random_world(), random_pair()
     expected = np.asarray(value)
     for order in range(4):
-        np.testing.assert_allclose(bellman(world, policy, value, order), expected, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(
+            bellman(world, policy, value, order), expected, rtol=0, atol=1e-14
+        )
         expected = bellman_by_loops(world, np.asarray(policy), expected)
 
 
@@ -76,7 +83,9 @@ def test_a_batch_of_worlds_is_solved_as_each_alone():
     many = [random_world(seed) for seed in range(4)]
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *many)
     together = jax.vmap(mdp.optimal_value)(batch)
-    np.testing.assert_allclose(together, [optimal_value(world) for world in many], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        together, [optimal_value(world) for world in many], rtol=0, atol=1e-12
+    )
 
 
 def test_planning_in_a_wrong_model_is_worse():
@@ -87,7 +96,9 @@ def test_planning_in_a_wrong_model_is_worse():
 
 
 def test_corollary_3_of_approximate_value_equivalence_needs_its_denominator():
-    """One state, two actions, true values: by the text's 2 (ε + 2 γ^k ε') at most 1.02 could be lost, and 10 is."""
+    """One state, two actions, true values: by the text's 2 (ε + 2 γ^k ε') at most 1.02 could be
+    lost, and 10 is.
+    """
     stays = np.ones((2, 1, 1))
     world = mdp.MDP(stays, np.array([[1.0], [0.0]]), GAMMA)
     model = mdp.MDP(stays, np.array([[0.5], [0.51]]), GAMMA)
@@ -100,7 +111,9 @@ def test_corollary_3_of_approximate_value_equivalence_needs_its_denominator():
 def test_the_stationary_distribution_stays():
     world, (policy, _) = random_world(), random_pair()
     weight = mdp.stationary_distribution(world, policy)
-    np.testing.assert_allclose(weight @ mdp.policy_transition(world, policy), weight, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(
+        weight @ mdp.policy_transition(world, policy), weight, rtol=0, atol=1e-14
+    )
     assert weight.sum() == pytest.approx(1.0) and weight.min() > 0
 
 
@@ -121,25 +134,37 @@ def test_four_rooms_is_the_papers():
     assert {int(state) for state in np.flatnonzero(np.asarray(world.reward).max(axis=0))} == {
         corner, below, squares.index((1, 10))
     }  # fmt: skip
-    assert world.reward[up, below] == pytest.approx(0.8) and world.reward[down, below] == pytest.approx(0.2 / 3)
+    assert world.reward[up, below] == pytest.approx(0.8) and world.reward[
+        down, below
+    ] == pytest.approx(0.2 / 3)
     assert world.reward[up, corner] == pytest.approx(0.8 + 0.2 / 3)  # up or right into the wall
     assert world.transition[left, middle, squares.index((3, 2))] == pytest.approx(0.8)
     assert world.transition[left, middle, squares.index((4, 3))] == pytest.approx(0.2 / 3)
-    assert optimal_policy(world)[:, squares.index((8, 11))].argmax() == left  # to the door, not into the wall
+    assert (
+        optimal_policy(world)[:, squares.index((8, 11))].argmax() == left
+    )  # to the door, not into the wall
 
 
 def test_a_ring_and_its_false_ring_agree_after_whole_turns_only():
     reward, value = np.random.default_rng(0).normal(size=(2, 6))
-    true, false = worlds.ring(jnp.asarray(reward), GAMMA), worlds.false_ring(jnp.asarray(reward), GAMMA)
+    true, false = (
+        worlds.ring(jnp.asarray(reward), GAMMA),
+        worlds.false_ring(jnp.asarray(reward), GAMMA),
+    )
     policy = jnp.ones((1, 6))
-    apart = [np.abs(bellman(true, policy, value, k) - bellman(false, policy, value, k)).max() for k in range(13)]
+    apart = [
+        np.abs(bellman(true, policy, value, k) - bellman(false, policy, value, k)).max()
+        for k in range(13)
+    ]
     assert max(apart[0], apart[6], apart[12]) < 1e-13
     assert min(apart[1:6] + apart[7:12]) > 1e-3
 
 
 def test_the_dithering_model_is_right_for_deterministic_policies_only():
     environment, model = worlds.dithering(GAMMA)
-    everyone = jnp.append(policies.all_deterministic_policies(2, 3), jnp.full((1, 2, 3), 0.5), axis=0)
+    everyone = jnp.append(
+        policies.all_deterministic_policies(2, 3), jnp.full((1, 2, 3), 0.5), axis=0
+    )
     gap = np.abs(policy_values(environment, everyone) - policy_values(model, everyone)).max(axis=1)
     assert gap[:-1].max() < 1e-14 and gap[-1] > 0.1
 
@@ -173,7 +198,12 @@ def test_the_loss_is_zero_for_the_environment_and_the_mean_of_squares_else():
     policy, value = map(np.stack, zip(*map(random_pair, (1, 2)), strict=True))
     batch = value_equivalence.order_k_batch(world, policy, value, 3)
     assert loss_of(world, batch, 3) < 1e-26
-    wrong = np.array([bellman(model, *pair, 3) - bellman(world, *pair, 3) for pair in zip(policy, value, strict=True)])
+    wrong = np.array(
+        [
+            bellman(model, *pair, 3) - bellman(world, *pair, 3)
+            for pair in zip(policy, value, strict=True)
+        ]
+    )
     loss = loss_of(model, batch, 3)
     assert loss == pytest.approx((wrong**2).sum(axis=1).mean(), rel=1e-12)
 
@@ -200,18 +230,28 @@ def test_a_model_has_stochastic_rows_of_the_asked_rank(rank):
 def test_the_fast_loss_and_its_gradient_are_the_plain_ones(rank, order):
     rng = np.random.default_rng(0)
     shapes = [(3, 4, 4)] if rank is None else [(3, 4, rank), (3, rank, 4)]
-    params = value_equivalence.ModelParams(rng.normal(size=(3, 4)), tuple(rng.normal(size=shape) for shape in shapes))
+    params = value_equivalence.ModelParams(
+        rng.normal(size=(3, 4)), tuple(rng.normal(size=shape) for shape in shapes)
+    )
     policy, value = map(np.stack, zip(*map(random_pair, range(5)), strict=True))
     batch = value_equivalence.Equations(policy, value, rng.normal(size=value.shape))
-    plain = lambda p: value_equivalence.value_equivalence_loss(value_equivalence.to_mdp(p, GAMMA), batch, order)
+    plain = lambda p: value_equivalence.value_equivalence_loss(
+        value_equivalence.to_mdp(p, GAMMA), batch, order
+    )
     fast = lambda p: fast_losses.fast_loss(p, GAMMA, batch, order)
-    ours, expected = jax.jit(lambda p: (jax.value_and_grad(fast)(p), jax.value_and_grad(plain)(p)))(params)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-13), ours, expected)
+    ours, expected = jax.jit(lambda p: (jax.value_and_grad(fast)(p), jax.value_and_grad(plain)(p)))(
+        params
+    )
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-13), ours, expected
+    )
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(ours))
 
 
 def product_flops(jaxpr):
-    """Returns the operations of all matrix products of a program, those of a loop as often as it goes round."""
+    """Returns the operations of all matrix products of a program, those of a loop as often as it
+    goes round.
+    """
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -227,5 +267,7 @@ def product_flops(jaxpr):
 def test_the_operations_of_an_update_are_those_of_its_program(rank, order):
     params = value_equivalence.init_params(jax.random.key(0), 2, 6, rank)
     batch = value_equivalence.Equations(np.ones((5, 2, 6)), np.ones((5, 6)), np.ones((5, 6)))
-    gradient = jax.make_jaxpr(jax.grad(lambda p: fast_losses.fast_loss(p, GAMMA, batch, order)))(params)
+    gradient = jax.make_jaxpr(jax.grad(lambda p: fast_losses.fast_loss(p, GAMMA, batch, order)))(
+        params
+    )
     assert product_flops(gradient.jaxpr) == fast_losses.update_flops(2, 6, rank, 5, order)

@@ -1,4 +1,6 @@
-"""What the benchmarks decide by: intervals, alternation, verdicts, what is predicted on paper; and how memory grows."""
+"""What the benchmarks decide by: intervals, alternation, verdicts, what is predicted on paper; and
+how memory grows.
+"""
 
 import dataclasses
 import itertools
@@ -11,7 +13,13 @@ from actors.environments import EnvironmentSpec
 from configs.schema import Config
 from scripts import benchmark
 from scripts.benchmarks import ingest, memory, operations, settings, value_buffer
-from scripts.benchmarks.measure import alternate, median_interval, slow_bare_loop, summary, timed_loop
+from scripts.benchmarks.measure import (
+    alternate,
+    median_interval,
+    slow_bare_loop,
+    summary,
+    timed_loop,
+)
 from tests import tiny
 
 
@@ -45,14 +53,19 @@ def test_loops_alternate_backwards_every_second_turn_until_their_ratio_is_known(
     assert tape[2:6] == ["ours", "bare", "bare", "ours"]
     assert len(rates["ours"]) == 7 and 9.0 not in rates["ours"]
     steady = {"ours": lambda seconds: 0.99, "bare": lambda seconds: 1.0}
-    assert len(alternate(steady, "ours", "bare", rounds=30, seconds=1.0)["ours"]) == 6  # the fewest that say anything
+    assert (
+        len(alternate(steady, "ours", "bare", rounds=30, seconds=1.0)["ours"]) == 6
+    )  # the fewest that say anything
 
 
 def test_a_round_is_the_mean_of_its_turns():
     """Eight turns share the seconds; ours is fast in four of them, and a round knows only that."""
     seen = []
     rates = itertools.cycle([1.0, 3.0])
-    loops = {"ours": lambda seconds: seen.append(seconds) or next(rates), "bare": lambda seconds: 1.0}
+    loops = {
+        "ours": lambda seconds: seen.append(seconds) or next(rates),
+        "bare": lambda seconds: 1.0,
+    }
     measured = alternate(loops, "ours", "bare", rounds=6, seconds=16.0, turns=8)
     assert measured["ours"] == [2.0] * 6 and set(seen) == {2.0} and len(seen) == 1 + 6 * 8
 
@@ -77,7 +90,9 @@ def test_the_published_run_on_paper():
     assert figures["published_bytes_per_second_in_this_format"] == pytest.approx(43.4e6, rel=1e-3)
     assert figures["frames_per_second_of_this_feed"] == pytest.approx(142_300, rel=1e-3)
     assert figures["feed_over_published"] == pytest.approx(23.05, rel=1e-3)
-    assert figures["searching_cores_for_the_published_rate"] == pytest.approx(714, abs=1)  # 1,543 decisions/s
+    assert figures["searching_cores_for_the_published_rate"] == pytest.approx(
+        714, abs=1
+    )  # 1,543 decisions/s
     assert figures["searching_cores_that_this_feed_serves"] == pytest.approx(23.05 * 714, rel=1e-2)
 
 
@@ -113,9 +128,14 @@ def test_synthetic_rollouts_have_the_fields_and_types_of_real_ones():
     spec = tiny_spec()
     rollout = settings.synthetic_rollout(settings.TINY, spec, num_sequences=3)
     shapes = {
-        name: getattr(rollout.trajectory, name).shape for name in ("observation", "action", "history_observation")
+        name: getattr(rollout.trajectory, name).shape
+        for name in ("observation", "action", "history_observation")
     }
-    assert shapes == {"observation": (3, 8, 48, 48, 1), "action": (3, 7), "history_observation": (3, 1, 48, 48, 1)}
+    assert shapes == {
+        "observation": (3, 8, 48, 48, 1),
+        "action": (3, 7),
+        "history_observation": (3, 1, 48, 48, 1),
+    }
     for field, real in zip(rollout.trajectory, tiny.trajectory(0), strict=True):
         assert field.dtype == real.dtype or field.dtype == np.uint8  # frames are bytes here
     assert rollout.num_steps == 3 * 5
@@ -126,7 +146,13 @@ def tiny_spec():
 
 
 @pytest.mark.parametrize(
-    "options", [["--rounds", "0"], ["--seconds", "0"], ["--seconds", "nan"], ["--preset", "atari-cpu-onpolicy"]]
+    "options",
+    [
+        ["--rounds", "0"],
+        ["--seconds", "0"],
+        ["--seconds", "nan"],
+        ["--preset", "atari-cpu-onpolicy"],
+    ],
 )
 def test_impossible_options_are_refused_in_one_line(options, capsys):
     assert benchmark.main(["search", *options]) == benchmark.BAD_INPUT
@@ -139,7 +165,9 @@ def test_growth_is_from_the_end_of_the_warm_up_to_the_end():
 
     samples = process(1, "flat", lambda minutes: 100e6 + 1e9 * (minutes < 4))
     samples += process(2, "creeps", lambda minutes: 100e6 * (1 + minutes / 100))
-    samples += process(4, "falls and creeps", lambda minutes: 100e6 * (1 + minutes / 100) + 1e9 * (minutes < 6))
+    samples += process(
+        4, "falls and creeps", lambda minutes: 100e6 * (1 + minutes / 100) + 1e9 * (minutes < 6)
+    )
     samples += [row for row in process(3, "died", lambda minutes: 1e6) if row.minutes < 20]
     grown = memory.growth(samples)
     assert set(grown) == {"flat (1)", "creeps (2)", "falls and creeps (4)"}

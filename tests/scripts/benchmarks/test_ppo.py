@@ -1,4 +1,6 @@
-"""PPO's environments against a scripted game, and the whole program on a tiny budget, where the extra is installed."""
+"""PPO's environments against a scripted game, and the whole program on a tiny budget, where the
+extra is installed.
+"""
 
 import json
 import sys
@@ -15,13 +17,26 @@ from muzero.types import Episode
 from scripts import ppo as program
 from scripts.experiments import results
 
-OPTIONS = ["--preset", "smoke", "--games", "breakout", "--decisions", "1100", "--episodes", "2", "--max-decisions", "9"]
+OPTIONS = [
+    "--preset",
+    "smoke",
+    "--games",
+    "breakout",
+    "--decisions",
+    "1100",
+    "--episodes",
+    "2",
+    "--max-decisions",
+    "9",
+]
 PLAIN, LOST_LIFE = (1.0, False, False, False), (0.0, False, False, True)
 OVER, CUT = (5.0, True, False, False), (0.0, False, True, False)
 
 
 class Scripted(gymnasium.Env):
-    """Decision t of every game replays `script[t]`; all pixels of state s, counted over all games, are s."""
+    """Decision t of every game replays `script[t]`; all pixels of state s, counted over all games,
+    are s.
+    """
 
     observation_space = spaces.Box(0, 255, (36, 36, 1), np.uint8)
     action_space = spaces.Discrete(3)
@@ -65,7 +80,12 @@ def test_games_start_anew_at_once_and_lost_lives_end_episodes(ppo):
     assert [step[0][0, 0, 0].tolist() for step in steps] == [[0, 1], [0, 2], [2, 3], [0, 5]]
     assert [step[0][1, 0, 0].tolist() for step in steps] == [[0, 2], [0, 4], [0, 6], [0, 8]]
     assert [step[1].tolist() for step in steps] == [[1, 0], [0, 0], [1, 0], [1, 0]]  # clipped
-    assert [step[2].tolist() for step in steps] == [[False, True], [True, True], [False, True], [True, True]]
+    assert [step[2].tolist() for step in steps] == [
+        [False, True],
+        [True, True],
+        [False, True],
+        [True, True],
+    ]
     last = [info["terminal_observation"][0, 0].tolist() for info in steps[3][3]]
     assert last == [[3, 4], [6, 7]]  # the stack of the final observation
     assert [info["TimeLimit.truncated"] for info in steps[3][3]] == [False, True]
@@ -96,13 +116,24 @@ def test_the_program_writes_results_that_a_report_reads_and_adds_to_them(ppo, tm
     assert program.main([*OPTIONS, "--seeds", "3", "--out", str(tmp_path)]) == 0
     found = results.read(tmp_path / "results.csv")
     rows = {row.kind: row for row in found.rows if row.kind != results.CURVE}
-    assert set(rows) == {"last-10-percent", "training-final-200", "sampled", "greedy", "constant", "random"}
-    assert {(row.arm, row.game, row.seed, row.frames) for row in rows.values()} == {("ppo", "breakout", 3, 4 * 1024)}
+    assert set(rows) == {
+        "last-10-percent",
+        "training-final-200",
+        "sampled",
+        "greedy",
+        "constant",
+        "random",
+    }
+    assert {(row.arm, row.game, row.seed, row.frames) for row in rows.values()} == {
+        ("ppo", "breakout", 3, 4 * 1024)
+    }
     assert [rows[kind].episodes for kind in ("sampled", "greedy", "constant", "random")] == [2] * 4
     assert rows["training-final-200"].episodes >= 60  # games are truncated after 15 decisions
     assert json.loads(found.comments[0].removeprefix("ppo: ").split(";")[0])["decisions"] == 1024
     capsys.readouterr()
-    assert program.main([*OPTIONS, "--seeds", "3", "--out", str(tmp_path)]) == 0  # nothing is left to do
+    assert (
+        program.main([*OPTIONS, "--seeds", "3", "--out", str(tmp_path)]) == 0
+    )  # nothing is left to do
     assert capsys.readouterr().out == f"results: {tmp_path / 'results.csv'}\n"
     with pytest.raises(ConfigError, match="of other options"):
         program.main([*OPTIONS, "--seeds", "4", "--no-baselines", "--out", str(tmp_path)])

@@ -24,7 +24,9 @@ def made_up(num_seeds=4, games=("MinAtar/Breakout-v1", "MinAtar/Asterix-v1", "Mi
                 rows.append(trial(game, arm, seed, score=factor * score, wall_seconds=3600.0))
                 rows.append(trial(game, arm, seed, RANDOM, 0.3 + 0.01 * seed))
                 rows.append(trial(game, arm, seed, CONSTANT, 0.2 + 0.01 * seed))
-                rows += [trial(game, arm, seed, CURVE, factor * score * k, frames=50 * k) for k in (1, 2)]
+                rows += [
+                    trial(game, arm, seed, CURVE, factor * score * k, frames=50 * k) for k in (1, 2)
+                ]
     return tuple(rows)
 
 

@@ -18,7 +18,8 @@ loss.past_weight = 0.0
 """
 
 
-# Ten checkpoints of 100 frames; every start and every end leaves a line in `history`, beside the run directory.
+# Ten checkpoints of 100 frames; every start and every end leaves a line in `history`, beside the
+# run directory.
 PROGRAM = """
 import json, os, pathlib, sys, time
 is_new = sys.argv[0].endswith("train.py")
@@ -83,7 +84,9 @@ class Ray:
     def __init__(self, monkeypatch, run):
         self.run, self.refused = run, 0
         monkeypatch.setattr(driver.ray, "remote", lambda function: self)
-        monkeypatch.setattr(driver.ray, "wait", lambda references, timeout: (references[:1], references[1:]))
+        monkeypatch.setattr(
+            driver.ray, "wait", lambda references, timeout: (references[:1], references[1:])
+        )
         monkeypatch.setattr(driver.ray, "get", lambda reference: reference())
 
     def options(self, **resources):
@@ -97,7 +100,10 @@ class Ray:
 def run_all(found, out, programs, monkeypatch):
     """Runs a suite with a stand-in of Ray; returns the trials that were run."""
     ran = []
-    Ray(monkeypatch, lambda suite, trial, *others: ran.append(trial) or trials.run(suite, trial, *others))
+    Ray(
+        monkeypatch,
+        lambda suite, trial, *others: ran.append(trial) or trials.run(suite, trial, *others),
+    )
     suite_directory.open_out(found, out)
     assert driver.Driver(found, out, jobs=1, ray_address=None, programs=programs).run()
     return ran

@@ -9,12 +9,17 @@ from scripts.experiments import comparison
 from tests.scripts.experiments.made_up import cell
 
 
-@pytest.mark.parametrize("mean, errors, learned", [(26.0, 5.2, True), (25.0, 5.0, False), (24.0, 4.8, False)])
+@pytest.mark.parametrize(
+    "mean, errors, learned", [(26.0, 5.2, True), (25.0, 5.0, False), (24.0, 4.8, False)]
+)
 def test_a_game_is_learned_above_five_standard_errors_of_the_difference(mean, errors, learned):
     """Of standard errors 3 and 4, that of the difference is 5."""
     agent = cell(mean + 1.0, 3.0)
     assert comparison.errors_above(agent, cell(1.0)) == pytest.approx(errors)
-    for random, constant in ((cell(1.0), cell(-9.0)), (cell(-9.0), cell(1.0))):  # the better of the two decides
+    for random, constant in (
+        (cell(1.0), cell(-9.0)),
+        (cell(-9.0), cell(1.0)),
+    ):  # the better of the two decides
         assert comparison.has_learned(agent, random, constant) is learned
 
 
@@ -35,13 +40,21 @@ BASELINE = np.array([[0.0, 0.0, 0.0, 8.0], [0.0, 2.0, 2.0, 8.0]])
 
 def test_aggregates_over_seeds_and_games_are_literal():
     found = comparison.aggregate(ARM, ARM.mean(axis=0, keepdims=True), 200)
-    assert {name: x.value for name, x in found.items()} == {"mean": 5.0, "median": 2.0, "interquartile mean": 2.25}
+    assert {name: x.value for name, x in found.items()} == {
+        "mean": 5.0,
+        "median": 2.0,
+        "interquartile mean": 2.25,
+    }
     assert all(x.interval[0] < x.value < x.interval[1] for x in found.values())
 
 
 def test_differences_of_aggregates_are_those_of_the_arm_minus_the_baseline():
     found = comparison.difference(ARM, BASELINE, (None, None), 200)
-    assert {name: x.value for name, x in found.items()} == {"mean": 2.5, "median": 1.0, "interquartile mean": 1.25}
+    assert {name: x.value for name, x in found.items()} == {
+        "mean": 2.5,
+        "median": 1.0,
+        "interquartile mean": 1.25,
+    }
     assert all(x.interval[0] < x.value < x.interval[1] for x in found.values())
 
 
@@ -83,16 +96,22 @@ RLIABLE_DIFFERENCES = {
     "interquartile mean": (0.204667, 0.008146, 0.416337),
 }
 RLIABLE_PROBABILITY = (0.716667, 0.55, 0.866667)
-RLIABLE_PROFILE = {0.8: (0.95, 0.85, 1.0), 1.0: (0.8, 0.65, 0.95), 2.4: (0.1, 0.0, 0.2)}  # by threshold
-# Over seeds of the bootstrap, an end of 5,000 resamples has a standard deviation of 0.002 to 0.005, one of a profile at
-# these thresholds none. The intervals are 0.3 to 0.45 wide.
+RLIABLE_PROFILE = {
+    0.8: (0.95, 0.85, 1.0),
+    1.0: (0.8, 0.65, 0.95),
+    2.4: (0.1, 0.0, 0.2),
+}  # by threshold
+# Over seeds of the bootstrap, an end of 5,000 resamples has a standard deviation of 0.002 to 0.005,
+# one of a profile at these thresholds none. The intervals are 0.3 to 0.45 wide.
 NOISE = 0.01
 RESAMPLES = 20_000
 
 
 def is_rliables(found, expected):
     value, *interval = expected
-    return found.value == pytest.approx(value, abs=1e-6) and found.interval == pytest.approx(interval, abs=NOISE)
+    return found.value == pytest.approx(value, abs=1e-6) and found.interval == pytest.approx(
+        interval, abs=NOISE
+    )
 
 
 @pytest.mark.parametrize("name", RLIABLE_AGGREGATES)
@@ -121,8 +140,12 @@ def test_equal_scores_count_as_half_an_improvement():
 
 
 def test_a_profile_is_that_of_rliable():
-    fraction, (low, high) = comparison.profile(FIVE_SEEDS, np.array(list(RLIABLE_PROFILE)), RESAMPLES)
-    assert np.array([fraction, low, high]).T == pytest.approx(np.array(list(RLIABLE_PROFILE.values())), abs=1e-6)
+    fraction, (low, high) = comparison.profile(
+        FIVE_SEEDS, np.array(list(RLIABLE_PROFILE)), RESAMPLES
+    )
+    assert np.array([fraction, low, high]).T == pytest.approx(
+        np.array(list(RLIABLE_PROFILE.values())), abs=1e-6
+    )
 
 
 def test_welchs_interval_of_one_game_is_scipys():
@@ -132,7 +155,11 @@ def test_welchs_interval_of_one_game_is_scipys():
     found = comparison.welch([arm], [baseline])
     assert found.value == pytest.approx(arm.mean() - baseline.mean())
     assert found.interval == pytest.approx((expected.low, expected.high))
-    assert comparison.welch([np.ones(3)], [np.ones(3)]) is comparison.welch([np.ones(1)], [np.ones(3)]) is None
+    assert (
+        comparison.welch([np.ones(3)], [np.ones(3)])
+        is comparison.welch([np.ones(1)], [np.ones(3)])
+        is None
+    )
 
 
 ONE_OF_THREE, NONE_OF_THREE = np.array([[1.0], [0.0], [0.0]]), np.zeros((3, 1))
@@ -147,11 +174,14 @@ ONE_OF_THREE, NONE_OF_THREE = np.array([[1.0], [0.0], [0.0]]), np.zeros((3, 1))
         (np.hstack([ONE_OF_THREE, np.ones((3, 1))]), np.tile(NONE_OF_THREE, 2), 2 / 3, (0.5, 1.0)),
     ],
 )
-def test_the_interval_of_a_mean_difference_resamples_the_seeds_within_each_game(runs, baseline, value, interval):
-    """Of three draws from 1, 0, 0 all are 1 with probability 1/27, between 2.5 % and 5 %: the upper end at 95 % is 1.
+def test_the_interval_of_a_mean_difference_resamples_the_seeds_within_each_game(
+    runs, baseline, value, interval
+):
+    """Of three draws from 1, 0, 0 all are 1 with probability 1/27, between 2.5 % and 5 %: the upper
+    end at 95 % is 1.
 
-    In two such games, five or six of the six draws are 1 with 1.8 %, four with 8.2 %: it is 2/3. Were the games drawn
-    together, it would be 1 again. A game of equal seeds adds no width.
+    In two such games, five or six of the six draws are 1 with 1.8 %, four with 8.2 %: it is 2/3.
+    Were the games drawn together, it would be 1 again. A game of equal seeds adds no width.
     """
     found = comparison.mean_difference(runs, baseline, 10_000)
     assert found.value == pytest.approx(value) and found.interval == pytest.approx(interval)
@@ -166,7 +196,9 @@ def test_how_often_the_intervals_hold_the_truth(num_games, resampled):
     rng, cases = np.random.default_rng(0), 2000
     scores = rng.normal(size=(cases, 2, num_games, 5))
     draws = rng.integers(5, size=(400, 2, num_games, 5))
-    resample = lambda case: np.take_along_axis(case[None], draws, axis=-1).mean(axis=(2, 3))  # [resamples, arms]
+    resample = lambda case: np.take_along_axis(case[None], draws, axis=-1).mean(
+        axis=(2, 3)
+    )  # [resamples, arms]
     ends = [np.percentile(np.diff(resample(case)[:, ::-1], axis=1), (2.5, 97.5)) for case in scores]
     assert np.mean([low <= 0 <= high for low, high in ends]) == pytest.approx(resampled, abs=0.02)
     by_welch = [comparison.welch(list(case[0]), list(case[1])).interval for case in scores]

@@ -14,7 +14,15 @@ from scripts.experiments.results import LAST_FRAMES
 from scripts.experiments.suite_table import SuiteTable
 from scripts.experiments.trials import Progress
 from scripts.program.exit_codes import ExitCode
-from tests.scripts.experiments.stand_ins import ROOT, SECONDS, Ray, history, is_alive, make_programs, wait_for
+from tests.scripts.experiments.stand_ins import (
+    ROOT,
+    SECONDS,
+    Ray,
+    history,
+    is_alive,
+    make_programs,
+    wait_for,
+)
 
 CLUSTER = """
 import json, os, sys
@@ -45,7 +53,9 @@ sys.exit(0 if driver.Driver(found, out, jobs=4, ray_address=address, programs=pr
 @pytest.fixture
 def nodes(importable):
     """Yields (address, `remove()`) of a cluster of a head without work and two nodes of one CPU."""
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    pipes = dict(
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     process = subprocess.Popen([sys.executable, "-c", CLUSTER], cwd=ROOT, **pipes)
 
     def remove():
@@ -65,18 +75,24 @@ def test_a_killed_driver_and_a_lost_node_repeat_nothing_and_lose_nothing(found, 
     address, remove = nodes
     out, package = tmp_path / "out", make_programs(tmp_path / "programs", 0.3)
     command = [sys.executable, "-c", DRIVER, tmp_path / "tiny.toml", out, package, address]
-    start = lambda: subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    start = lambda: subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     path = lambda trial: trials.run_path(out, trial)
     frames = lambda: [trials.progress(path(trial)).num_frames for trial in found.trials()]
 
     for total in (600, 2300):  # in the middle of the first two trials, then of the next
         driver = start()
-        wait_for(lambda total=total, driver=driver: sum(frames()) >= total or driver.poll() is not None)
+        wait_for(
+            lambda total=total, driver=driver: sum(frames()) >= total or driver.poll() is not None
+        )
         assert driver.poll() is None, driver.communicate()[0]
         started = [int(line[3]) for line in history(out) if line[1] != "end"]
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-        wait_for(lambda pids=started: not any(map(is_alive, pids)))  # its trials did not go on unseen
+        wait_for(
+            lambda pids=started: not any(map(is_alive, pids))
+        )  # its trials did not go on unseen
     before = frames()
     finished = {trial for trial in found.trials() if trials.is_finished(found, path(trial))}
     assert 0 < len(finished) < 4 and sum(before) < 4000
@@ -101,7 +117,9 @@ def test_a_killed_driver_and_a_lost_node_repeat_nothing_and_lose_nothing(found, 
     assert scores == {tuple(trial): 100.0 for trial in found.trials()} and len(rows) == 4 * 24
 
 
-def test_a_trial_that_never_gets_on_is_given_up_and_the_others_are_not(found, programs, tmp_path, monkeypatch, capsys):
+def test_a_trial_that_never_gets_on_is_given_up_and_the_others_are_not(
+    found, programs, tmp_path, monkeypatch, capsys
+):
     out, attempts = tmp_path / "out", []
 
     def run(suite, trial, *others):
@@ -113,8 +131,12 @@ def test_a_trial_that_never_gets_on_is_given_up_and_the_others_are_not(found, pr
     assert driver.Driver(found, out, jobs=1, ray_address=None, programs=programs).run() is False
     bad = found.trials()[0]
     assert attempts.count(bad) == 3 and len(attempts) == 3 + 3
-    assert "CartPole-v1-muzero-1: exit code 1, given up at attempt 3; see " in capsys.readouterr().out
-    assert {row.seed for row in results.read(out / "results.csv").rows if row.arm == "muzero"} == {2}
+    assert (
+        "CartPole-v1-muzero-1: exit code 1, given up at attempt 3; see " in capsys.readouterr().out
+    )
+    assert {row.seed for row in results.read(out / "results.csv").rows if row.arm == "muzero"} == {
+        2
+    }
 
 
 def test_a_trial_that_was_refused_is_given_up_at_once(found, tmp_path, monkeypatch, capsys):
@@ -133,7 +155,9 @@ def test_progress_is_worth_another_attempt(found, tmp_path, monkeypatch):
         frames[trial] = frames.get(trial, 0) + (100 if frames.get(trial, 0) < 500 else 0)
         path = trials.run_path(out, trial)
         path.mkdir(parents=True, exist_ok=True)
-        (path / "metrics.jsonl").write_text(json.dumps({"num_frames": frames[trial], "wall_seconds": 1.0}) + "\n")
+        (path / "metrics.jsonl").write_text(
+            json.dumps({"num_frames": frames[trial], "wall_seconds": 1.0}) + "\n"
+        )
         calls[trial] = calls.get(trial, 0) + 1
         return 1
 
@@ -141,13 +165,19 @@ def test_progress_is_worth_another_attempt(found, tmp_path, monkeypatch):
     Ray(monkeypatch, run)
     suite_directory.open_out(found, out)
     assert driver.Driver(found, out, jobs=2, ray_address=None).run() is False
-    assert set(calls.values()) == {5 + 2}  # five with progress; the fifth is the first of three at 500 frames
+    assert set(calls.values()) == {
+        5 + 2
+    }  # five with progress; the fifth is the first of three at 500 frames
 
 
 def test_ray_reserves_what_the_suite_asks_for(found, tmp_path, monkeypatch):
     ray = Ray(monkeypatch, None)
     driver.Driver(found, tmp_path, jobs=1, ray_address=None)
-    assert (ray.resources["num_cpus"], ray.resources["num_gpus"], ray.resources["max_retries"]) == (1.0, 0.0, 0)
+    assert (ray.resources["num_cpus"], ray.resources["num_gpus"], ray.resources["max_retries"]) == (
+        1.0,
+        0.0,
+        0,
+    )
 
 
 class Terminal(io.StringIO):
@@ -159,7 +189,14 @@ def test_the_table_shows_what_runs_and_counts_the_rest(found):
     stream = Terminal()
     with SuiteTable(found, 4, stream=stream) as table:
         table.show({found.trials()[0]: Progress(250, 5.0, 21.5)}, num_finished=1, num_failed=1)
-    for text in ("1 of 4 finished, 1 waiting, 1 failed", "CartPole-v1-muzero-1", "250", "25%", "50", "21.50"):
+    for text in (
+        "1 of 4 finished, 1 waiting, 1 failed",
+        "CartPole-v1-muzero-1",
+        "250",
+        "25%",
+        "50",
+        "21.50",
+    ):
         assert text in stream.getvalue()
 
 

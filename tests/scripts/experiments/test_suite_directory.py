@@ -25,9 +25,13 @@ def test_a_directory_belongs_to_one_suite(found, tmp_path):
 def test_a_directory_grows_by_games_and_seeds_alone(found, tmp_path):
     stated = lambda: json.loads((tmp_path / "suite.json").read_text())
     suite_directory.open_out(found, tmp_path)
-    suite_directory.open_out(suites.overridden(found, ("Acrobot-v1", *found.games), (1, 2, 3), None), tmp_path)
+    suite_directory.open_out(
+        suites.overridden(found, ("Acrobot-v1", *found.games), (1, 2, 3), None), tmp_path
+    )
     assert (stated()["games"], stated()["seeds"]) == (["Acrobot-v1", "CartPole-v1"], [1, 2, 3])
-    with pytest.raises(ConfigError, match=re.escape("seeds: [1, 2, 3] -> [1, 2]")):  # its results would be lost
+    with pytest.raises(
+        ConfigError, match=re.escape("seeds: [1, 2, 3] -> [1, 2]")
+    ):  # its results would be lost
         suite_directory.open_out(found, tmp_path)
     assert stated()["seeds"] == [1, 2, 3]
 
@@ -47,21 +51,31 @@ def test_a_setting_that_is_added_with_its_default_changes_no_suite(found, monkey
     assert suite_directory.identity(found) == before
 
 
-def test_the_results_alone_carry_a_suite_to_another_machine(found, programs, tmp_path, monkeypatch, capsys):
+def test_the_results_alone_carry_a_suite_to_another_machine(
+    found, programs, tmp_path, monkeypatch, capsys
+):
     """Two trials are finished on one machine; the other one gets results.csv and nothing else."""
     here, there, file = tmp_path / "here", tmp_path / "there", "results.csv"
     assert run_all(found, here, programs, monkeypatch) == found.trials()
     whole = results.read(here / file)
     half = tuple(row for row in whole.rows if row.seed == 1)
-    elsewhere = (*(text for text in whole.comments if text.startswith("suite: ")), "commit: of the first machine")
+    elsewhere = (
+        *(text for text in whole.comments if text.startswith("suite: ")),
+        "commit: of the first machine",
+    )
     there.mkdir()
     results.write(there / file, results.Results(elsewhere, half))
 
-    assert run_all(found, there, programs, monkeypatch) == [trial for trial in found.trials() if trial.seed == 2]
+    assert run_all(found, there, programs, monkeypatch) == [
+        trial for trial in found.trials() if trial.seed == 2
+    ]
     assert "2 of 4 trials are finished already" in capsys.readouterr().out
     merged = results.read(there / file)
     assert merged.rows == whole.rows
-    assert whole.comments[1:] == ("commit: of the trial",) and merged.comments == (*elsewhere, "commit: of the trial")
+    assert whole.comments[1:] == ("commit: of the trial",) and merged.comments == (
+        *elsewhere,
+        "commit: of the trial",
+    )
     assert run_all(found, there, programs, monkeypatch) == []
 
 
@@ -69,9 +83,14 @@ def test_results_of_another_suite_are_not_carried_over(found, programs, tmp_path
     out, other = tmp_path / "out", suites.overridden(found, None, None, 2000)
     run_all(found, out, programs, monkeypatch)
     (out / "suite.json").unlink()
-    with pytest.raises(ConfigError, match=re.escape("results.csv: of another suite (frames: 1000 -> 2000); choose")):
+    with pytest.raises(
+        ConfigError, match=re.escape("results.csv: of another suite (frames: 1000 -> 2000); choose")
+    ):
         suite_directory.open_out(other, out)
     assert not (out / "suite.json").exists()
     results.write(out / "results.csv", results.Results((), results.read(out / "results.csv").rows))
-    with pytest.raises(ConfigError, match="results.csv: does not say which suite it is of; choose another directory"):
+    with pytest.raises(
+        ConfigError,
+        match="results.csv: does not say which suite it is of; choose another directory",
+    ):
         suite_directory.open_out(found, out)

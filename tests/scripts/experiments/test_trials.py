@@ -26,7 +26,9 @@ from tests.scripts.experiments.stand_ins import ROOT, history, is_alive, wait_fo
         (0.5, {"JAX_PLATFORMS": "tpu"}, ["tpu", "0.45"]),  # what the node says stands
     ],
 )
-def test_a_trial_keeps_to_the_share_of_a_gpu_that_was_reserved(programs, tmp_path, monkeypatch, gpus, node, seen):
+def test_a_trial_keeps_to_the_share_of_a_gpu_that_was_reserved(
+    programs, tmp_path, monkeypatch, gpus, node, seen
+):
     names = ["JAX_PLATFORMS", "XLA_PYTHON_CLIENT_MEM_FRACTION"]
     for name in names:
         monkeypatch.delenv(name, raising=False)
@@ -34,7 +36,9 @@ def test_a_trial_keeps_to_the_share_of_a_gpu_that_was_reserved(programs, tmp_pat
         monkeypatch.setenv(name, value)
     program = tmp_path / programs / "train.py"
     program.write_text(f"import json, os; print(json.dumps([os.environ.get(n) for n in {names}]))")
-    assert trials._program(tmp_path / "log", programs, trials._device_env_vars(gpus), ["train"]) == 0
+    assert (
+        trials._program(tmp_path / "log", programs, trials._device_env_vars(gpus), ["train"]) == 0
+    )
     assert json.loads((tmp_path / "log").read_text().splitlines()[-1]) == seen
 
 
@@ -100,11 +104,15 @@ text = "k,squared_error,vtrace_squared_error,variance,noise,num_states\\n"
 
 def test_a_trained_trial_is_audited_once_where_the_suite_asks_for_it(found, programs, tmp_path):
     trial, out = found.trials()[0], tmp_path / "out"
-    assert trials.run(found, trial, out, None, programs) == 0  # trained, and finished for a suite without audits
+    assert (
+        trials.run(found, trial, out, None, programs) == 0
+    )  # trained, and finished for a suite without audits
     audited = dataclasses.replace(found, audit=suites.AuditSize(num_states=8, num_rollouts=2))
     path = trials.run_path(out, trial)
     (tmp_path / programs / "look.py").write_text("raise SystemExit(3)")
-    assert trials.run(audited, trial, out, None, programs) == 3 and not trials.is_finished(audited, path)
+    assert trials.run(audited, trial, out, None, programs) == 3 and not trials.is_finished(
+        audited, path
+    )
     (tmp_path / programs / "look.py").write_text(AUDITOR)
     assert [trials.run(audited, trial, out, None, programs) for _ in range(2)] == [0, 0]
     assert trials.is_finished(audited, path)
@@ -116,7 +124,9 @@ def test_a_trained_trial_is_audited_once_where_the_suite_asks_for_it(found, prog
     assert errors[results.MODEL_ERROR] == (pytest.approx(2.3 / 3.5), 8)
     assert errors[results.TARGET_ERROR] == (pytest.approx(2.6 / 3.5), 8)
     kinds = (results.HEAD_SQUARED, results.MODEL_SQUARED, results.TARGET_SQUARED, results.VARIANCE)
-    assert [errors[kind][0] for kind in kinds] == pytest.approx([1.8 / 3, 2.3 / 3, 2.6 / 3, 3.5 / 3])
+    assert [errors[kind][0] for kind in kinds] == pytest.approx(
+        [1.8 / 3, 2.3 / 3, 2.6 / 3, 3.5 / 3]
+    )
     assert not [row.kind for row in trials.rows(found, trial, path) if row.kind.startswith("audit")]
 
 
@@ -148,14 +158,20 @@ def test_the_results_of_a_trial_are_read_from_its_run(found, programs, tmp_path)
     trials.run(found, trial, out, None, programs)
     rows = trials.rows(found, trial, trials.run_path(out, trial))
     assert {(row.suite, row.game, row.arm, row.seed) for row in rows} == {("tiny", *trial)}
-    by_kind = {kind: [row[4:] for row in rows if row.kind == kind] for kind in (CURVE, LAST_FRAMES, GREEDY, RANDOM)}
-    # A game was taken in every 100 frames and scored a tenth of their number: the last 10 % hold that of frame 1,000.
+    by_kind = {
+        kind: [row[4:] for row in rows if row.kind == kind]
+        for kind in (CURVE, LAST_FRAMES, GREEDY, RANDOM)
+    }
+    # A game was taken in every 100 frames and scored a tenth of their number: the last 10 % hold
+    # that of frame 1,000.
     assert by_kind[LAST_FRAMES] == [(1000, LAST_FRAMES, 100.0, None, 1, 20.0)]
     assert by_kind[GREEDY] == [(1000, GREEDY, 7.0, 0.5, 2, 20.0)] and by_kind[RANDOM][0][2] == 7.0
     curve = [(row[0], row[2]) for row in by_kind[CURVE]]
     assert curve == [(50 * n, None if n % 2 else 5.0 * n) for n in range(1, 21)]
     paper = [row[4:8] for row in rows if row.kind == PAPER]
-    assert paper == [(1000, PAPER, 55.0, pytest.approx(np.std(np.arange(10, 101, 10), ddof=1) / np.sqrt(10)))]
+    assert paper == [
+        (1000, PAPER, 55.0, pytest.approx(np.std(np.arange(10, 101, 10), ddof=1) / np.sqrt(10)))
+    ]
     assert len(rows) == 24
 
 
@@ -164,7 +180,10 @@ def test_games_that_outlast_the_last_frames_leave_those_that_ended_last(found, p
     trials.run(found, trial, out, None, programs)
     path = trials.run_path(out, trial)
     games = [(300, 3.0), (600, 4.0), (600, 6.0)]  # of 1,000 frames
-    lines = [json.dumps({"num_frames": frames, "episode": [score, 1, 1]}) + "\n" for frames, score in games]
+    lines = [
+        json.dumps({"num_frames": frames, "episode": [score, 1, 1]}) + "\n"
+        for frames, score in games
+    ]
     (path / "episodes.jsonl").write_text("".join(lines))
     (last,) = (row for row in trials.rows(found, trial, path) if row.kind == LAST_FRAMES)
     assert (last.score, last.episodes) == (5.0, 2)
@@ -175,7 +194,10 @@ def test_games_that_outlast_the_last_frames_leave_those_that_ended_last(found, p
 
 def test_progress_reads_whole_rows_only(tmp_path):
     assert trials.progress(tmp_path) == Progress(0, None, None)
-    rows = [{"num_frames": 10, "wall_seconds": 1.0, "episode/return": 2.0}, {"num_frames": 20, "wall_seconds": 2.0}]
+    rows = [
+        {"num_frames": 10, "wall_seconds": 1.0, "episode/return": 2.0},
+        {"num_frames": 20, "wall_seconds": 2.0},
+    ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "metrics.jsonl").write_text(text + '{"num_frames": 99, "wall')
     assert trials.progress(tmp_path) == Progress(20, 2.0, 2.0)

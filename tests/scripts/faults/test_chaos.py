@@ -40,8 +40,14 @@ def test_the_table_keeps_the_rows_of_other_days(tmp_path):
     mended = injection.Row(fault_of(None), Outcome(True, "told")).cells()
     injection.write_table(tmp_path / "new" / "table", [mended])
     with (tmp_path / "new" / "table.csv").open() as file:
-        rows = [(row["fault"], row["happened"], row["frames lost"], row["held"]) for row in csv.DictReader(file)]
-    assert rows == [("nan-reward", "lost / silent", "3", "NO"), ("two-runs-in-one-directory", "told", "", "yes")]
+        rows = [
+            (row["fault"], row["happened"], row["frames lost"], row["held"])
+            for row in csv.DictReader(file)
+        ]
+    assert rows == [
+        ("nan-reward", "lost / silent", "3", "NO"),
+        ("two-runs-in-one-directory", "told", "", "yes"),
+    ]
     lines = (tmp_path / "new" / "table.md").read_text().splitlines()
     assert len(lines) == 4 and all(line.count("|") == 8 for line in lines)
 
@@ -52,9 +58,13 @@ def test_the_page_shows_the_table_that_the_harness_wrote():
     shown = page.partition("<!-- results/chaos.md -->\n")[2].partition("<!-- end -->")[0]
     assert shown == (root / "results" / "chaos.md").read_text() != ""
     assert "| NO |" not in shown
-    assert {line.split(" | ")[0].removeprefix("| ") for line in shown.splitlines()[2:]} <= set(FAULTS)
+    assert {line.split(" | ")[0].removeprefix("| ") for line in shown.splitlines()[2:]} <= set(
+        FAULTS
+    )
 
 
 def test_slow_faults_alone_are_no_quick_ones():
-    with pytest.raises(ConfigError, match="--only sigterm: none of them is quick; leave out --quick"):
+    with pytest.raises(
+        ConfigError, match="--only sigterm: none of them is quick; leave out --quick"
+    ):
         chaos.main(["--only", "sigterm", "--quick"])

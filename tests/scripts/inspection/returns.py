@@ -4,4 +4,6 @@ import numpy as np
 
 
 def noisy_returns(value, num_rollouts, scale, seed=0):
-    return value[:, None] + scale * np.random.default_rng(seed).normal(size=(len(value), num_rollouts))
+    return value[:, None] + scale * np.random.default_rng(seed).normal(
+        size=(len(value), num_rollouts)
+    )

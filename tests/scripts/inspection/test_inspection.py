@@ -27,7 +27,9 @@ from tests import reference, tiny
 
 GAMMA = 0.9
 stack_of_every_state = jax.jit(
-    lambda trajectory: stack_trajectory(trajectory, tiny.NUM_ACTIONS, jnp.arange(tiny.NUM_DECISIONS + 1))
+    lambda trajectory: stack_trajectory(
+        trajectory, tiny.NUM_ACTIONS, jnp.arange(tiny.NUM_DECISIONS + 1)
+    )
 )
 stack_of = jax.jit(functools.partial(stack_history, num_actions=tiny.NUM_ACTIONS))
 from_logits = jax.jit(tiny.SUPPORT.from_logits)
@@ -48,14 +50,27 @@ def test_a_window_beyond_the_sequence_is_refused():
 
 
 def test_audited_states_have_all_steps_of_one_learning_episode_behind_them():
-    """States 0..8, K = 2: a life is lost in decision 3, state 6 is final, 7 the first of the next game."""
+    """States 0..8, K = 2: a life is lost in decision 3, state 6 is final, 7 the first of the next
+    game.
+    """
     is_first = np.array([1, 0, 0, 0, 0, 0, 0, 1, 0], bool)
     discount = np.array([1, 1, 1, 0, 1, 1, 1, 1], float)
     found = heldout.candidates(is_first, discount, num_unroll_steps=2, num_starts=7)
-    assert found.tolist() == [2, 3]  # 4 and 5 have the lost life within two steps, 6 is final, 7 and 8 are too new
+    assert found.tolist() == [
+        2,
+        3,
+    ]  # 4 and 5 have the lost life within two steps, 6 is final, 7 and 8 are too new
     discount[3] = 1
-    assert heldout.candidates(is_first, discount, num_unroll_steps=2, num_starts=7).tolist() == [2, 3, 4, 5]
-    assert heldout.candidates(is_first, discount, num_unroll_steps=2, num_starts=2).tolist() == [2, 3]
+    assert heldout.candidates(is_first, discount, num_unroll_steps=2, num_starts=7).tolist() == [
+        2,
+        3,
+        4,
+        5,
+    ]
+    assert heldout.candidates(is_first, discount, num_unroll_steps=2, num_starts=2).tolist() == [
+        2,
+        3,
+    ]
 
 
 def uniform_search(params, rng_key, frames, actions, is_first):
@@ -66,7 +81,9 @@ def uniform_search(params, rng_key, frames, actions, is_first):
 
 def test_a_held_out_state_goes_on_as_its_sequence_does(monkeypatch):
     smoke, seen, keep = PRESETS["smoke"], [], heldout._keep
-    config = dataclasses.replace(smoke, env=dataclasses.replace(smoke.env, name="CartPole-v1"))  # nothing random in it
+    config = dataclasses.replace(
+        smoke, env=dataclasses.replace(smoke.env, name="CartPole-v1")
+    )  # nothing random in it
     monkeypatch.setattr(assemble, "build_search", lambda *args: uniform_search)
     monkeypatch.setattr(heldout, "_keep", lambda *args: seen.append(args[3]) or keep(*args))
     states = heldout.collect(Stored(config, *[None] * 6, num_updates=7), num_states=20, seed=0)
@@ -76,15 +93,22 @@ def test_a_held_out_state_goes_on_as_its_sequence_does(monkeypatch):
     for state in states:
         stream.thaw(state.frozen, seed=1)
         step = stream.step(state.trajectory.action[state.index])
-        np.testing.assert_array_equal(step.observation, state.trajectory.observation[state.index + 1])
+        np.testing.assert_array_equal(
+            step.observation, state.trajectory.observation[state.index + 1]
+        )
         assert step.discount == state.trajectory.discount[state.index]
 
 
 def test_every_two_of_five_states_are_kept_as_often():
-    """Over all draws: the third state is drawn for 3 places, the fourth for 4, the fifth for 5; 2 of them are kept."""
+    """Over all draws: the third state is drawn for 3 places, the fourth for 4, the fifth for 5; 2
+    of them are kept.
+    """
     kept = collections.Counter()
     for draws in itertools.product(range(3), range(4), range(5)):
-        chosen, rng = [], SimpleNamespace(integers=dict(zip((3, 4, 5), draws, strict=True)).__getitem__)
+        chosen, rng = (
+            [],
+            SimpleNamespace(integers=dict(zip((3, 4, 5), draws, strict=True)).__getitem__),
+        )
         for state in range(5):
             heldout._keep(chosen, state, 2, state, rng)
         kept[frozenset(chosen)] += 1
@@ -98,7 +122,9 @@ def tiny_stored():
     config = dataclasses.replace(
         smoke,
         network=dataclasses.replace(smoke.network, history_length=tiny.HISTORY),
-        loss=dataclasses.replace(smoke.loss, num_unroll_steps=2, discount_factor=GAMMA, td_lambda=0.7, past_clip=2.5),
+        loss=dataclasses.replace(
+            smoke.loss, num_unroll_steps=2, discount_factor=GAMMA, td_lambda=0.7, past_clip=2.5
+        ),
         actors=dataclasses.replace(smoke.actors, sequence_length=tiny.NUM_DECISIONS + 1),
     )
     spec = EnvironmentSpec((tiny.OBSERVATION_SIZE,), "float32", tiny.NUM_ACTIONS, 1)
@@ -129,14 +155,20 @@ def test_predictions_are_of_the_state_that_the_returns_are_of():
 def test_vtrace_targets_are_those_of_training():
     """By the slow oracle, with the γ, λ and clip of the run."""
     stored = tiny_stored()
-    states = [HeldOut(None, tiny.trajectory(seed), j, 0) for seed in (1, 2) for j in range(tiny.NUM_DECISIONS)]
+    states = [
+        HeldOut(None, tiny.trajectory(seed), j, 0)
+        for seed in (1, 2)
+        for j in range(tiny.NUM_DECISIONS)
+    ]
     head = stored.head(4)
     net = tiny.numpy_net(stored.target_average._replace(prediction=head))
     found = audit.make_vtrace_targets(stored, states)(head)
     for value, state in zip(found, states, strict=True):
         stacks = reference.stacked_trajectory(state.trajectory, tiny.NUM_ACTIONS)
         latents, factors = map(net.represent, stacks), (GAMMA, 0.7, 2.5)
-        vs, _, _ = reference.past_targets(net.predict, latents, state.trajectory, tiny.SUPPORT, *factors)
+        vs, _, _ = reference.past_targets(
+            net.predict, latents, state.trajectory, tiny.SUPPORT, *factors
+        )
         assert value == pytest.approx(vs[state.index], rel=1e-4, abs=1e-4)
 
 
@@ -147,7 +179,9 @@ def test_heads_are_found_by_their_updates_wherever_the_ring_keeps_them():
 
 
 class Counted:
-    """A stream whose state s is seen as s, gives reward s + 1 and goes to s + 1; a life is lost in state 3 alone."""
+    """A stream whose state s is seen as s, gives reward s + 1 and goes to s + 1; a life is lost in
+    state 3 alone.
+    """
 
     bonus = 0.0  # for action 2
 
@@ -159,7 +193,10 @@ class Counted:
 
     def step(self, action):
         self.actions.append(action)
-        reward, discount = self.state + 1.0 + self.bonus * (action == 2), 0.0 if self.state == 3 else 1.0
+        reward, discount = (
+            self.state + 1.0 + self.bonus * (action == 2),
+            0.0 if self.state == 3 else 1.0,
+        )
         self.state += 1
         observation = np.full(tiny.OBSERVATION_SIZE, self.state, np.float32)
         return Step(observation, reward, discount, is_first=False, episode=None)
@@ -180,17 +217,22 @@ def test_a_lost_life_ends_a_rollout_and_a_small_weight_cuts_it(counted):
     players, done = rollouts.PolicyRollouts(stored, num_parallel=4, tail=0.6), []
     total, remaining = players.returns(stored.head(2), states, 3, (0,), done.append)
     cut = 11 + GAMMA * 12 + GAMMA**2 * 13 + GAMMA**3 * 14 + GAMMA**4 * 15  # 0.9⁵ = 0.59 < 0.6
-    np.testing.assert_allclose(total, np.repeat([[2 + GAMMA * 3 + GAMMA**2 * 4], [4.0], [cut]], 3, axis=1))
+    np.testing.assert_allclose(
+        total, np.repeat([[2 + GAMMA * 3 + GAMMA**2 * 4], [4.0], [cut]], 3, axis=1)
+    )
     np.testing.assert_allclose(remaining, np.repeat([[0.0], [0.0], [GAMMA**5]], 3, axis=1))
     assert sum(done) == 9
 
 
 def test_no_rollout_depends_on_those_beside_it(counted, monkeypatch):
     monkeypatch.setattr(Counted, "bonus", 100.0)
-    stored, states = tiny_stored(), [HeldOut(first, tiny.trajectory(first), 5, 0) for first in (0, 10)]
-    play = lambda num_parallel, seed: rollouts.PolicyRollouts(stored, num_parallel=num_parallel, tail=0.6).returns(
-        stored.head(2), states, 20, seed, lambda count: None
+    stored, states = (
+        tiny_stored(),
+        [HeldOut(first, tiny.trajectory(first), 5, 0) for first in (0, 10)],
     )
+    play = lambda num_parallel, seed: rollouts.PolicyRollouts(
+        stored, num_parallel=num_parallel, tail=0.6
+    ).returns(stored.head(2), states, 20, seed, lambda count: None)
     first = play(3, (0, 2))[0]
     np.testing.assert_array_equal(play(7, (0, 2))[0], first)
     assert (play(3, (0, 4))[0] != first).any()
@@ -200,7 +242,9 @@ def test_no_rollout_depends_on_those_beside_it(counted, monkeypatch):
 def test_actions_are_drawn_from_the_stored_head_on_target_latents(counted):
     stored = tiny_stored()
     trajectory = tiny.trajectory(4)
-    represent, _, predict = tiny.numpy_net(stored.target_average._replace(prediction=stored.head(4)))
+    represent, _, predict = tiny.numpy_net(
+        stored.target_average._replace(prediction=stored.head(4))
+    )
     logits, _ = predict(represent(np.asarray(stack_of_every_state(trajectory)[5], float)))
     expected = scipy.special.softmax(logits)
     players = rollouts.PolicyRollouts(stored, num_parallel=100, tail=0.95)  # one decision a rollout
@@ -208,7 +252,9 @@ def test_actions_are_drawn_from_the_stored_head_on_target_latents(counted):
     actions = [action for stream in players._streams for action in stream.actions]
     frequency = np.bincount(actions, minlength=3) / len(actions)
     assert len(actions) == 3000 and max(expected) < 0.95
-    np.testing.assert_allclose(frequency, expected, atol=4 * 0.5 / np.sqrt(3000))  # four standard errors
+    np.testing.assert_allclose(
+        frequency, expected, atol=4 * 0.5 / np.sqrt(3000)
+    )  # four standard errors
 
 
 def test_the_policy_sees_where_every_action_has_led_to(counted, monkeypatch):
@@ -217,14 +263,19 @@ def test_the_policy_sees_where_every_action_has_led_to(counted, monkeypatch):
 
     def policy(representation, head_params, frames, actions, is_first):
         asked.append([x[0].copy() for x in (frames, actions, is_first)])
-        return np.eye(tiny.NUM_ACTIONS)[[len(asked) % 3]]  # takes actions 1, 2, 0, 1 and then 2, 0, 1, 2
+        return np.eye(tiny.NUM_ACTIONS)[
+            [len(asked) % 3]
+        ]  # takes actions 1, 2, 0, 1 and then 2, 0, 1, 2
 
     monkeypatch.setattr(rollouts, "make_policy", lambda stored: policy)
     trajectory = tiny.trajectory(0, event_prob=0.0)
     players = rollouts.PolicyRollouts(tiny_stored(), num_parallel=1, tail=0.7)  # 0.9⁴ = 0.66
     players.returns(None, [HeldOut(10, trajectory, 5, 0)], 2, (0,), lambda count: None)
     assert len(asked) == 8
-    frames = [*trajectory.observation[3:6], *np.repeat([[11], [12], [13]], tiny.OBSERVATION_SIZE, axis=1)]
+    frames = [
+        *trajectory.observation[3:6],
+        *np.repeat([[11], [12], [13]], tiny.OBSERVATION_SIZE, axis=1),
+    ]
     for first, taken in ((0, [1, 2, 0]), (4, [2, 0, 1])):
         actions = [*trajectory.action[3:5], *taken]
         for k, inputs in enumerate(asked[first : first + 4]):
@@ -238,7 +289,9 @@ exact_value = jax.jit(policy_value)
 
 
 def simulate(rng, world, policy, first):
-    """Returns [N, R] discounted rewards of `policy` [A, S] from states `first`, and what is left, cut at γⁿ < 0.01."""
+    """Returns [N, R] discounted rewards of `policy` [A, S] from states `first`, and what is left,
+    cut at γⁿ < 0.01.
+    """
     arrival, reward = np.argmax(world.transition, axis=2), world.reward
     state = np.repeat(first[:, None], NUM_ROLLOUTS, axis=1)
     total, weight = np.zeros(state.shape), 1.0
@@ -253,11 +306,15 @@ def make_world():
     """Returns a deterministic world: one successor a state and action, rewards U(0, 1)."""
     rng = np.random.default_rng(7)
     shape = (NUM_ACTIONS, NUM_STATES)
-    return MDP(np.eye(NUM_STATES)[rng.integers(NUM_STATES, size=shape)], rng.uniform(size=shape), GAMMA)
+    return MDP(
+        np.eye(NUM_STATES)[rng.integers(NUM_STATES, size=shape)], rng.uniform(size=shape), GAMMA
+    )
 
 
 def tabular_audit(seed, *, shuffled, head_noise=0.0):
-    """Returns the audit of exact values behind a model with true or shuffled dynamics, of a deterministic world."""
+    """Returns the audit of exact values behind a model with true or shuffled dynamics, of a
+    deterministic world.
+    """
     rng = np.random.default_rng(seed)
     world = make_world()
     policy = rng.dirichlet(np.ones(NUM_ACTIONS), NUM_STATES).T
@@ -283,7 +340,10 @@ def test_the_audit_tells_the_exact_model_from_one_with_shuffled_dynamics():
     for seed in range(3):
         exact, shuffled = tabular_audit(seed, shuffled=False), tabular_audit(seed, shuffled=True)
         for name, audited in (("exact", exact), ("shuffled", shuffled)):
-            print(name, [f"{v:.3f} ({a:.3f} to {b:.3f})" for v, a, b in zip(*audited.error, strict=True)])
+            print(
+                name,
+                [f"{v:.3f} ({a:.3f} to {b:.3f})" for v, a, b in zip(*audited.error, strict=True)],
+            )
         assert (exact.error.low < 0.05).all() and (exact.error.high < 0.2).all()
         assert (shuffled.error.low[1:] > 0.5).all()  # the intervals are far from each other
         assert (shuffled.excess.low[1:] > 0.5).all()

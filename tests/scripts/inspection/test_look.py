@@ -1,4 +1,6 @@
-"""The program that looks into an agent: one CartPole checkpoint of random weights, everything real but the training."""
+"""The program that looks into an agent: one CartPole checkpoint of random weights, everything real
+but the training.
+"""
 
 import csv
 import dataclasses
@@ -35,7 +37,9 @@ def make_config(name):
 
 
 def write_run(path, config, params, num_heads):
-    """Writes a run with one checkpoint, after 7 updates, and heads stored after 2, 4, ...; returns its path."""
+    """Writes a run with one checkpoint, after 7 updates, and heads stored after 2, 4, ...; returns
+    its path.
+    """
     scaled = lambda n: jax.tree.map(lambda x: x * (n + 1.0), params.prediction)
     buffer = value_buffer.init(params.prediction, 2)
     for n in range(num_heads):
@@ -50,7 +54,9 @@ def write_run(path, config, params, num_heads):
 
 @pytest.fixture(scope="module")
 def params():
-    """Returns random weights of an agent for CartPole; heads that start at zero would all say the same."""
+    """Returns random weights of an agent for CartPole; heads that start at zero would all say the
+    same.
+    """
     config = make_config("CartPole-v1")
     model, _ = build_model(config, env_spec(config.env))
     rng = np.random.default_rng(5)
@@ -60,7 +66,9 @@ def params():
 
 @pytest.fixture(scope="module")
 def run(params, tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("look") / "run", make_config("CartPole-v1"), params, num_heads=2)
+    return write_run(
+        tmp_path_factory.mktemp("look") / "run", make_config("CartPole-v1"), params, num_heads=2
+    )
 
 
 @pytest.fixture
@@ -87,10 +95,14 @@ def test_an_audit_from_a_checkpoint_to_a_table_and_a_plot(run, call, tmp_path):
     code, out, err = call("audit", run, "--out", tmp_path / "new" / "audit", *AUDIT)
     assert (code, err) == (0, "")
     rows = table(tmp_path / "new" / "audit" / "audit.csv")
-    assert [(row["head_updates"], row["k"]) for row in rows] == [(h, k) for h in "24" for k in "012"]  # K = 2
+    assert [(row["head_updates"], row["k"]) for row in rows] == [
+        (h, k) for h in "24" for k in "012"
+    ]  # K = 2
     for row in rows:
         first = next(r for r in rows if (r["head_updates"], r["k"]) == (row["head_updates"], "0"))
-        error, error_of_first = (float(r["squared_error"]) / float(r["variance"]) for r in (row, first))
+        error, error_of_first = (
+            float(r["squared_error"]) / float(r["variance"]) for r in (row, first)
+        )
         assert float(row["age_updates"]) == 7 - float(row["head_updates"])
         assert 1.0 <= float(row["mean_return"]) <= 1 / (1 - 0.997)
         assert row["head_error"] == first["error"]
@@ -98,7 +110,9 @@ def test_an_audit_from_a_checkpoint_to_a_table_and_a_plot(run, call, tmp_path):
             assert row["excess"] == row["vtrace_gap"] == ""
         else:
             assert float(row["error"]) == pytest.approx(error, rel=2e-5)  # of six digits each
-            assert float(row["excess"]) == pytest.approx(error - error_of_first, abs=5e-5 * (error + error_of_first))
+            assert float(row["excess"]) == pytest.approx(
+                error - error_of_first, abs=5e-5 * (error + error_of_first)
+            )
     assert rows[0]["squared_error"] != rows[3]["squared_error"]
     assert (
         "all heads, as fractions of the variance" in out
@@ -124,8 +138,13 @@ def test_the_tree_of_a_state_has_every_visited_node_once(run, found, call, tmp_p
     groups = {name: root.findall(f".//{SVG}g[@class='{name}']") for name in ("node", "edge")}
     assert {group.get("id") for group in groups["node"]} == {f"node{n}" for n in visited}
     assert len(groups["node"]) == len(visited) == len(groups["edge"]) + 1
-    texts = ["|".join(text.text for text in group.findall(f"{SVG}text")) for group in groups["node"]]
-    assert f"{found.visits[1]} visits, Q {found.q[1]:.3g}|prior {found.prior[1]:.2f}, r {found.reward[1]:.3g}" in texts
+    texts = [
+        "|".join(text.text for text in group.findall(f"{SVG}text")) for group in groups["node"]
+    ]
+    assert (
+        f"{found.visits[1]} visits, Q {found.q[1]:.3g}|prior {found.prior[1]:.2f}, r {found.reward[1]:.3g}"
+        in texts
+    )
 
 
 def test_the_numbers_of_a_tree_belong_together(found):
@@ -135,7 +154,9 @@ def test_the_numbers_of_a_tree_belong_together(found):
         assert found.visits[node] == 1 + sum(found.visits[child] for child in below)
         assert sum(found.prior[child] for child in below) <= 1 + 1e-5
         if node:
-            assert found.q[node] == pytest.approx(found.reward[node] + 0.997 * found.value[node], abs=1e-4)
+            assert found.q[node] == pytest.approx(
+                found.reward[node] + 0.997 * found.value[node], abs=1e-4
+            )
 
 
 def test_a_parent_stands_in_the_middle_and_no_two_boxes_touch(found):
@@ -148,11 +169,17 @@ def test_a_parent_stands_in_the_middle_and_no_two_boxes_touch(found):
         if below:
             assert place.row == (below[0].row + below[-1].row) / 2
     by_depth = [sorted(p.row for p in places.values() if p.depth == depth) for depth in range(4)]
-    assert all(second - first >= 1 for rows in by_depth for first, second in zip(rows, rows[1:], strict=False))
+    assert all(
+        second - first >= 1
+        for rows in by_depth
+        for first, second in zip(rows, rows[1:], strict=False)
+    )
 
 
 def alternating(params, rng_key, frames, actions, is_first):
-    """A search for the agent that plays: the pole stands for a while, and nothing large is compiled."""
+    """A search for the agent that plays: the pole stands for a while, and nothing large is
+    compiled.
+    """
     policy = jax.nn.one_hot((frames[:, -1, 2] > 0).astype(int), 2)  # to the side it leans to
     zeros = policy[:, 0] * 0.0
     return SearchOutput(zeros, zeros, policy, zeros, {})
@@ -173,14 +200,21 @@ def test_truth_and_imagination_stop_where_an_episode_ends():
     assert returns.tolist() == [2.0, 2.0, 5.0, 4.0] and is_known.all()
     cut = game._replace(discount=np.array([1.0, 0.0, 1.0, 1.0]))
     returns, is_known = imagine.discounted_returns(cut, 0.5)
-    assert returns.tolist() == [2.0, 2.0, 5.0, 4.0] and is_known.tolist() == [True, True, False, False]
+    assert returns.tolist() == [2.0, 2.0, 5.0, 4.0] and is_known.tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
     expected = [[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]]
     assert imagine.alive(discount, 2).astype(int).tolist() == expected
 
 
 def test_errors_compare_what_is_of_the_same_time():
     value = np.array([[1.0, 7.0], [2.0, 8.0], [3.0, np.nan]])  # entry (t, k) is of state t + k
-    imagined = imagine.Imagined(value, value[:, 1:] - 7.0, np.array([1.0, 5.0, 5.0]), np.arange(3.0), np.ones(3, bool))
+    imagined = imagine.Imagined(
+        value, value[:, 1:] - 7.0, np.array([1.0, 5.0, 5.0]), np.arange(3.0), np.ones(3, bool)
+    )
     value_error, reward_error = imagine.errors(imagined)
     np.testing.assert_allclose(value_error, [np.sqrt((0 + 9 + 4) / 3), np.sqrt((4 + 9) / 2)])
     np.testing.assert_allclose(reward_error, [0.0])
@@ -214,7 +248,9 @@ def test_a_game_that_is_too_short_is_told(monkeypatch):
     over = Game(None, np.zeros(9, int), np.zeros(9), np.zeros(9), True, None, [])
     for module in (tree, imagine):
         monkeypatch.setattr(module, "play", lambda *args, **kwargs: over)
-    with pytest.raises(ConfigError, match="--step = 12: the game of --seed 0 is over after 9 decisions"):
+    with pytest.raises(
+        ConfigError, match="--step = 12: the game of --seed 0 is over after 9 decisions"
+    ):
         tree.searched(checkpoint, seed=0, step=12)
     with pytest.raises(ConfigError, match="--steps = 9: the game of --seed 0 has 9 decisions"):
         imagine.imagine(checkpoint, seed=0, num_steps=9)
@@ -222,9 +258,13 @@ def test_a_game_that_is_too_short_is_told(monkeypatch):
 
 @pytest.fixture(scope="module")
 def empty(params, tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("empty") / "run", make_config("CartPole-v1"), params, num_heads=0)
+    return write_run(
+        tmp_path_factory.mktemp("empty") / "run", make_config("CartPole-v1"), params, num_heads=0
+    )
 
 
 @pytest.fixture(scope="module")
 def acrobot(params, tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("acrobot") / "run", make_config("Acrobot-v1"), params, num_heads=1)
+    return write_run(
+        tmp_path_factory.mktemp("acrobot") / "run", make_config("Acrobot-v1"), params, num_heads=1
+    )

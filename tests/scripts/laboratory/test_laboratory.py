@@ -1,4 +1,6 @@
-"""The laboratory: what is kept, what is run again, what is refused; its statistics; its checks that can fail."""
+"""The laboratory: what is kept, what is run again, what is refused; its statistics; its checks that
+can fail.
+"""
 
 import dataclasses
 import math
@@ -11,7 +13,15 @@ import pytest
 from configs.schema import ConfigError
 from muzero.tabular import margins
 from scripts import tabular
-from scripts.laboratory import capacity, conduct, order_k, propositions, table, trajectories, workers
+from scripts.laboratory import (
+    capacity,
+    conduct,
+    order_k,
+    propositions,
+    table,
+    trajectories,
+    workers,
+)
 from scripts.laboratory.experiment import Experiment
 from scripts.laboratory.intervals import mean_and_interval
 from scripts.laboratory.model_fitting import PROPER
@@ -36,7 +46,13 @@ def toy_run(scale, unit, scratch):
         raise RuntimeError("stopped")
     with (scratch / "tape").open("a") as file:
         print(unit["order"], unit["seed"], file=file)
-    return [{"core": min(os.sched_getaffinity(0)), "cores": len(os.sched_getaffinity(0)), "third": 1 / 3}]
+    return [
+        {
+            "core": min(os.sched_getaffinity(0)),
+            "cores": len(os.sched_getaffinity(0)),
+            "third": 1 / 3,
+        }
+    ]
 
 
 def toy_summary(scale, rows):
@@ -59,16 +75,30 @@ def test_a_second_call_runs_only_what_is_missing(tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         conduct.run("toy", TOY, "smoke", tmp_path, num_workers=1)
     assert table.Table(tmp_path / "toy.csv").rows == [
-        {"order": 1, "seed": 0, "core": min(workers.cores()), "cores": len(workers.cores()), "third": 0.33333333}
+        {
+            "order": 1,
+            "seed": 0,
+            "core": min(workers.cores()),
+            "cores": len(workers.cores()),
+            "third": 0.33333333,
+        }
     ]
     stop.unlink()
     conduct.run("toy", TOY, "smoke", tmp_path, num_workers=1)
     tape = (stop.parent / "tape").read_text().splitlines()
-    assert tape == ["1 0", "1 1", "inf 0", "inf 1"]  # each once, although the program was called twice
+    assert tape == [
+        "1 0",
+        "1 1",
+        "inf 0",
+        "inf 1",
+    ]  # each once, although the program was called twice
     conduct.run("toy", TOY, "smoke", tmp_path, num_workers=1)
     assert (stop.parent / "tape").read_text().splitlines() == tape
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"scratch", *(f"toy{end}" for end in (".csv", "-summary.csv", ".json", ".png", ".svg"))}
+    assert names == {
+        "scratch",
+        *(f"toy{end}" for end in (".csv", "-summary.csv", ".json", ".png", ".svg")),
+    }
     assert (tmp_path / "toy-summary.csv").read_text() == "count,third\n4,0.33333333\n"
 
 
@@ -88,7 +118,10 @@ def test_other_settings_in_the_same_directory_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "rows, found",
-    [("order,seed,third\n1,0,0.3\n1,7,0.3\n", "order = 1, seed = 7"), ("a,b\n1,2\n", "order = None, seed = None")],
+    [
+        ("order,seed,third\n1,0,0.3\n1,7,0.3\n", "order = 1, seed = 7"),
+        ("a,b\n1,2\n", "order = None, seed = None"),
+    ],
 )
 def test_rows_of_something_else_are_refused_before_anything_runs(tmp_path, rows, found):
     (tmp_path / "toy.csv").write_text(rows)
@@ -98,14 +131,22 @@ def test_rows_of_something_else_are_refused_before_anything_runs(tmp_path, rows,
 
 
 def test_every_worker_is_pinned_to_a_core_of_its_own(tmp_path):
-    found = list(workers.run_units(TOY, Size(2), toy_units(Size(2)), tmp_path, num_workers=len(workers.cores())))
+    found = list(
+        workers.run_units(
+            TOY, Size(2), toy_units(Size(2)), tmp_path, num_workers=len(workers.cores())
+        )
+    )
     assert {tuple(unit.values()) for unit, _ in found} == {(1, 0), (1, 1), (PROPER, 0), (PROPER, 1)}
     assert all(row["cores"] == 1 and row["core"] in workers.cores() for _, (row,) in found)
 
 
 def test_a_failure_in_a_worker_is_raised_here(tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
-        list(workers.run_units(TOY, Size(2, forbidden=0), toy_units(Size(2)), tmp_path, num_workers=2))
+        list(
+            workers.run_units(
+                TOY, Size(2, forbidden=0), toy_units(Size(2)), tmp_path, num_workers=2
+            )
+        )
 
 
 def test_bad_options_are_one_line():
@@ -128,7 +169,12 @@ def test_every_experiment_has_the_three_scales_and_units_that_can_be_told_apart(
 
 def test_the_paper_scale_is_the_papers():
     paper = order_k.SCALES["paper"]
-    assert (paper.num_models, paper.num_updates, paper.num_pairs, paper.batch_size) == (120, 500_000, 100_000, 50)
+    assert (paper.num_models, paper.num_updates, paper.num_pairs, paper.batch_size) == (
+        120,
+        500_000,
+        100_000,
+        50,
+    )
     assert len(order_k.units(paper)) == 6 * 120
     paper = capacity.SCALES["paper"]
     assert paper.num_policies * paper.num_variants == 100_000
@@ -155,7 +201,9 @@ def test_the_diameter_is_the_largest_distance():
 
 
 def test_the_columns_of_a_class_say_where_its_models_ended(tmp_path):
-    """Two models a group that end 3-4-5 apart, in a space of seven dimensions of which they use two."""
+    """Two models a group that end 3-4-5 apart, in a space of seven dimensions of which they use
+    two.
+    """
     rng = np.random.default_rng(0)
     plane = np.linalg.qr(rng.normal(size=(7, 2)))[0].T
     ends = np.array([[0, 0], [3, 4], [10, 0], [10, 5.0]])
@@ -193,9 +241,13 @@ def test_nan_is_a_violation():
 
 
 def test_the_bound_of_the_theorems_is_the_linear_programs():
-    """Two functions at 0 and 1, a value at 2 (both states): reached with weights -1, 2, so c = 3; or missed by 1."""
+    """Two functions at 0 and 1, a value at 2 (both states): reached with weights -1, 2, so c = 3;
+    or missed by 1.
+    """
     functions, values = np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[2.0, 2.0]])
-    bound = lambda tolerance, shrink: propositions.theorem_bound(tolerance, shrink, functions, values)
+    bound = lambda tolerance, shrink: propositions.theorem_bound(
+        tolerance, shrink, functions, values
+    )
     assert bound(0.1, 0.5) == pytest.approx(3 * 0.1 / 0.5)
     assert bound(10.0, 0.5) == pytest.approx((10.0 + 2 * 0.5 * 1.0) / 0.5)
 

@@ -1,4 +1,6 @@
-"""The experiments of value-aware and approximate value equivalence at their smoke scales: rows, tables and figures."""
+"""The experiments of value-aware and approximate value equivalence at their smoke scales: rows,
+tables and figures.
+"""
 
 import pytest
 
@@ -21,7 +23,9 @@ def test_a_loss_against_temperature(module, metric, tmp_path):
     unit = {"loss": "itervaml-calibrated", "rank": 2}
     rows, summary, figure = conclude(module.EXPERIMENT, [unit], tmp_path)
     assert [row["seed"] for row in rows] == [0, 1, 0, 1]
-    assert [(row["temperature"], row["seeds"]) for row in summary] == [(rows[i]["temperature"], 2) for i in (0, 2)]
+    assert [(row["temperature"], row["seeds"]) for row in summary] == [
+        (rows[i]["temperature"], 2) for i in (0, 2)
+    ]
     means = [(rows[i][metric] + rows[i + 1][metric]) / 2 for i in (0, 2)]
     assert [row[metric] for row in summary] == pytest.approx(means)
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx(means)
@@ -46,12 +50,18 @@ def test_calibration_tells_an_unbiased_minimiser_from_a_biased_one(tmp_path):
     assert deterministic["exact_error"] < 1e-12
     assert muzero["exact_error"] > 0.2
     assert max(row["gap"] for row in rows) < 0.15
-    assert [bar.get_width() for bar in figure.axes[0].patches] == [deterministic["exact_error"], muzero["exact_error"]]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [
+        deterministic["exact_error"],
+        muzero["exact_error"],
+    ]
 
 
 def test_ave_fills_its_histogram(tmp_path):
     rows, (cell, other), figure = conclude(ave.EXPERIMENT, ave.units(ave.SCALES["smoke"]), tmp_path)
-    assert [(c["rank"], c["functions"], c["seeds"]) for c in (cell, other)] == [(2, 1, 2), (2, 3, 2)]
+    assert [(c["rank"], c["functions"], c["seeds"]) for c in (cell, other)] == [
+        (2, 1, 2),
+        (2, 3, 2),
+    ]
     assert all(-1e-6 <= row["planning"] <= 1 + 1e-6 and row["loss"] > 0 for row in rows)
     shown = figure.axes[0].images[0].get_array().ravel().tolist()
     assert shown == pytest.approx([cell["planning"], other["planning"]])

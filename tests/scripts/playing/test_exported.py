@@ -24,7 +24,9 @@ def run(tmp_path_factory):
     jax.config.update("jax_disable_most_optimizations", True)
     smoke = PRESETS["smoke"]
     config = dataclasses.replace(smoke, env=dataclasses.replace(smoke.env, name="CartPole-v1"))
-    directory = RunDirectory.create(tmp_path_factory.mktemp("export") / "run", to_dict(config), ["test"], {})
+    directory = RunDirectory.create(
+        tmp_path_factory.mktemp("export") / "run", to_dict(config), ["test"], {}
+    )
     state, _, _ = build_learner(config, env_spec(config.env))
     checkpointer = Checkpointer(directory.checkpoints, max_to_keep=1, abstract_state=None)
     checkpointer.save(7, state, {"counters": {}})

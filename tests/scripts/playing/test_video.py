@@ -20,7 +20,9 @@ BAR_LEFT, BAR_RIGHT = 24 + 122, WIDTH - 24 - 50
 
 
 def draw(policy=POLICY, *, action=1, value=2.0, panel=None, total=0.0, num_decisions=0):
-    panel = panel or Panel("Game", [f"action {a}" for a in range(len(policy))], value_unit="discounted")
+    panel = panel or Panel(
+        "Game", [f"action {a}" for a in range(len(policy))], value_unit="discounted"
+    )
     return panel.draw(Decision(action, np.asarray(policy), value), total, num_decisions)
 
 
@@ -50,7 +52,9 @@ def test_bars_are_as_long_as_the_visit_probabilities_and_the_chosen_one_stands_o
     assert more == []
     assert chosen_length == pytest.approx(0.6 * width, abs=2)
     others = bars(image, video_panel._BAR)
-    assert [length for _, length in others] == pytest.approx([0.1 * width, 0.05 * width, 0.25 * width], abs=2)
+    assert [length for _, length in others] == pytest.approx(
+        [0.1 * width, 0.05 * width, 0.25 * width], abs=2
+    )
     tops = [top for top, _ in others]
     assert tops[0] < chosen_top < tops[1] < tops[2]  # in the order of the actions
     assert len(bars(draw(action=3), video_panel._CHOSEN)) == 1
@@ -75,7 +79,9 @@ def test_of_many_actions_the_most_visited_are_shown():
 
 def curve_heights(image):
     """Returns the rows of the curve's topmost pixel in every column it is drawn in, from the left."""
-    mask = painted(image, video_panel._VALUE)[175:300, 24 : WIDTH - 24 - 56]  # inside the card, without its labels
+    mask = painted(image, video_panel._VALUE)[
+        175:300, 24 : WIDTH - 24 - 56
+    ]  # inside the card, without its labels
     return [int(np.flatnonzero(column)[0]) for column in mask.T if column.any()]
 
 
@@ -88,7 +94,9 @@ def test_the_curve_shows_the_values_of_the_last_decisions_the_newest_at_the_righ
     assert heights[0] - heights[-1] > 80  # rows count downwards: it rises
     for _ in range(video_panel._CURVE_LENGTH):
         flat = draw(value=10.0, panel=panel)
-    assert max(curve_heights(flat)[:-12]) - min(curve_heights(flat)[:-12]) <= 1  # the rise has scrolled away
+    assert (
+        max(curve_heights(flat)[:-12]) - min(curve_heights(flat)[:-12]) <= 1
+    )  # the rise has scrolled away
     assert len(curve_heights(flat)) > 1.8 * len(heights)
 
 
@@ -96,7 +104,11 @@ def test_numbers_change_with_return_value_and_decision():
     base = draw()
     left, right = (slice(66, 139), slice(24, 210)), (slice(66, 139), slice(222, WIDTH - 24))
     header = (slice(20, 60), slice(WIDTH // 2, WIDTH))
-    for changed, region in ((draw(total=1234.0), left), (draw(value=-5.5), right), (draw(num_decisions=77), header)):
+    for changed, region in (
+        (draw(total=1234.0), left),
+        (draw(value=-5.5), right),
+        (draw(num_decisions=77), header),
+    ):
         assert (changed[region] != base[region]).any()
         outside = changed.copy()
         outside[region] = base[region]
@@ -106,7 +118,9 @@ def test_numbers_change_with_return_value_and_decision():
 
 @pytest.mark.parametrize(
     "shape, width, box",
-    [  # height and width of a frame; width of the stage; top, left, height and width of the picture in it
+    # height and width of a frame; width of the stage; top, left, height and width of the picture in
+    # it
+    [
         ((210, 160), 480, (5, 0, 630, 480)),  # Atari, three times
         ((160, 160), 640, (0, 0, 640, 640)),  # MinAtar
         ((400, 600), 800, (53, 0, 533, 800)),  # Gymnasium's classics
@@ -121,7 +135,12 @@ def test_frames_are_fitted_to_the_stage(shape, width, box):
     top, left, picture_height, picture_width = box
     bright = (stage > 100).all(-1)
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
-    assert (rows[0], columns[0], len(rows), len(columns)) == (top, left, picture_height, picture_width)
+    assert (rows[0], columns[0], len(rows), len(columns)) == (
+        top,
+        left,
+        picture_height,
+        picture_width,
+    )
 
 
 def test_small_pictures_keep_sharp_edges():
@@ -130,7 +149,9 @@ def test_small_pictures_keep_sharp_edges():
 
 
 def test_actions_have_the_names_of_the_game():
-    names = lambda name, count: evaluation.action_names(make_environment(EnvConfig(name), training=False), count)
+    names = lambda name, count: evaluation.action_names(
+        make_environment(EnvConfig(name), training=False), count
+    )
     assert names("breakout", 4) == ["NOOP", "FIRE", "RIGHT", "LEFT"]
     assert names("CartPole-v1", 2) == ["action 0", "action 1"]
 
@@ -195,7 +216,9 @@ def test_the_file_holds_every_state_of_one_game_and_lingers_on_the_last(painted_
     assert greys[:7] == pytest.approx([30 * t + 20 for t in range(7)], abs=4)
     assert greys[7:] == pytest.approx([200] * 40, abs=4)
     orange = painted(frames[0], video_panel._CHOSEN, tolerance=40)
-    assert orange[:, 608:].sum() > 1000 and not orange[:, :608].any()  # the panel is to the right of the game
+    assert (
+        orange[:, 608:].sum() > 1000 and not orange[:, :608].any()
+    )  # the panel is to the right of the game
 
 
 def test_a_game_without_end_is_cut(painted_game, tmp_path, monkeypatch):
@@ -210,7 +233,9 @@ def test_the_panel_counts_the_return_of_the_game(painted_game, monkeypatch, tmp_
     config, _ = painted_game
     drawn = []
     original = Panel.draw
-    monkeypatch.setattr(Panel, "draw", lambda self, *args: drawn.append(args) or original(self, *args))
+    monkeypatch.setattr(
+        Panel, "draw", lambda self, *args: drawn.append(args) or original(self, *args)
+    )
     video.record(config, None, tmp_path / "game.mp4", seed=3)
     assert [total for _, total, _ in drawn] == [2.5 * t for t in range(7)]
     assert [num_decisions for _, _, num_decisions in drawn] == list(range(7))
@@ -230,14 +255,18 @@ class Unpainted(Painted):
 def test_an_environment_without_pictures_is_refused(tmp_path):
     gymnasium.register("Unpainted-v0", entry_point=Unpainted)
     with pytest.raises(ConfigError, match=r"^--video: Unpainted-v0 cannot be rendered here"):
-        video.record(Config(env=EnvConfig(name="Unpainted-v0")), None, tmp_path / "game.mp4", seed=0)
+        video.record(
+            Config(env=EnvConfig(name="Unpainted-v0")), None, tmp_path / "game.mp4", seed=0
+        )
     del gymnasium.registry["Unpainted-v0"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_cartpole_without_pygame_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pygame", None)
-    with pytest.raises(ConfigError, match=r"CartPole-v1 cannot be rendered here: .*gymnasium\[classic-control\]"):
+    with pytest.raises(
+        ConfigError, match=r"CartPole-v1 cannot be rendered here: .*gymnasium\[classic-control\]"
+    ):
         video.check(PRESETS["cartpole"], tmp_path / "game.mp4")
 
 

@@ -31,7 +31,9 @@ CONFIG = Config(
     search=SearchConfig(num_simulations=14, floor=0.3),
     loss=LossConfig(discount_factor=0.98, past_weight=0.7),
     value_buffer=ValueBufferConfig(size=7, push_interval=11, chunk_size=3),
-    actors=ActorsConfig(environments_per_worker=2, sequence_length=9, sequence_overlap=2, start_spread=21),
+    actors=ActorsConfig(
+        environments_per_worker=2, sequence_length=9, sequence_overlap=2, start_spread=21
+    ),
     learner=LearnerConfig(
         batch_size=12,
         num_processes=2,
@@ -51,7 +53,9 @@ CONFIG = Config(
 
 @pytest.fixture
 def spy(monkeypatch):
-    """Returns `spy(name, returned) -> mock`, which takes the place of a builder that assemble.py calls."""
+    """Returns `spy(name, returned) -> mock`, which takes the place of a builder that assemble.py
+    calls.
+    """
 
     def replace(name, returned=None):
         build = mock.Mock(return_value=returned)
@@ -81,8 +85,12 @@ def test_settings_of_the_learner(spy):
     assert loss.call_args.args[2] is CONFIG.loss
     assert loss.call_args.kwargs == dict(num_actions=6, num_starts=7, chunk_size=3)
     assert optimiser.call_args == mock.call(CONFIG.optimiser)
-    assert update.call_args == mock.call("loss", "optimiser", "schedule", "mesh", CONFIG.learner, push_interval=11)
-    assert state.call_args.kwargs == dict(value_buffer_size=7, statistics=None, rng_key=jax.random.key(17))
+    assert update.call_args == mock.call(
+        "loss", "optimiser", "schedule", "mesh", CONFIG.learner, push_interval=11
+    )
+    assert state.call_args.kwargs == dict(
+        value_buffer_size=7, statistics=None, rng_key=jax.random.key(17)
+    )
     assert (mesh.call_args, place.call_args) == (mock.call(1), mock.call("state", "mesh"))
 
 
@@ -109,7 +117,9 @@ def test_settings_of_what_is_learned_from_what_has_just_been_played(spy):
 def test_settings_of_what_is_learned_from_a_replay(spy):
     replay, drawn = spy("Replay", "ring"), spy("DrawnPasses", "passes")
     settings = ReplayConfig(capacity=999, ratio=2.5, batch_size=34, tail_steps=8, min_decisions=77)
-    config = dataclasses.replace(CONFIG, replay=settings, actors=dataclasses.replace(CONFIG.actors, num_workers=3))
+    config = dataclasses.replace(
+        CONFIG, replay=settings, actors=dataclasses.replace(CONFIG.actors, num_workers=3)
+    )
     counters = Counters(num_updates=19, num_skipped=2)
     assert assemble.build_passes(config, SPEC, "put", counters, process=1) == "passes"
     assert drawn.call_args == mock.call(
@@ -138,7 +148,9 @@ def test_settings_of_what_is_learned_from_a_replay(spy):
 def test_settings_of_the_loop(spy):
     loop = spy("LearnerLoop")
     assemble.build_loop(CONFIG, "state", "counters", "programs", "publish")
-    assert loop.call_args == mock.call("state", "counters", CONFIG.learner, update_fns="programs", publish="publish")
+    assert loop.call_args == mock.call(
+        "state", "counters", CONFIG.learner, update_fns="programs", publish="publish"
+    )
 
 
 def test_a_worker_plays_as_training_plays_and_every_game_has_a_seed_of_its_own(spy):
@@ -149,7 +161,9 @@ def test_a_worker_plays_as_training_plays_and_every_game_has_a_seed_of_its_own(s
     assert environment.call_args_list == [mock.call(CONFIG.env, training=True)] * 2
     assert stream.call_args_list == [
         mock.call("environment", seed=2_147_483_629, reward_clip=1.5, start_spread=21),
-        mock.call("environment", seed=7900, reward_clip=1.5, start_spread=21),  # 7919 more, below 2**31
+        mock.call(
+            "environment", seed=7900, reward_clip=1.5, start_spread=21
+        ),  # 7919 more, below 2**31
     ]
     assert search.call_args == mock.call(CONFIG, SPEC)
     assert rollout.call_args == mock.call(
@@ -163,7 +177,9 @@ def test_a_worker_plays_as_training_plays_and_every_game_has_a_seed_of_its_own(s
     )
 
 
-@pytest.mark.parametrize("device, environments, groups", [("cpu", 2, 1), ("gpu", 2, 2), ("gpu", 1, 1)])
+@pytest.mark.parametrize(
+    "device, environments, groups", [("cpu", 2, 1), ("gpu", 2, 2), ("gpu", 1, 1)]
+)
 def test_groups_take_turns_on_a_device_and_none_is_empty(spy, device, environments, groups):
     for name in ("make_environment", "build_search"):
         spy(name)
@@ -185,4 +201,6 @@ def test_the_search_is_noisy_in_training_and_quiet_in_scored_games(spy, monkeypa
     assert [call.kwargs["root_noise"] for call in calls] == [True, False]
     for call in calls:
         assert call.args[2] is CONFIG.search
-        assert chosen(call, "num_actions", "discount_factor") == dict(num_actions=6, discount_factor=0.98)
+        assert chosen(call, "num_actions", "discount_factor") == dict(
+            num_actions=6, discount_factor=0.98
+        )

@@ -1,4 +1,6 @@
-"""The installed commands: they exist, start as programs of ours from any directory, and so do their children."""
+"""The installed commands: they exist, start as programs of ours from any directory, and so do their
+children.
+"""
 
 import contextlib
 import importlib.metadata
@@ -16,7 +18,9 @@ from scripts.program import console, process, reexecution
 
 COMMANDS = ("train", "resume", "evaluate", "suite", "report", "look")
 BIN = Path(sys.executable).parent
-PLAIN = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MALLOC_CONF")}
+PLAIN = {
+    name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MALLOC_CONF")
+}
 
 
 @pytest.fixture
@@ -29,7 +33,9 @@ def elsewhere(tmp_path):
 
 
 def output(command, folder):
-    done = subprocess.run(command, cwd=folder, env=PLAIN, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=PLAIN, capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -64,7 +70,9 @@ def test_a_child_by_module_starts_from_any_directory(elsewhere):
     assert json.loads(output(tied, elsewhere))["env"]["name"] == "breakout"
 
 
-@pytest.mark.skipif(not reexecution.jemalloc_env_vars(), reason="Ray brings no jemalloc to this machine")
+@pytest.mark.skipif(
+    not reexecution.jemalloc_env_vars(), reason="Ray brings no jemalloc to this machine"
+)
 def test_a_command_starts_again_with_jemalloc(elsewhere):
     library = reexecution.jemalloc_env_vars()["LD_PRELOAD"]
     command = [BIN / "muzero-train", "smoke", "--dry-run"]
@@ -72,7 +80,9 @@ def test_a_command_starts_again_with_jemalloc(elsewhere):
         preloaded = []
         while program.poll() is None:
             with contextlib.suppress(OSError):  # it has ended
-                preloaded.append(f"LD_PRELOAD={library}" in Path(f"/proc/{program.pid}/environ").read_text())
+                preloaded.append(
+                    f"LD_PRELOAD={library}" in Path(f"/proc/{program.pid}/environ").read_text()
+                )
             time.sleep(0.01)
         settings = json.load(program.stdout)
     assert not preloaded[0] and any(preloaded)  # the same process, with the same arguments

@@ -32,7 +32,9 @@ def test_what_is_told_is_what_is_taken():
     line = memory.check_replay(config, SPEC, usable_bytes=taken)
     assert line == f"replay: 6,400 decisions of 64 environments take {taken / 1e9:.2f} GB of memory"
     assert taken > 6400 * 64 * 64
-    with pytest.raises(ConfigError, match=r"^replay\.capacity = 6400: takes 0\.03 GB; this machine has 0\.03 GB$"):
+    with pytest.raises(
+        ConfigError, match=r"^replay\.capacity = 6400: takes 0\.03 GB; this machine has 0\.03 GB$"
+    ):
         memory.check_replay(config, SPEC, usable_bytes=taken - 1)
 
 

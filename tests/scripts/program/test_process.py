@@ -1,4 +1,6 @@
-"""What is done to a process: memory that was given back is not faulted in again, and nobody has to read along."""
+"""What is done to a process: memory that was given back is not faulted in again, and nobody has to
+read along.
+"""
 
 import os
 import subprocess
@@ -10,7 +12,8 @@ import pytest
 from scripts.program import reexecution
 from scripts.program.process import tied_command
 
-# The memory of an update, taken and given back by another thread, as XLA's do; prints the page faults of the last ten.
+# The memory of an update, taken and given back by another thread, as XLA's do; prints the page
+# faults of the last ten.
 PROGRAM = """
 import resource, sys, threading
 import numpy as np
@@ -42,8 +45,12 @@ ray.init(num_cpus=1, include_dashboard=False)
 maps = ray.remote(lambda: open("/proc/self/maps").read())
 assert "jemalloc" in ray.get(maps.options(runtime_env={"env_vars": reexecution.jemalloc_env_vars()}).remote())
 """
-PLAIN = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MALLOC_CONF")}
-pytestmark = pytest.mark.skipif(not reexecution.jemalloc_env_vars(), reason="Ray brings no jemalloc to this machine")
+PLAIN = {
+    name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MALLOC_CONF")
+}
+pytestmark = pytest.mark.skipif(
+    not reexecution.jemalloc_env_vars(), reason="Ray brings no jemalloc to this machine"
+)
 
 
 def page_faults(command, environment=PLAIN):
@@ -61,7 +68,9 @@ def program(tmp_path):
 
 def test_memory_of_any_thread_is_kept_for_the_next_update(program):
     assert page_faults([sys.executable, program]) > 100  # else this shows nothing here
-    assert page_faults([sys.executable, program, "keep", "ours"]) < 10  # starts again, once, with its arguments
+    assert (
+        page_faults([sys.executable, program, "keep", "ours"]) < 10
+    )  # starts again, once, with its arguments
 
 
 def test_programs_that_call_ours_and_those_under_a_debugger_do_not_start_again(program):
@@ -75,7 +84,10 @@ def test_a_tied_program_and_a_process_of_that_environment_keep_theirs(program):
 
 
 def test_what_a_user_preloads_stays(program):
-    assert page_faults([sys.executable, program, "keep", "ours"], PLAIN | {"LD_PRELOAD": "libm.so.6"}) > 100
+    assert (
+        page_faults([sys.executable, program, "keep", "ours"], PLAIN | {"LD_PRELOAD": "libm.so.6"})
+        > 100
+    )
 
 
 def test_the_settings_of_a_users_jemalloc_stay(monkeypatch):

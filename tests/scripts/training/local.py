@@ -1,4 +1,6 @@
-"""A session in one process: actors that are no processes of Ray, and settings under which every order matters."""
+"""A session in one process: actors that are no processes of Ray, and settings under which every
+order matters.
+"""
 
 import dataclasses
 
@@ -31,7 +33,11 @@ class LocalPool:
         return result._replace(origin=Origin(worker, 0, number + 1))
 
     def save(self):
-        return {f"{n}/{name}": x for n, rollout in enumerate(self.rollouts) for name, x in rollout.save().items()}
+        return {
+            f"{n}/{name}": x
+            for n, rollout in enumerate(self.rollouts)
+            for name, x in rollout.save().items()
+        }
 
     def load(self, arrays):
         for n, rollout in enumerate(self.rollouts):
@@ -43,7 +49,9 @@ class LocalPool:
 
 
 def settings(environment: str) -> Config:
-    """Returns the smoke preset in rounds: two workers, two passes in two pieces, so that every order matters."""
+    """Returns the smoke preset in rounds: two workers, two passes in two pieces, so that every
+    order matters.
+    """
     config = PRESETS["smoke"]
     replace = dataclasses.replace
     return replace(
@@ -65,7 +73,9 @@ def settings(environment: str) -> Config:
 
 
 def settings_with_replay() -> Config:
-    """Returns the same with short sequences and windows drawn from a ring: four updates for 16 decisions."""
+    """Returns the same with short sequences and windows drawn from a ring: four updates for 16
+    decisions.
+    """
     config, replace = settings("CartPole-v1"), dataclasses.replace
     return replace(
         config,

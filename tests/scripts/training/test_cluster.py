@@ -1,4 +1,6 @@
-"""Who may come in: no open port without a token, no run directory that a node does not see, no SIGTERM for Ray."""
+"""Who may come in: no open port without a token, no run directory that a node does not see, no
+SIGTERM for Ray.
+"""
 
 import signal
 from unittest import mock
@@ -14,7 +16,9 @@ def no_token(monkeypatch):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
 
 
-@pytest.mark.parametrize("address", ["10.0.0.1:6379", "head.example:6379", "ray://10.0.0.1:10001", "[fd00::1]:6379"])
+@pytest.mark.parametrize(
+    "address", ["10.0.0.1:6379", "head.example:6379", "ray://10.0.0.1:10001", "[fd00::1]:6379"]
+)
 def test_a_cluster_beyond_this_machine_needs_a_token(address, monkeypatch):
     with pytest.raises(ConfigError, match="needs RAY_AUTH_MODE=token and its token"):
         cluster.check_address(address)
@@ -22,19 +26,25 @@ def test_a_cluster_beyond_this_machine_needs_a_token(address, monkeypatch):
     cluster._require_token(address)
 
 
-@pytest.mark.parametrize("address", [None, "auto", "local", "127.0.0.1:6379", "[::1]:6379", "localhost:6379"])
+@pytest.mark.parametrize(
+    "address", [None, "auto", "local", "127.0.0.1:6379", "[::1]:6379", "localhost:6379"]
+)
 def test_this_machine_is_reached_without_one(address):
     cluster._require_token(address)
 
 
 def test_an_embedded_ray_is_not_opened_to_everyone(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with pytest.raises(ConfigError, match="RAY_AUTH_MODE = disabled: .* listens on every interface"):
+    with pytest.raises(
+        ConfigError, match="RAY_AUTH_MODE = disabled: .* listens on every interface"
+    ):
         cluster.check_address(None)
 
 
 def test_a_run_directory_that_a_node_does_not_see_is_refused(monkeypatch, tmp_path):
-    nodes = [{"NodeManagerHostname": name, "Alive": name != "gone"} for name in ("head", "far", "gone")]
+    nodes = [
+        {"NodeManagerHostname": name, "Alive": name != "gone"} for name in ("head", "far", "gone")
+    ]
     asked = []
 
     def sees(node, mark):
@@ -43,10 +53,14 @@ def test_a_run_directory_that_a_node_does_not_see_is_refused(monkeypatch, tmp_pa
 
     monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
     monkeypatch.setattr(cluster, "_sees", sees)
-    with pytest.raises(ConfigError, match="not seen by far; .* a local path with more than one node is refused"):
+    with pytest.raises(
+        ConfigError, match="not seen by far; .* a local path with more than one node is refused"
+    ):
         cluster.check_shared("--out", tmp_path, "auto")
     assert asked == [("head", True), ("far", True)] and list(tmp_path.iterdir()) == []
-    cluster.check_shared("--out", tmp_path / "nowhere", None)  # an embedded Ray has one node: nothing is asked
+    cluster.check_shared(
+        "--out", tmp_path / "nowhere", None
+    )  # an embedded Ray has one node: nothing is asked
 
 
 def test_a_node_that_has_died_meanwhile_need_not_see_it(monkeypatch, tmp_path):
@@ -56,7 +70,9 @@ def test_a_node_that_has_died_meanwhile_need_not_see_it(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster.ray, "remote", mock.MagicMock())
     monkeypatch.setattr(cluster.ray, "get", die)
     monkeypatch.setattr(
-        cluster.ray, "nodes", lambda: [{"NodeID": "0" * 56, "NodeManagerHostname": "far", "Alive": True}]
+        cluster.ray,
+        "nodes",
+        lambda: [{"NodeID": "0" * 56, "NodeManagerHostname": "far", "Alive": True}],
     )
     cluster.check_shared("--out", tmp_path, "auto")
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,9 @@
-"""The promise of deterministic mode: 2N updates = N, stop, resume, N, bit for bit, environments included.
+"""The promise of deterministic mode: 2N updates = N, stop, resume, N, bit for bit, environments
+included.
 
-Sessions, learner, rollouts and checkpoints are the real ones, the workers live in this process: `RoundPool` itself is
-tested in tests/actors/test_pool.py, and the real programs by `scripts/chaos.py` (three environments, also after a
-SIGKILL).
+Sessions, learner, rollouts and checkpoints are the real ones, the workers live in this process:
+`RoundPool` itself is tested in tests/actors/test_pool.py, and the real programs by
+`scripts/chaos.py` (three environments, also after a SIGKILL).
 """
 
 import dataclasses
@@ -79,7 +80,9 @@ def test_stopping_and_resuming_changes_no_bit(whole, tmp_path):
     assert run_digests(tmp_path / "parts") == whole
     assert run_digests(tmp_path / "parts", 8) == half
     assert set(whole) == PARTS and {len(digest) for digest in whole.values()} == {64}
-    assert [name for name in PARTS if half[name] == whole[name]] == []  # everything moved, and is compared
+    assert [
+        name for name in PARTS if half[name] == whole[name]
+    ] == []  # everything moved, and is compared
     assert len(set(whole.values())) == len(PARTS)
 
 
@@ -94,7 +97,9 @@ def test_with_a_replay_stopping_and_resuming_changes_no_bit(tmp_path):
     train(config, tmp_path / "parts", 24, resume=True)
     assert run_digests(tmp_path / "parts") == run_digests(tmp_path / "whole")
     done = restore_params(tmp_path / "whole" / "checkpoints", "latest").metadata["counters"]
-    assert done["num_updates"] == int(2.0 * (done["num_steps"] - 24) / 8) >= 24  # the ratio, exactly
+    assert (
+        done["num_updates"] == int(2.0 * (done["num_steps"] - 24) / 8) >= 24
+    )  # the ratio, exactly
 
 
 def streaming_settings(*, saved: bool) -> Config:
@@ -115,7 +120,9 @@ def test_a_streaming_run_goes_on_with_its_replay_if_that_was_to_be_saved(tmp_pat
 
 
 def test_a_replay_that_was_not_saved_fills_again_before_updates_go_on(tmp_path, capsys):
-    counters = lambda: restore_params(tmp_path / "run" / "checkpoints", "latest").metadata["counters"]
+    counters = lambda: restore_params(tmp_path / "run" / "checkpoints", "latest").metadata[
+        "counters"
+    ]
     train(streaming_settings(saved=False), tmp_path / "run", 4)
     before = counters()
     assert "the replay is empty" not in capsys.readouterr().out
@@ -150,21 +157,30 @@ def test_without_its_actors_a_state_is_not_saved(tmp_path, monkeypatch):
         ({"learner": {"num_processes": 2}}, "learner.num_processes = 2: must be 1"),
         ({"actors": {"max_in_flight": 2}}, "actors.max_in_flight = 2: must be 1"),
         ({"actors": {"num_workers": 3}}, r"learner.batch_size = 4: must be divisible by .* = 6"),
-        ({"learner": {"publish_interval": 3}}, "learner.publish_interval = 3: must divide the 4 updates of a batch"),
+        (
+            {"learner": {"publish_interval": 3}},
+            "learner.publish_interval = 3: must divide the 4 updates of a batch",
+        ),
     ],
 )
 def test_a_schedule_that_is_no_round_is_refused(changes, message):
     config = settings("breakout")
     for section, values in changes.items():
-        config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+        config = dataclasses.replace(
+            config, **{section: dataclasses.replace(getattr(config, section), **values)}
+        )
     with pytest.raises(ConfigError, match=message):
         check(config)
     check(dataclasses.replace(config, deterministic=False))
 
 
-@pytest.mark.parametrize("name, reason", [("yars_revenge", "after a restore"), ("Acrobot-v1", "has no state")])
+@pytest.mark.parametrize(
+    "name, reason", [("yars_revenge", "after a restore"), ("Acrobot-v1", "has no state")]
+)
 def test_an_environment_without_a_state_is_refused(name, reason):
     config = settings(name)
-    with pytest.raises(ConfigError, match=f"env.name = {name}: not with deterministic = True: .*{reason}"):
+    with pytest.raises(
+        ConfigError, match=f"env.name = {name}: not with deterministic = True: .*{reason}"
+    ):
         commands.check_environment(config)
     commands.check_environment(dataclasses.replace(config, deterministic=False))

@@ -1,4 +1,6 @@
-"""Two learner processes of the real program: one is killed, both start again, and the run ends as it should."""
+"""Two learner processes of the real program: one is killed, both start again, and the run ends as
+it should.
+"""
 
 import json
 import os
@@ -60,23 +62,34 @@ def test_two_processes_of_two_devices_train_as_one_and_survive_the_death_of_one(
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     program = subprocess.Popen([*map(str, command)], cwd=ROOT, env=environment, **pipes)
     metrics = run / "metrics.jsonl"
-    wait_for(lambda: len(learners(program)) == 2, program)  # known beforehand: the updates go on until the kill
+    wait_for(
+        lambda: len(learners(program)) == 2, program
+    )  # known beforehand: the updates go on until the kill
     last = max(learners(program), key=lambda process: process.pid)
     wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, program, pause=0.01)
     last.kill()
     output, _ = program.communicate(timeout=800)
     assert program.returncode == 0, output
     assert "all 2 start again" in output and f"saved after {NUM_UPDATES} updates" in output
-    counters = restore_params(run / "checkpoints", "latest", fields=["num_updates"]).metadata["counters"]
+    counters = restore_params(run / "checkpoints", "latest", fields=["num_updates"]).metadata[
+        "counters"
+    ]
     assert counters["num_updates"] == counters["num_batches"] == NUM_UPDATES
-    one_alone = NUM_UPDATES * 2 * SEQUENCE_STEPS + 2 * 2 * 2  # two sequences a batch, the first of a session longer
+    one_alone = (
+        NUM_UPDATES * 2 * SEQUENCE_STEPS + 2 * 2 * 2
+    )  # two sequences a batch, the first of a session longer
     assert one_alone < counters["num_steps"] <= 2 * one_alone
     devices = json.loads((run / "provenance.json").read_text())[-1]["jax_devices"]
     assert len(devices) == 4 and all(name.startswith("cpu:") for name in devices)
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [row["num_updates"] for row in rows] == sorted({row["num_updates"] for row in rows})
-    assert {path.name for path in (run / "logs").glob("learner-*")} == {"learner-0.log", "learner-1.log"}
-    assert (run / "logs" / "worker-000.log").exists() and (run / "logs" / "1" / "worker-000.log").exists()
+    assert {path.name for path in (run / "logs").glob("learner-*")} == {
+        "learner-0.log",
+        "learner-1.log",
+    }
+    assert (run / "logs" / "worker-000.log").exists() and (
+        run / "logs" / "1" / "worker-000.log"
+    ).exists()
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +101,8 @@ def local_ray():
 
 @pytest.fixture
 def run_stand_ins(local_ray, monkeypatch, tmp_path):
-    """Returns `run(train)`: a group of two processes whose training is `train(index, run directory, is_first_start)`.
+    """Returns `run(train)`: a group of two processes whose training is `train(index, run directory,
+    is_first_start)`.
 
     A process notes in `starts-<index>` of its run whether it was to resume.
     """
@@ -112,7 +126,9 @@ def run_stand_ins(local_ray, monkeypatch, tmp_path):
     return run
 
 
-def test_numbers_that_are_not_finite_end_the_group_and_the_first_process_writes_down_why(run_stand_ins, tmp_path):
+def test_numbers_that_are_not_finite_end_the_group_and_the_first_process_writes_down_why(
+    run_stand_ins, tmp_path
+):
     def train(index, run_dir, is_first_start):
         if index == 0:
             time.sleep(2.0)  # longer than the other one
@@ -127,7 +143,9 @@ def test_numbers_that_are_not_finite_end_the_group_and_the_first_process_writes_
 
 
 @pytest.mark.parametrize("has_checkpoint", [False, True])
-def test_a_group_that_failed_goes_on_from_a_checkpoint_if_there_is_one(run_stand_ins, has_checkpoint):
+def test_a_group_that_failed_goes_on_from_a_checkpoint_if_there_is_one(
+    run_stand_ins, has_checkpoint
+):
     def train(index, run_dir, is_first_start):
         if index == 0 and is_first_start:
             if has_checkpoint:
@@ -152,9 +170,14 @@ def test_processes_that_find_no_place_are_refused(tmp_path):
         sys.executable, "scripts/train.py", "smoke", "--run-dir", tmp_path / "run", "--learner.num-processes", "2",
         "--learner.batch-size", "4", "--learner.process-device", "tpu", "--learner.num-devices", "2",
     ]  # fmt: skip
-    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 2, done.stderr
-    assert "learner.num_processes = 2: each needs {'CPU': 1, 'TPU': 2}, and Ray has {'CPU': " in done.stderr
+    assert (
+        "learner.num_processes = 2: each needs {'CPU': 1, 'TPU': 2}, and Ray has {'CPU': "
+        in done.stderr
+    )
     assert "'TPU': 0.0} in all; see learner.process_device" in done.stderr
 
 

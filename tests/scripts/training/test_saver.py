@@ -1,4 +1,6 @@
-"""What a session keeps of itself: the state with the highest greedy score, over all of its sessions."""
+"""What a session keeps of itself: the state with the highest greedy score, over all of its
+sessions.
+"""
 
 import inspect
 from unittest import mock
@@ -23,7 +25,9 @@ def directory(tmp_path):
 
 
 def best_after(directory, scores):
-    """Returns (state, score) of the best checkpoint after one more session with these scores by number of updates."""
+    """Returns (state, score) of the best checkpoint after one more session with these scores by
+    number of updates.
+    """
     saver = Saver(PRESETS["smoke"], directory, None)
     for num_updates, score in scores.items():
         saver.save_if_best({"w": np.full(2, num_updates)}, Counters(num_updates=num_updates), score)
@@ -43,18 +47,25 @@ def test_the_best_score_outlives_a_resume(directory):
 
 
 def test_a_batch_that_cannot_be_kept_does_not_hide_why_the_run_ends(directory, monkeypatch, capsys):
-    monkeypatch.setattr(saver_module, "write_arrays", mock.Mock(side_effect=OSError(28, "No space left")))
+    monkeypatch.setattr(
+        saver_module, "write_arrays", mock.Mock(side_effect=OSError(28, "No space left"))
+    )
     saver = Saver(PRESETS["smoke"], directory, None)
     saver.save_evidence(tiny.trajectory(0), Counters(num_updates=7))
     saver.close()
-    assert "the batch is lost: " in (told := capsys.readouterr().out) and "nonfinite-000000007.npz" in told
+    assert (
+        "the batch is lost: " in (told := capsys.readouterr().out)
+        and "nonfinite-000000007.npz" in told
+    )
 
 
 def public_methods(kind):
     return {name: method for name, method in vars(kind).items() if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("kind, none, more", [(Saver, NoSaver, {"restore"}), (Recording, NoRecording, set())])
+@pytest.mark.parametrize(
+    "kind, none, more", [(Saver, NoSaver, {"restore"}), (Recording, NoRecording, set())]
+)
 def test_what_writes_nothing_takes_what_the_real_one_takes(kind, none, more):
     real, silent = public_methods(kind), public_methods(none)
     assert real.keys() == silent.keys() | more

@@ -30,7 +30,9 @@ def new_run(path, config):
 
 @pytest.fixture(scope="module")
 def trained(quick_compilation, tmp_path_factory):
-    """Returns a session of 8 updates with one evaluation: its run, its outcome, and the tape of calls outside of it."""
+    """Returns a session of 8 updates with one evaluation: its run, its outcome, and the tape of
+    calls outside of it.
+    """
     tape = []
 
     class Line:
@@ -58,7 +60,9 @@ def trained(quick_compilation, tmp_path_factory):
 
 def test_a_session_ends_at_its_limit_with_its_state_saved(trained):
     directory, outcome, _ = trained
-    assert outcome.counters.num_updates == 8 and outcome.interrupted is None and outcome.num_lost == 0
+    assert (
+        outcome.counters.num_updates == 8 and outcome.interrupted is None and outcome.num_lost == 0
+    )
     steps = complete_slots(directory.checkpoints)
     assert (steps[0], steps[-1]) == (0, 8)
 
@@ -83,8 +87,12 @@ def test_the_score_is_that_of_the_search_average_and_its_state_is_the_best(train
 
 
 @pytest.mark.parametrize("is_interrupted", [True, False])
-def test_a_session_whose_actors_are_gone_saves_what_it_has(quick_compilation, tmp_path, monkeypatch, is_interrupted):
-    """A signal to the whole process group ends Ray's processes as well; without a signal it is a failure."""
+def test_a_session_whose_actors_are_gone_saves_what_it_has(
+    quick_compilation, tmp_path, monkeypatch, is_interrupted
+):
+    """A signal to the whole process group ends Ray's processes as well; without a signal it is a
+    failure.
+    """
     config = dataclasses.replace(settings("CartPole-v1"), deterministic=False)
     interrupts, tape = Interrupts(), []
 
@@ -106,7 +114,11 @@ def test_a_session_whose_actors_are_gone_saves_what_it_has(quick_compilation, tm
 
     monkeypatch.setattr(session, "build_pool", Pool)
     directory = new_run(tmp_path / "run", config)
-    with contextlib.nullcontext() if is_interrupted else pytest.raises(ActorPoolError, match="all gone"):
+    with (
+        contextlib.nullcontext()
+        if is_interrupted
+        else pytest.raises(ActorPoolError, match="all gone")
+    ):
         outcome = run_session(config, directory, Start(), interrupts)
         assert outcome == (Counters(), "SIGTERM", 0)
     assert complete_slots(directory.checkpoints) == [0]
@@ -114,7 +126,13 @@ def test_a_session_whose_actors_are_gone_saves_what_it_has(quick_compilation, tm
 
 
 def test_neither_another_run_nor_a_resumed_one_nor_another_process_plays_the_same_games():
-    seeds = [actor_seed(1, 0), actor_seed(2, 0), actor_seed(1, 8), actor_seed(1, 8, 1), actor_seed(1, 8, 2)]
+    seeds = [
+        actor_seed(1, 0),
+        actor_seed(2, 0),
+        actor_seed(1, 8),
+        actor_seed(1, 8, 1),
+        actor_seed(1, 8, 2),
+    ]
     assert len(set(seeds)) == len(seeds)
     assert seeds[0] == actor_seed(1, 0)
 
@@ -128,4 +146,6 @@ def test_a_session_ends_at_the_first_limit_that_is_reached(monkeypatch):
     assert limits.are_reached(Counters(num_frames=100))
     now[0] += 120.0
     assert limits.are_reached(Counters())
-    assert not Limits(StopConfig(num_frames=None, num_updates=None, minutes=None)).are_reached(Counters(num_frames=9))
+    assert not Limits(StopConfig(num_frames=None, num_updates=None, minutes=None)).are_reached(
+        Counters(num_frames=9)
+    )

@@ -11,9 +11,13 @@ from scripts.training import supervision
 
 @pytest.fixture
 def ends(monkeypatch, tmp_path):
-    """Returns (commands run so far, `let(*exit codes)`, run directory); nothing sleeps, nothing is started."""
+    """Returns (commands run so far, `let(*exit codes)`, run directory); nothing sleeps, nothing is
+    started.
+    """
     commands, codes = [], []
-    monkeypatch.setattr(supervision, "_run", lambda command: (commands.append(command), (codes.pop(0), False))[1])
+    monkeypatch.setattr(
+        supervision, "_run", lambda command: (commands.append(command), (codes.pop(0), False))[1]
+    )
     monkeypatch.setattr(supervision.time, "sleep", lambda seconds: commands.append(seconds))
     return commands, codes.extend, tmp_path
 
@@ -55,7 +59,9 @@ def test_the_restarts_are_counted(ends):
 
 
 def test_a_real_child_gets_the_signal_once_and_is_not_restarted(tmp_path):
-    """It tells its parent to end, as a cluster manager would, and ends with the code of a saved run."""
+    """It tells its parent to end, as a cluster manager would, and ends with the code of a saved
+    run.
+    """
     (tmp_path / "child.py").write_text(
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
@@ -65,6 +71,12 @@ def test_a_real_child_gets_the_signal_once_and_is_not_restarted(tmp_path):
     assert supervision._run([sys.executable, str(tmp_path / "child.py")]) == (143, True)
 
 
-@pytest.mark.parametrize("given", [["--max-restarts", "3"], ["--max-restarts=3"], ["--max_restarts", "3"], []])
+@pytest.mark.parametrize(
+    "given", [["--max-restarts", "3"], ["--max-restarts=3"], ["--max_restarts", "3"], []]
+)
 def test_the_option_is_taken_out(given):
-    assert supervision.without(["smoke", *given, "--seed", "3"], "--max-restarts") == ["smoke", "--seed", "3"]
+    assert supervision.without(["smoke", *given, "--seed", "3"], "--max-restarts") == [
+        "smoke",
+        "--seed",
+        "3",
+    ]

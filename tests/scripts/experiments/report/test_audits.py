@@ -21,13 +21,27 @@ def test_the_audits_of_the_arms_are_compared_over_seeds():
     rows += audited([0.1, None, 0.1, 0.1], "muzero", games[0], results.HEAD_ERROR)
     rows += audited([0.1, 0.1, 0.1, 0.1], "muzero+past", games[0], results.HEAD_ERROR)
     found = audits._over_own_variance(tables.compare(tuple(rows), LAST_FRAMES, "muzero", 500)).rows
-    assert found[0] == (results.HEAD_ERROR, games[0], UNCHECKED, "muzero+past", *[None] * 5)  # an error lacks
+    assert found[0] == (
+        results.HEAD_ERROR,
+        games[0],
+        UNCHECKED,
+        "muzero+past",
+        *[None] * 5,
+    )  # an error lacks
     known = [row for row in found if row[4] is not None]
-    assert {row[0] for row in known} == {results.MODEL_ERROR} and {row[3] for row in known} == {"muzero+past"}
-    assert [row[1:3] for row in known] == [*((game, UNCHECKED) for game in games), ("all 2 that count", "")]
+    assert {row[0] for row in known} == {results.MODEL_ERROR} and {row[3] for row in known} == {
+        "muzero+past"
+    }
+    assert [row[1:3] for row in known] == [
+        *((game, UNCHECKED) for game in games),
+        ("all 2 that count", ""),
+    ]
     breakout, _, both = known
-    assert breakout[4:7] == pytest.approx((0.65, 0.25, -0.4)) and both[4:7] == pytest.approx((1.15, 0.75, -0.4))
-    # A resampled error has a standard deviation of 0.112: the mean of 4 differs between arms by sqrt(2 / 4) times that.
+    assert breakout[4:7] == pytest.approx((0.65, 0.25, -0.4)) and both[4:7] == pytest.approx(
+        (1.15, 0.75, -0.4)
+    )
+    # A resampled error has a standard deviation of 0.112: the mean of 4 differs between arms by
+    # sqrt(2 / 4) times that.
     widths = [row[8] - row[7] for row in (breakout, both)]
     assert widths == pytest.approx([2 * 1.96 * 0.079, 2 * 1.96 * 0.056], rel=0.15)
     assert breakout[7] < -0.4 < breakout[8] < 0
@@ -48,7 +62,11 @@ def test_the_audit_of_an_unlearned_game_is_shown_and_does_not_count():
 def test_an_arm_without_an_error_takes_no_other_arm_out():
     rows = [row for row in made_up(games=("pong",)) if row.kind == LAST_FRAMES]
     rows += [row._replace(arm="third") for row in rows if row.arm == "muzero"]
-    for arm, errors in (("muzero", [0.5] * 4), ("muzero+past", [0.1] * 4), ("third", [0.1, None, 0.1, 0.1])):
+    for arm, errors in (
+        ("muzero", [0.5] * 4),
+        ("muzero+past", [0.1] * 4),
+        ("third", [0.1, None, 0.1, 0.1]),
+    ):
         rows += audited(errors, arm, "pong")
     found = audits._over_own_variance(tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)).rows
     assert [row[3] for row in found if row[4] is not None] == ["muzero+past"]
@@ -70,19 +88,31 @@ def test_the_arms_have_one_measure_where_their_returns_vary_differently():
         rows += audited([0.5 / variance] * 4, arm, "pong", results.MODEL_ERROR)
         rows += audited([variance] * 4, arm, "pong", results.VARIANCE)
     compared = tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
-    own, shared = ([row for row in table.rows if row[4] is not None] for table in audits.tables(compared))
-    assert [row[4:7] for row in own] == [pytest.approx((0.5, 1 / 6, -1 / 3))]  # the same errors look smaller
+    own, shared = (
+        [row for row in table.rows if row[4] is not None] for table in audits.tables(compared)
+    )
+    assert [row[4:7] for row in own] == [
+        pytest.approx((0.5, 1 / 6, -1 / 3))
+    ]  # the same errors look smaller
     assert [row[4:7] for row in shared] == [(0.25, 0.25, 0.0), (0.5, 1.5, 1.0)]
 
 
 def test_a_variance_that_may_be_noise_is_no_measure():
-    """Noise taken off, it may come out below 0: the arm with the larger error would seem the better one."""
+    """Noise taken off, it may come out below 0: the arm with the larger error would seem the better
+    one.
+    """
     rows = [row for row in made_up(games=("pong",)) if row.kind == LAST_FRAMES]
     for arm, error in (("muzero", 1.0), ("muzero+past", 2.0)):
         rows += audited([error] * 4, arm, "pong", results.MODEL_SQUARED)
         rows += audited([-0.01, 0.004, -0.02, 0.01], arm, "pong", results.VARIANCE)
-    shared = audits._over_shared_variance(tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)).rows
-    assert shared and {row[1] for row in shared} == {"pong"} and {cell for row in shared for cell in row[4:]} == {None}
+    shared = audits._over_shared_variance(
+        tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
+    ).rows
+    assert (
+        shared
+        and {row[1] for row in shared} == {"pong"}
+        and {cell for row in shared for cell in row[4:]} == {None}
+    )
 
 
 def test_without_audits_the_tables_are_empty(compared):

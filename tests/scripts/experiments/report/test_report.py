@@ -26,7 +26,9 @@ def paper(tmp_path_factory):
     """Returns (directory, completed process) of the real program on the paper's table."""
     path = tmp_path_factory.mktemp("paper") / "report"
     command = [sys.executable, "scripts/report.py", str(PAPER), "--out", str(path)]
-    return path, subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return path, subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def table(path, name):
@@ -44,10 +46,15 @@ def test_the_papers_table_gives_the_papers_p(paper):
 
 
 def test_the_papers_table_gives_the_papers_medians(paper):
-    found = {(row["arm"], row["over games"]): float(row["normalised score"]) for row in table(paper[0], "aggregates")}
+    found = {
+        (row["arm"], row["over games"]): float(row["normalised score"])
+        for row in table(paper[0], "aggregates")
+    }
     expected = {"median": (4.858, 5.032), "interquartile mean": (5.651, 6.272)}
     for name, values in expected.items():
-        assert (found["muzero", name], found["muzero+past", name]) == pytest.approx(values, abs=5e-4)
+        assert (found["muzero", name], found["muzero+past", name]) == pytest.approx(
+            values, abs=5e-4
+        )
 
 
 def test_what_needs_single_seeds_is_not_available_for_the_paper(paper):
@@ -57,15 +64,24 @@ def test_what_needs_single_seeds_is_not_available_for_the_paper(paper):
     assert effects["probability of improvement"] == "not available"
     assert float(effects["normalised score, median"]) == pytest.approx(5.032 - 4.858, abs=1e-3)
     html = (paper[0] / "report.html").read_text()
-    for title in ("Performance profiles", "Median normalised score over games, while training", "Learning curves"):
-        assert re.search(rf"<h2>{title}[^<]*</h2>\s*<figure><p class=missing>not available", html), title
+    for title in (
+        "Performance profiles",
+        "Median normalised score over games, while training",
+        "Learning curves",
+    ):
+        assert re.search(
+            rf"<h2>{title}[^<]*</h2>\s*<figure><p class=missing>not available", html
+        ), title
 
 
 def test_every_game_of_the_paper_is_in_the_table_with_its_error(paper):
     games = {row["game"]: row for row in table(paper[0], "games")}
     assert len(games) == 57 and {row["counts"] for row in games.values()} == {UNCHECKED}
     alien = games["alien"]
-    assert (float(alien["muzero+past"]), float(alien["muzero+past: standard error"])) == (52821, 1918)
+    assert (float(alien["muzero+past"]), float(alien["muzero+past: standard error"])) == (
+        52821,
+        1918,
+    )
     assert float(alien["muzero: normalised"]) == pytest.approx((38698 - 227.8) / (7127.7 - 227.8))
     assert "Proper Value Equivalence" in (paper[0] / "report.md").read_text()
 
@@ -79,7 +95,11 @@ class Links(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        self.found += [value for name, value in attrs if name in {"src", "href", "srcset", "data", "xlink:href"}]
+        self.found += [
+            value
+            for name, value in attrs
+            if name in {"src", "href", "srcset", "data", "xlink:href"}
+        ]
 
 
 def test_the_page_asks_no_host_for_anything_and_fits_a_phone(paper):
@@ -90,14 +110,18 @@ def test_the_page_asks_no_host_for_anything_and_fits_a_phone(paper):
     assert not re.search(r"@import|url\((?!#)", html)
     assert not links.tags & {"script", "iframe", "object", "embed", "img", "base"}
     assert "default-src 'none'" in html and 'content="width=device-width' in html
-    assert html.count("<svg") == 1  # the bars; a table wider than the screen scrolls in a box of its own
+    assert (
+        html.count("<svg") == 1
+    )  # the bars; a table wider than the screen scrolls in a box of its own
     assert html.count("<table>") == html.count("<div class=scroll>") == 6  # no trials, no audits
 
 
 def test_a_report_says_that_the_trials_ran_at_several_commits():
     comments = ("suite: {}", "commit: a", "commit: b")
     assert suite_directory.several_commits(comments[:2]) == []
-    assert suite_directory.several_commits(comments)[0].startswith("The trials ran at 2 commits: their wall times")
+    assert suite_directory.several_commits(comments)[0].startswith(
+        "The trials ran at 2 commits: their wall times"
+    )
 
 
 def test_the_plots_are_files_that_the_markdown_shows(compared, tmp_path):
@@ -112,7 +136,9 @@ def test_the_plots_are_files_that_the_markdown_shows(compared, tmp_path):
 
 
 def test_markdown_shows_missing_numbers_as_such():
-    text = page.as_markdown("t", [], [tables.Table("n", "T", ("a", "b"), [("x", None), ("y", 12345.6)])])
+    text = page.as_markdown(
+        "t", [], [tables.Table("n", "T", ("a", "b"), [("x", None), ("y", 12345.6)])]
+    )
     assert "| x | not available |\n| y | 12,346 |" in text
 
 
@@ -120,7 +146,10 @@ def test_markdown_shows_missing_numbers_as_such():
     "arguments, message",
     [
         (["missing.csv"], "missing.csv: cannot be read"),
-        ([PAPER, "--kind", "greedy"], "--kind greedy: nothing to compare by in this file; it has training-final-200"),
+        (
+            [PAPER, "--kind", "greedy"],
+            "--kind greedy: nothing to compare by in this file; it has training-final-200",
+        ),
         (
             [PAPER, "--baseline", "dqn"],
             "--baseline dqn: nothing to compare by in this file; it has muzero, muzero+past",
@@ -137,6 +166,12 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
 def test_a_report_says_first_that_trials_are_missing():
     stated = json.dumps({"games": ["pong"], "seeds": [1, 2], "arms": {"a": {}, "b": {}}})
     rows = [trial(arm=arm, seed=seed) for seed in (1, 2) for arm in ("a", "b")]
-    line = lambda *comments, rows: suite_directory.what_is_missing(PAPER, Results(comments, tuple(rows)))
-    assert line(f"suite: {stated}", rows=rows[:2]) == ["2 of 4 trials are in the file: nothing can be concluded yet."]
-    assert line(f"suite: {stated}", rows=rows) == line(rows=rows) == []  # the paper's table states no suite
+    line = lambda *comments, rows: suite_directory.what_is_missing(
+        PAPER, Results(comments, tuple(rows))
+    )
+    assert line(f"suite: {stated}", rows=rows[:2]) == [
+        "2 of 4 trials are in the file: nothing can be concluded yet."
+    ]
+    assert (
+        line(f"suite: {stated}", rows=rows) == line(rows=rows) == []
+    )  # the paper's table states no suite

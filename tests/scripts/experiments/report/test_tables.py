@@ -35,8 +35,14 @@ def test_seeds_that_differ_between_games_leave_no_interval():
     aggregates = {row[:2]: row[2:] for row in tables._aggregates(found).rows}
     assert {values[1:] for values in aggregates.values()} == {(None, None)}
     # Over games in one arm and over runs in the other: the two would not be the same statistic.
-    assert [values[0] is None for (_, name), values in aggregates.items() if name == "interquartile mean"] == [True] * 2
-    mean = next(row for row in tables._differences(found).rows if row[1] == "normalised score, mean")
+    assert [
+        values[0] is None
+        for (_, name), values in aggregates.items()
+        if name == "interquartile mean"
+    ] == [True] * 2
+    mean = next(
+        row for row in tables._differences(found).rows if row[1] == "normalised score, mean"
+    )
     assert mean[4:6] == (None, None) and mean[6] < mean[3] < mean[7]  # Welch needs no equal numbers
 
 
@@ -57,13 +63,17 @@ def test_a_game_that_was_not_learned_is_no_evidence():
 
 
 def test_a_game_without_a_normaliser_counts_in_the_raw_test_only():
-    found = tables.compare(made_up(games=("CartPole-v1", "pong", "qbert")), LAST_FRAMES, "muzero", 50)
+    found = tables.compare(
+        made_up(games=("CartPole-v1", "pong", "qbert")), LAST_FRAMES, "muzero", 50
+    )
     assert [row[2] for row in tables._tests(found).rows] == [3, 2]
     assert tables._games(found).rows[0][1] == "yes, raw scores only"
 
 
 def test_a_game_that_an_arm_has_not_finished_is_left_out():
-    rows = [row for row in made_up() if (row.game, row.arm) != ("MinAtar/Asterix-v1", "muzero+past")]
+    rows = [
+        row for row in made_up() if (row.game, row.arm) != ("MinAtar/Asterix-v1", "muzero+past")
+    ]
     found = tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
     assert "MinAtar/Asterix-v1" not in found.compared and "MinAtar/Asterix-v1" in found.games
     assert tables._games(found).rows[1][1] == "no: an arm has no score"
@@ -86,8 +96,12 @@ def test_with_one_yardstick_a_game_may_be_unlearned_but_not_learned(random, cons
 
 
 def test_a_game_in_which_one_button_scores_as_much_is_not_learned():
-    held = lambda row: row._replace(score=9.8) if (row.game, row.kind) == ("pong", CONSTANT) else row
-    found = tables.compare(tuple(map(held, made_up(games=("pong", "qbert")))), LAST_FRAMES, "muzero", 50)
+    held = lambda row: (
+        row._replace(score=9.8) if (row.game, row.kind) == ("pong", CONSTANT) else row
+    )
+    found = tables.compare(
+        tuple(map(held, made_up(games=("pong", "qbert")))), LAST_FRAMES, "muzero", 50
+    )
     games = by_game(tables._games(found))
     assert {name: (row["counts"], row["muzero: learned"]) for name, row in games.items()} == {
         "pong": ("no: not learned, no evidence", "no"), "qbert": ("yes", "yes")
@@ -112,10 +126,18 @@ def test_a_file_without_constant_actions_is_read_as_before():
 
 def test_sampled_games_stand_beside_greedy_ones_in_files_that_have_them():
     rows = made_up(games=("pong",))
-    later = (*rows, *(row._replace(kind=SAMPLED, score=3.0) for row in rows if row.kind == LAST_FRAMES))
-    for given, kinds in ((rows, (LAST_FRAMES, "greedy")), (later, (LAST_FRAMES, "sampled", "greedy"))):
+    later = (
+        *rows,
+        *(row._replace(kind=SAMPLED, score=3.0) for row in rows if row.kind == LAST_FRAMES),
+    )
+    for given, kinds in (
+        (rows, (LAST_FRAMES, "greedy")),
+        (later, (LAST_FRAMES, "sampled", "greedy")),
+    ):
         found = tables._seeds(tables.compare(given, LAST_FRAMES, "muzero", 50))
-        assert found.columns[2:] == tuple(f"{arm}: {kind}" for kind in kinds for arm in ("muzero", "muzero+past"))
+        assert found.columns[2:] == tuple(
+            f"{arm}: {kind}" for kind in kinds for arm in ("muzero", "muzero+past")
+        )
 
 
 def test_a_game_has_its_effect_without_a_normaliser_or_equal_seeds():
@@ -124,8 +146,14 @@ def test_a_game_has_its_effect_without_a_normaliser_or_equal_seeds():
     compared = tables.compare(tuple(rows), LAST_FRAMES, "muzero", 200)
     cartpole, pong = tables._game_differences(compared).rows
     for _, _, arm, value, low, high, welch_low, welch_high, chance, *_ in (cartpole, pong):
-        assert arm == "muzero+past" and welch_low < low < value < high < welch_high and 0.5 < chance <= 1
-    assert cartpole[3] == pytest.approx(compared.cells["CartPole-v1", "muzero"].mean / 10)  # better by 10 %
+        assert (
+            arm == "muzero+past"
+            and welch_low < low < value < high < welch_high
+            and 0.5 < chance <= 1
+        )
+    assert cartpole[3] == pytest.approx(
+        compared.cells["CartPole-v1", "muzero"].mean / 10
+    )  # better by 10 %
 
 
 def test_without_seeds_a_game_has_a_difference_and_no_interval():
@@ -135,7 +163,10 @@ def test_without_seeds_a_game_has_a_difference_and_no_interval():
 
 
 def test_wall_time_of_both_arms_is_reported(compared):
-    assert tables._wall_time(compared).rows == [("muzero", 12, 1.0, 12.0), ("muzero+past", 12, 1.0, 12.0)]
+    assert tables._wall_time(compared).rows == [
+        ("muzero", 12, 1.0, 12.0),
+        ("muzero+past", 12, 1.0, 12.0),
+    ]
 
 
 def test_every_trial_is_shown_with_its_greedy_score():
