@@ -50,7 +50,10 @@ def why_not_saved(env: gymnasium.Env) -> str | None:
 def save_generator(generator: np.random.Generator) -> Arrays:
     """Returns the state of a PCG64 generator."""
     state = generator.bit_generator.state
-    word = lambda number: np.frombuffer(number.to_bytes(_WORD_BYTES, "little"), np.uint8)
+
+    def word(number):
+        return np.frombuffer(number.to_bytes(_WORD_BYTES, "little"), np.uint8)
+
     return {
         "state": word(state["state"]["state"]),
         "increment": word(state["state"]["inc"]),
@@ -60,7 +63,10 @@ def save_generator(generator: np.random.Generator) -> Arrays:
 
 def load_generator(arrays: Mapping[str, np.ndarray]) -> np.random.Generator:
     """Returns a generator that goes on where the saved one was."""
-    number = lambda name: int.from_bytes(arrays[name].tobytes(), "little")
+
+    def number(name):
+        return int.from_bytes(arrays[name].tobytes(), "little")
+
     has_uint32, uinteger = (int(x) for x in arrays["half_used"])
     bits = np.random.PCG64()
     bits.state = {

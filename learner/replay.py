@@ -155,7 +155,10 @@ class Replay:
             )
         size, chosen = settings.num_slots, starts[rng.integers(len(starts), size=num_starts)]
         rows, slots = (part[:, None] for part in np.divmod(chosen, size))
-        places = lambda first, end: rows * size + (slots + np.arange(first, end)) % size
+
+        def places(first, end):
+            return rows * size + (slots + np.arange(first, end)) % size
+
         states, decisions = places(0, settings.window_length + 1), places(0, settings.window_length)
         context = places(1 - settings.history_length, 0)
         return Trajectory(

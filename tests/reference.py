@@ -257,7 +257,10 @@ class Layers:
         weight, (height, width, _) = self._get("conv2_d", number, "w"), x.shape
         size, edge = len(weight), len(weight) // 2
         x = np.pad(x, ((edge, edge), (edge, edge), (0, 0)))
-        window = lambda i, j: x[i : i + size, j : j + size, :, None]
+
+        def window(i, j):
+            return x[i : i + size, j : j + size, :, None]
+
         return np.array(
             [[(window(i, j) * weight).sum((0, 1, 2)) for j in range(width)] for i in range(height)]
         )
@@ -291,9 +294,10 @@ def average_pool(x: np.ndarray) -> np.ndarray:
     """Returns the means of the 3×3 windows that begin at every second row and column, [h, w, c]
     with h and w even.
     """
-    windows = lambda length: [
-        slice(i, i + 3) for i in range(0, length, 2)
-    ]  # the last ones are cut by the edge
+
+    def windows(length):
+        return [slice(i, i + 3) for i in range(0, length, 2)]  # the last ones are cut by the edge
+
     return np.array(
         [[x[i, j].mean((0, 1)) for j in windows(x.shape[1])] for i in windows(x.shape[0])]
     )
@@ -374,7 +378,10 @@ def sequence_terms(
     returns = td_lambda_targets(
         trajectory.search_value, trajectory.reward, trajectory.discount, real, gamma, lam
     )
-    categorical = lambda x: two_hot(x, *bins(support))
+
+    def categorical(x):
+        return two_hot(x, *bins(support))
+
     for t in range(num_starts):
         if not real[t]:
             continue
@@ -416,7 +423,9 @@ class SearchTree:
     """One tree of mctx, read by walking its children; every value is recomputed from the raw ones."""
 
     def __init__(self, tree, row: int):
-        read = lambda name: np.asarray(getattr(tree, name))[row]
+        def read(name):
+            return np.asarray(getattr(tree, name))[row]
+
         self._children, self.visits = read("children_index"), read("children_visits")
         self._reward, self._discount = read("children_rewards"), read("children_discounts")
         self._raw = read("raw_values").astype(np.float64)

@@ -20,7 +20,9 @@ PLACEHOLDERS = {"EXPERIMENT": "order-k", "{smoke,small,paper}": "small", "$s": "
 PROGRAM = r"(?:python (?:/app/)?scripts/(?=\w+\.py)|(?:^|[ ;(])muzero-(?!pve\b))(\w+)(?:\.py)?(.*)"
 MAX_README_LINES = 150
 
-relative = lambda path: path.relative_to(ROOT).as_posix()
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
 
 
 def command_lines():

@@ -50,7 +50,9 @@ PRIVATE = {
     ".hypothesis",
 }
 
-relative = lambda path: path.relative_to(ROOT).as_posix()
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
 
 
 def parse(path):
@@ -100,9 +102,10 @@ def backward_arrows(path, source=None):
     """Returns the modules that a file of an inner room of `scripts` may not import: rooms further
     right, programs.
     """
-    place = lambda name: (
-        INNER_ROOMS.index(name.split(".")[1]) if name.count(".") > 1 else len(INNER_ROOMS)
-    )
+
+    def place(name):
+        return INNER_ROOMS.index(name.split(".")[1]) if name.count(".") > 1 else len(INNER_ROOMS)
+
     ours = {name for name in imported_modules(path, source) if name.startswith("scripts.")}
     return sorted(
         name for name in ours if place(name) > place(module(path)) or MODULES[name] in ENTRY_POINTS
@@ -246,7 +249,10 @@ def test_only_the_update_knows_shardings_and_only_three_places_compile():
     agent = [
         path for path in system_sources() if not {"laboratory", "inspection"} & set(path.parts)
     ]
-    users = lambda call: [relative(path) for path in agent if call in ast.unparse(parse(path))]
+
+    def users(call):
+        return [relative(path) for path in agent if call in ast.unparse(parse(path))]
+
     assert users("NamedSharding(") == ["learner/update.py"]
     assert users("jax.jit") == ["actors/agent.py", "actors/rollout.py", "learner/update.py"]
 

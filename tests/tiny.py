@@ -68,7 +68,10 @@ def functions(xp) -> Net:
 def init_params(rng_key) -> Params:
     """Returns random parameters, none of them near zero in effect."""
     keys = iter(jax.random.split(rng_key, 6))
-    normal = lambda *shape: jax.random.normal(next(keys), shape)
+
+    def normal(*shape):
+        return jax.random.normal(next(keys), shape)
+
     return Params(
         representation={"w": 0.5 * normal(STACK_SIZE, LATENT_SIZE)},
         dynamics={
@@ -103,7 +106,10 @@ def trajectory(seed: int, event_prob: float = 0.1) -> Trajectory:
     """
     rng = np.random.default_rng(seed)
     seq = reference.random_sequence(rng, NUM_DECISIONS, event_prob)
-    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
     return Trajectory(
         observation=normal(NUM_DECISIONS + 1, OBSERVATION_SIZE),
         is_first=seq.is_first,

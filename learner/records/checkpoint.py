@@ -160,7 +160,10 @@ class Checkpointer:
         weights.
         """
         self._finish()
-        header = lambda path: Checkpoint(0, None, read_header(path)["metadata"])
+
+        def header(path):
+            return Checkpoint(0, None, read_header(path)["metadata"])
+
         try:
             return (
                 newest_valid(self._best, header)[0].metadata if complete_slots(self._best) else None

@@ -27,10 +27,12 @@ from muzero.tabular.margins import Operators, at_most, equal, norm
 
 def error(case: Case, op: Operators, functions: jax.Array, order: int | jax.Array) -> jax.Array:
     """Returns the smallest ε for which the model is in M^order({π}, functions [V, S]; ε)."""
-    gap = lambda v: (
-        op.power(case.model, case.policy, v, order)
-        - op.power(case.environment, case.policy, v, order)
-    )
+
+    def gap(v):
+        return op.power(case.model, case.policy, v, order) - op.power(
+            case.environment, case.policy, v, order
+        )
+
     return jnp.max(norm(jax.vmap(gap)(functions)))
 
 
@@ -78,7 +80,10 @@ def ave_3(case: Case, op: Operators) -> jax.Array:
     And at most ε / (1 − γ^k) for the value, where V need hold no more than v_π (corollary 1).
     """
     shrink = case.model.discount**case.k
-    step = lambda v: op.power(case.environment, case.policy, v, case.k)
+
+    def step(v):
+        return op.power(case.environment, case.policy, v, case.k)
+
     closed = jnp.stack([case.functions[0], step(case.functions[0]), step(step(case.functions[0]))])
     of_k = error(case, op, closed, case.k)
     grown = [
@@ -112,7 +117,10 @@ def ave_4(case: Case, op: Operators) -> jax.Array:
     (corollary 2).
     """
     c, functions = 1 + 3 * case.spare[-1, -1, -1], case.functions[:2]
-    span = lambda c: jnp.concatenate([functions, affine_weights(case.spare, c) @ functions])
+
+    def span(c):
+        return jnp.concatenate([functions, affine_weights(case.spare, c) @ functions])
+
     of_set, of_span, of_hull = (error(case, op, f, case.k) for f in (functions, span(c), span(1.0)))
     return jnp.stack(
         [at_most(of_set, of_span), at_most(of_span, c * of_set), equal(of_hull[None], of_set[None])]
@@ -133,7 +141,10 @@ def ave_5(case: Case, op: Operators) -> jax.Array:
         (few, more, few, functions), (more, functions, few, functions), (functions, functions, more, functions),
     )]  # fmt: skip
     low, high = jnp.min(functions[:2], axis=0), jnp.max(functions[:2], axis=0)
-    to_box = lambda v: jnp.maximum(norm(jnp.maximum(low - v, 0)), norm(jnp.maximum(v - high, 0)))
+
+    def to_box(v):
+        return jnp.maximum(norm(jnp.maximum(low - v, 0)), norm(jnp.maximum(v - high, 0)))
+
     others = functions[2:4]
     hull = affine_weights(case.spare, 1.0) @ others
     margins = [

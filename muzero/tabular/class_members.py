@@ -77,11 +77,17 @@ def twins(case: Case) -> tuple[MDP, MDP, jax.Array, jax.Array, jax.Array]:
     Equivalence, eq. 35).
     """
     of_x = case.environment
-    double = lambda x: jnp.repeat(x, 2, axis=-1)
+
+    def double(x):
+        return jnp.repeat(x, 2, axis=-1)
+
     arrival = jnp.repeat(of_x.transition, 2, axis=1)
-    split = lambda zero: jnp.stack([arrival * zero, arrival * (1 - zero)], axis=-1).reshape(
-        ACTIONS, 2 * STATES, -1
-    )
+
+    def split(zero):
+        return jnp.stack([arrival * zero, arrival * (1 - zero)], axis=-1).reshape(
+            ACTIONS, 2 * STATES, -1
+        )
+
     environment = MDP(split(case.spare), double(of_x.reward), of_x.discount)
     model = environment._replace(transition=split(jnp.ones_like(case.spare)))
     return (
@@ -103,9 +109,10 @@ def trap(case: Case) -> tuple[MDP, MDP]:
     """
     inside = jnp.arange(STATES) > 0
     caught = jnp.array([[False, False, True, True], [False, True, True, True]])
-    squeeze = lambda p: (
-        jnp.where(inside, p, 0) / jnp.sum(jnp.where(inside, p, 0), axis=-1, keepdims=True)
-    )
+
+    def squeeze(p):
+        return jnp.where(inside, p, 0) / jnp.sum(jnp.where(inside, p, 0), axis=-1, keepdims=True)
+
     transition, reward, discount = case.environment
     transition = jnp.where(caught[..., None], squeeze(transition), transition)
     environment = MDP(transition, jnp.where(caught, case.spare[0, 0, 0], reward), discount)

@@ -42,7 +42,10 @@ def update_flops(
     num_actions: int, num_states: int, rank: int | None, batch_size: int, order: int
 ) -> int:
     """Returns the floating-point operations in the matrix products of one gradient of `fast_loss`."""
-    product = lambda rows, inner: 2 * rows * inner * num_actions * num_states
+
+    def product(rows, inner):
+        return 2 * rows * inner * num_actions * num_states
+
     if (
         order == 1
     ):  # forward, gradient of each factor, and of what went through all factors but the first
@@ -95,11 +98,17 @@ def _power_backward(discount, order, residuals, gradient):
     num_actions, num_states = policy.shape[1:]
     policy = policy.reshape(-1, num_actions * num_states)
     stacked = discount * transition.reshape(num_actions * num_states, num_states)
-    spread = lambda g: (
-        policy * jnp.concatenate([g] * num_actions, axis=-1)
-    )  # from states to actions in states
+
+    def spread(g):
+        return policy * jnp.concatenate(
+            [g] * num_actions, axis=-1
+        )  # from states to actions in states
+
     _, gradients = jax.lax.scan(lambda g, _: (spread(g) @ stacked, g), gradient, length=order)
-    flat = lambda x: x.reshape(-1, x.shape[-1])
+
+    def flat(x):
+        return x.reshape(-1, x.shape[-1])
+
     # The gradients come last step first.
     of_transition = discount * flat(values[::-1]).T @ flat(spread(gradients))
     of_reward = jnp.sum(spread(jnp.sum(gradients, axis=0)), axis=0)

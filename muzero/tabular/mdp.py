@@ -51,7 +51,10 @@ def bellman(mdp: MDP, policy: jax.Array, value: jax.Array, order: int = 1) -> ja
     """Returns [S], T_π^k v: `order` = k ≥ 0 applications of the Bellman operator of `policy` [A, S]
     to `value` [S].
     """
-    step = lambda v, _: (jnp.sum(policy * action_value(mdp, v), axis=0), None)
+
+    def step(v, _):
+        return (jnp.sum(policy * action_value(mdp, v), axis=0), None)
+
     return jax.lax.scan(step, value, length=order)[0]
 
 

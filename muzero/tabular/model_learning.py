@@ -73,7 +73,10 @@ def value_aware_loss(b, variance_weight):
         num_states = value.shape[0]
         flow = policy_transition(environment, policy), policy_reward(environment, policy)
         after = vaml.target_moments(*flow, value, 0, b, environment.discount)
-        rows = lambda transition: transition.reshape(-1, num_states)
+
+        def rows(transition):
+            return transition.reshape(-1, num_states)
+
         target = vaml.step_back(rows(environment.transition), after).mean
         return jnp.mean(
             vaml.expected_loss(rows(jax.nn.softmax(logits)), value, target, 1, variance_weight)
@@ -162,7 +165,10 @@ def measure(params, environment, policy, true_value):
     scale = jnp.std(true_value)
     transition = to_mdp(params, environment).transition
     log_transition = jax.nn.log_softmax(model_logits(params))
-    rms = lambda error: jnp.sqrt(jnp.mean(jnp.square(error))) / scale
+
+    def rms(error):
+        return jnp.sqrt(jnp.mean(jnp.square(error))) / scale
+
     return {
         "value_error": rms(params.value - true_value),
         "model_error": rms((transition - environment.transition) @ true_value),

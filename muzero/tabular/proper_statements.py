@@ -16,8 +16,13 @@ def pve_1_inclusion(case: Case, op: Operators) -> jax.Array:
     true, false, only = ring_pair(case)
     world, model, policy, value, _ = twins(case)
     value_of_ring = case.functions[1]
-    ring_power = lambda m, k: op.power(m, only, value_of_ring, k)
-    twin_power = lambda m, k: op.power(m, policy, value, k)
+
+    def ring_power(m, k):
+        return op.power(m, only, value_of_ring, k)
+
+    def twin_power(m, k):
+        return op.power(m, policy, value, k)
+
     of_ring = [
         equal(ring_power(false, z * STATES), ring_power(true, z * STATES)) for z in (1, 2, 3)
     ]
@@ -36,10 +41,13 @@ def pve_1_strict(case: Case, op: Operators) -> jax.Array:
     k = 1 + case.k % (STATES - 1)
     true, false, only = ring_pair(case, first=k)
     constant = jnp.full((STATES,), case.functions[0, 0])
-    both = lambda order: (
-        op.power(false, only, constant, order),
-        op.power(true, only, constant, order),
-    )
+
+    def both(order):
+        return (
+            op.power(false, only, constant, order),
+            op.power(true, only, constant, order),
+        )
+
     return jnp.stack([equal(*both(STATES)), differ(*both(k))])
 
 
@@ -85,7 +93,10 @@ def pve_corollary_1(case: Case, op: Operators) -> jax.Array:
 
 def pve_5(case: Case, op: Operators) -> jax.Array:
     """M^∞(Π) ⊂ M^∞(Π_det), strictly: figure 2, and random worlds with a trap like it."""
-    uniform = lambda states: jnp.full((ACTIONS, states), 1 / ACTIONS)
+
+    def uniform(states):
+        return jnp.full((ACTIONS, states), 1 / ACTIONS)
+
     margins = []
     for pair in (worlds.dithering(case.environment.discount), trap(case)):
         num_states = pair[0].reward.shape[1]
@@ -110,7 +121,10 @@ def pve_7(case: Case, op: Operators) -> jax.Array:
     side lost its k).
     """
     weight = stationary_distribution(case.environment, case.policy)
-    weighted = lambda x: jnp.sqrt(jnp.sum(weight * jnp.square(x)))
+
+    def weighted(x):
+        return jnp.sqrt(jnp.sum(weight * jnp.square(x)))
+
     return _pve_6(case, op, weighted, factor=lambda apart: norm(apart) / weighted(apart))
 
 

@@ -88,9 +88,10 @@ def init_params(
     shapes = (
         [(num_states, num_states)] if rank is None else [(num_states, rank), (rank, num_states)]
     )
-    draw = lambda key, shape, limit: jax.random.uniform(
-        key, (num_actions, *shape), minval=-limit, maxval=limit
-    )
+
+    def draw(key, shape, limit):
+        return jax.random.uniform(key, (num_actions, *shape), minval=-limit, maxval=limit)
+
     logits = tuple(
         draw(key, shape, _LOGIT_RANGE) for key, shape in zip(logit_keys, shapes, strict=False)
     )

@@ -87,7 +87,10 @@ def dithering(discount: float) -> tuple[MDP, MDP]:
     eye = jnp.eye(3)
     right = eye[jnp.array(right)]
     reward = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    build = lambda right: MDP(jnp.stack([eye[jnp.array(left)], right]), reward, discount)
+
+    def build(right):
+        return MDP(jnp.stack([eye[jnp.array(left)], right]), reward, discount)
+
     return build(right), build((right + eye[jnp.array(model_right)]) / 2)
 
 

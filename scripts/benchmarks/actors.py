@@ -37,9 +37,10 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     num_environments = config.actors.environments_per_worker
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(running_pool(config, cores_per_worker=1))
-        enter = lambda of, count: stack.enter_context(
-            PinnedProcess(of, bare.make_actor, config, count)
-        )
+
+        def enter(of, count):
+            return stack.enter_context(PinnedProcess(of, bare.make_actor, config, count))
+
         pinned = [enter({core}, num_environments) for core in cores]
         unpinned = enter(cores, num_environments * len(cores))
         loops = {

@@ -51,7 +51,10 @@ class Sender:
     def run(self, published: PublishedParams) -> RolloutResult:
         """Returns the next rollout: every frame written anew, and their sum as a statistic."""
         self._count += 1
-        write = lambda frames: np.full_like(frames, (37 * self._count + 1) % 251)
+
+        def write(frames):
+            return np.full_like(frames, (37 * self._count + 1) % 251)
+
         old = self._rollout.trajectory
         new = old._replace(
             observation=write(old.observation), history_observation=write(old.history_observation),
@@ -105,9 +108,10 @@ def on_paper(bytes_per_second: float, bytes_per_step: float, flops_per_step: flo
     """Returns what a host with this feed could take in, next to what the published run took in."""
     published = PUBLISHED_FRAMES / (PUBLISHED_HOURS * 3600)
     feed = bytes_per_second / bytes_per_step * FRAMES_PER_STEP
-    cores = lambda frames_per_second: (
-        frames_per_second / FRAMES_PER_STEP * flops_per_step / CORE_FLOPS
-    )
+
+    def cores(frames_per_second):
+        return frames_per_second / FRAMES_PER_STEP * flops_per_step / CORE_FLOPS
+
     return {
         "flops_per_decision": flops_per_step,
         "searching_cores_for_the_published_rate": cores(published),
@@ -133,7 +137,10 @@ def cluster_of(num_workers: int) -> Iterator[None]:
 def feed_of_senders(config: Config, num_senders: int) -> Iterator[BatchFeed]:
     """Starts senders behind an actor pool and a feed whose batches are checked as they come."""
     num_environments = config.actors.environments_per_worker
-    build = lambda seed: Sender(config, num_environments, seed)
+
+    def build(seed):
+        return Sender(config, num_environments, seed)
+
     with tempfile.TemporaryDirectory() as folder:
         pool = ActorPool(
             build,
@@ -157,7 +164,10 @@ def checksum(observation, history_observation):
     """Returns the sum of all words of four bytes modulo 2³²: XLA adds words ten times faster than
     single bytes.
     """
-    words = lambda x: jax.lax.bitcast_convert_type(x.reshape(-1, 4), jnp.uint32)
+
+    def words(x):
+        return jax.lax.bitcast_convert_type(x.reshape(-1, 4), jnp.uint32)
+
     return jnp.sum(words(observation)) + jnp.sum(words(history_observation))
 
 

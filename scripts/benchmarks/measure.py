@@ -165,7 +165,10 @@ def make_matmul() -> Loop:
 
     x = jnp.ones((MATMUL_SIZE, MATMUL_SIZE))
     multiply = jax.jit(lambda a, b: a @ b)
-    step = lambda: multiply(x, x).block_until_ready() is not None and 2.0 * MATMUL_SIZE**3
+
+    def step():
+        return multiply(x, x).block_until_ready() is not None and 2.0 * MATMUL_SIZE**3
+
     step()
     return timed_loop(step)
 

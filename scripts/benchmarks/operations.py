@@ -19,9 +19,10 @@ def decision_flops(config: Config) -> float:
         stack_shape(spec.observation_shape, config.network.history_length), jnp.float32
     )
     latent = jax.eval_shape(model.represent, params.representation, stack)
-    count = lambda function, *arguments: (
-        jax.jit(function).lower(*arguments).cost_analysis()["flops"]
-    )
+
+    def count(function, *arguments):
+        return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
     step = count(model.step, params.dynamics, latent, jax.ShapeDtypeStruct((), jnp.int32))
     predict = count(model.predict, params.prediction, latent)
     root = count(model.represent, params.representation, stack) + predict

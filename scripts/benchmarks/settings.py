@@ -60,9 +60,16 @@ def synthetic_rollout(
         (num_sequences, length) for length in (num_states, num_states - 1, context)
     )
     dtype, num_actions = np.dtype(spec.observation_dtype), spec.num_actions
-    frames = lambda shape: rng.integers(0, 255, (*shape, *spec.observation_shape)).astype(dtype)
-    normal = lambda shape: rng.normal(size=shape).astype(np.float32)
-    actions = lambda shape: rng.integers(num_actions, size=shape).astype(np.int32)
+
+    def frames(shape):
+        return rng.integers(0, 255, (*shape, *spec.observation_shape)).astype(dtype)
+
+    def normal(shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    def actions(shape):
+        return rng.integers(num_actions, size=shape).astype(np.int32)
+
     trajectory = Trajectory(
         observation=frames(states),
         is_first=rng.random(states) < 0.02,

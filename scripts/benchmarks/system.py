@@ -134,7 +134,10 @@ class System:
     def __init__(self, config: Config, pool):
         state, update, mesh = build_learner(config, env_spec(config.env))
         self._pool = pool
-        publish = lambda version, params: pool.publish(PublishedParams(version, params))
+
+        def publish(version, params):
+            return pool.publish(PublishedParams(version, params))
+
         self._loop = build_loop(config, state, Counters(), update, publish)
         passes = build_passes(config, env_spec(config.env), make_put(mesh), Counters(), process=0)
         self._feed = build_feed(config, pool.next_rollout, passes, Counters())

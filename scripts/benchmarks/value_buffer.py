@@ -33,7 +33,10 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     rates = alternate(loops, "heads", "latents", rounds=rounds, seconds=seconds, turns=1)
     programs = {name: parts[0] for name, parts in compiled.items()}
     flops = {name: count_flops(config) for name, config in variants.items()}
-    slower = lambda name, than: summary([1 / ratio for ratio in ratios(rates, name, than)])
+
+    def slower(name, than):
+        return summary([1 / ratio for ratio in ratios(rates, name, than)])
+
     return report(
         "value-buffer", rates, "heads", "plain", unit="updates/s",
         measured={"latents / plain": slower("latents", "plain"), "heads / latents": slower("heads", "latents")},
@@ -61,9 +64,12 @@ def config_of(tiny: bool) -> Config:
 
 def three_losses(config: Config) -> dict[str, Config]:
     """Returns the configurations of the three updates by name."""
-    change = lambda section, **fields: dataclasses.replace(
-        config, **{section: dataclasses.replace(getattr(config, section), **fields)}
-    )
+
+    def change(section, **fields):
+        return dataclasses.replace(
+            config, **{section: dataclasses.replace(getattr(config, section), **fields)}
+        )
+
     return {
         "plain": change("loss", past_weight=0.0),
         "latents": change("value_buffer", size=1),

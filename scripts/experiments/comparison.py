@@ -243,9 +243,10 @@ def profile(
     """Returns the fraction of runs [seeds, games] above each threshold and its 95 % band [2,
     thresholds].
     """
-    fractions = lambda scores: np.array(
-        [(scores > threshold).mean(axis=(-2, -1)) for threshold in thresholds]
-    )
+
+    def fractions(scores):
+        return np.array([(scores > threshold).mean(axis=(-2, -1)) for threshold in thresholds])
+
     return fractions(runs.T), np.array(_interval(fractions, (runs,), resamples))
 
 

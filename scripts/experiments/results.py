@@ -186,8 +186,9 @@ def _check_trials(path: str, rows: tuple[Row, ...]) -> None:
                 f"{path}: {row.game}, {row.arm}, seed {row.seed}: more than one row of kind {row.kind}"
             )
         seen.add(identity)
-    keys = lambda of_means: {
-        (row.game, row.arm, row.kind) for row in rows if (row.seed is None) == of_means
-    }
+
+    def keys(of_means):
+        return {(row.game, row.arm, row.kind) for row in rows if (row.seed is None) == of_means}
+
     for game, arm, kind in sorted(keys(True) & keys(False)):
         raise ConfigError(f"{path}: {game}, {arm}, {kind}: rows with and without a seed")

@@ -219,7 +219,10 @@ def _has_checkpoint(path: Path) -> bool:
 def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
     """Returns the results of a finished trial: curve, scores as played, of whole games, the audit."""
     frames, seconds, _ = progress(path)
-    row = lambda *values: Row(suite.name, trial.game, trial.arm, trial.seed, *values)
+
+    def row(*values):
+        return Row(suite.name, trial.game, trial.arm, trial.seed, *values)
+
     scored = {kind: _evaluation(path, name) for kind, name in _SCORES.items()}
     audited = {} if suite.audit is None else _audited(path)
     return [

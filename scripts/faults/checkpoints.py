@@ -248,7 +248,10 @@ def _fails_to_write(
 def file_too_large(folder: Path) -> Outcome:
     """What a full disk looks like to the program, without root."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    def limit(size):
+        return resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
     return _fails_to_write(folder, lambda: limit(1_000_000), lambda: limit(soft))
 
 

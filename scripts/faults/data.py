@@ -52,7 +52,10 @@ def _loop(published: list[int]) -> LearnerLoop:
     guard.
     """
     optimiser, mesh = optax.sgd(1.0), make_mesh(1)
-    init = lambda key: Params(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
+
+    def init(key):
+        return Params(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
+
     state = jax.device_put(
         init_state(init, optimiser, value_buffer_size=2, rng_key=None), replicated(mesh)
     )
@@ -61,7 +64,10 @@ def _loop(published: list[int]) -> LearnerLoop:
         search_average_rate=0.5, target_average_rate=0.5, max_skipped_in_row=_MAX_SKIPPED
     )
     fns = make_update(_WeightTimesReward(), optimiser, schedule, mesh, settings, push_interval=2)
-    publish = lambda version, params: published.append(version)
+
+    def publish(version, params):
+        return published.append(version)
+
     return LearnerLoop(state, Counters(), settings, update_fns=fns, publish=publish)
 
 

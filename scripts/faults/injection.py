@@ -25,7 +25,10 @@ class Row(NamedTuple):
 
     def cells(self) -> tuple[str, ...]:
         """Returns the row as text, in the order of the columns."""
-        number = lambda x: "" if x is None else str(x)
+
+        def number(x):
+            return "" if x is None else str(x)
+
         outcome = self.outcome
         return (
             self.fault.name, self.fault.injected, self.fault.promised, outcome.happened.replace("|", "/"),

@@ -130,7 +130,10 @@ def learner_killed_and_restarted(folder: Path) -> Outcome:
         learner = runs.learner_of(process)
         learner.kill()
         reached = runs.rows(run)[-1]["num_updates"]
-        others = lambda: [p for p in psutil.Process(process.pid).children() if p.pid != learner.pid]
+
+        def others():
+            return [p for p in psutil.Process(process.pid).children() if p.pid != learner.pid]
+
         runs.wait_for(lambda: bool(others()), process)
         sessions = process.pid, learner.pid, others()[0].pid
         output = process.communicate(timeout=runs.SECONDS)[0]

@@ -39,8 +39,13 @@ def suite_killed_twice(folder: Path) -> Outcome:
     file.write_text(_SUITE)
     suite = suites.load(str(file))
     paths = [trials.run_path(out, trial) for trial in suite.trials()]
-    finished = lambda: [path for path in paths if trials.is_finished(suite, path)]
-    num_rows = lambda: sum(len(runs.rows(path)) for path in paths)
+
+    def finished():
+        return [path for path in paths if trials.is_finished(suite, path)]
+
+    def num_rows():
+        return sum(len(runs.rows(path)) for path in paths)
+
     with nodes.ray_cluster(num_cpus=1) as cluster:
         node = nodes.add_node(cluster)
         command = (folder, "suite", "run", file, "--out", out, "--ray-address", cluster.address)

@@ -100,7 +100,10 @@ def moments(returns: np.ndarray, weight: np.ndarray) -> tuple[float, float, floa
     noise.
     """
     value, num_rollouts = returns.mean(axis=1), returns.shape[1]
-    average = lambda x: float(x @ weight / weight.sum())
+
+    def average(x):
+        return float(x @ weight / weight.sum())
+
     noise = average(returns.var(axis=1, ddof=1)) / num_rollouts
     return average(value), average((value - average(value)) ** 2) - noise, noise
 
@@ -193,7 +196,10 @@ def audit_head(
         np.array([variance]), np.array([noise]), len(returns)
     ):  # errors over it would be noise over noise
         both = Estimate(*(np.full_like(x, np.nan) for x in both))
-    part = lambda where: Estimate(*(x[where] for x in both))
+
+    def part(where):
+        return Estimate(*(x[where] for x in both))
+
     return Audited(
         part(slice(last)),
         part(slice(last + 1, None)),

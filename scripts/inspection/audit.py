@@ -84,9 +84,9 @@ def make_predictions(stored: Stored, states: list[HeldOut]) -> Callable[..., np.
     @jax.jit
     def imagine(windows: Window):
         # One state at a time: a deep stack of all of them would not fit.
-        last = lambda w: unroll(
-            model, params, stack(w.frames, w.actions, w.is_first), w.taken
-        ).latent[-1]
+        def last(w):
+            return unroll(model, params, stack(w.frames, w.actions, w.is_first), w.taken).latent[-1]
+
         return jax.lax.map(last, windows)
 
     @jax.jit
@@ -112,7 +112,9 @@ def make_vtrace_targets(stored: Stored, states: list[HeldOut]) -> Callable[..., 
 
     @jax.jit
     def represent(batch: Trajectory):
-        stacks = lambda trajectory: stack_trajectory(trajectory, num_actions, jnp.arange(length))
+        def stacks(trajectory):
+            return stack_trajectory(trajectory, num_actions, jnp.arange(length))
+
         one = jax.vmap(functools.partial(model.represent, stored.target_average.representation))
         return jax.lax.map(lambda trajectory: one(stacks(trajectory)), batch)
 

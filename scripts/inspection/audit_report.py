@@ -14,7 +14,10 @@ from matplotlib import pyplot  # noqa: E402  (after the choice of a backend with
 
 def summary(table: list[dict]) -> str:
     """Returns the errors of all heads together for every k, as lines for a terminal."""
-    text = lambda number: " not available" if np.isnan(number) else f"{number:10.3f}"
+
+    def text(number):
+        return " not available" if np.isnan(number) else f"{number:10.3f}"
+
     lines = [
         "all heads, as fractions of the variance of the returns",
         "  k     error     excess over k = 0",

@@ -55,7 +55,10 @@ def _columns(name: str, estimate: Estimate, n: int) -> dict:
 
 def write(path: Path, table: list[dict]) -> None:
     """Writes the rows as CSV, six significant digits; what is not available is empty."""
-    text = lambda x: ("" if np.isnan(x) else f"{x:.6g}") if isinstance(x, float) else x
+
+    def text(x):
+        return ("" if np.isnan(x) else f"{x:.6g}") if isinstance(x, float) else x
+
     lines = io.StringIO()
     writer = csv.DictWriter(lines, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -79,10 +82,15 @@ def all_heads(table: list[dict], k: int) -> dict[str, float]:
     NaN where noise may explain it); `squared_error`, `vtrace_squared_error` and `variance` are
     means over heads, noise taken off.
     """
-    column = lambda name, k: np.array([row[name] for row in table if row["k"] == k])
-    together = lambda squared: over_heads(
-        squared, column("variance", k), column("noise", k), int(table[0]["num_states"])
-    )
+
+    def column(name, k):
+        return np.array([row[name] for row in table if row["k"] == k])
+
+    def together(squared):
+        return over_heads(
+            squared, column("variance", k), column("noise", k), int(table[0]["num_states"])
+        )
+
     error, gap = column("squared_error", k), column("vtrace_squared_error", k)
     return {
         "error": together(error),

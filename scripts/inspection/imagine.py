@@ -95,9 +95,12 @@ def errors(imagined: Imagined) -> tuple[np.ndarray, np.ndarray]:
     """Returns root mean square errors of the values [n+1], where the return is known, and of the
     rewards [n].
     """
-    rms = lambda rows: np.array(
-        [np.sqrt(np.nanmean(row**2)) if not np.isnan(row).all() else np.nan for row in rows]
-    )
+
+    def rms(rows):
+        return np.array(
+            [np.sqrt(np.nanmean(row**2)) if not np.isnan(row).all() else np.nan for row in rows]
+        )
+
     truth = np.where(imagined.is_known, imagined.true_return, np.nan)
     value = [_ahead(column, k) - truth for k, column in enumerate(imagined.value.T)]
     reward = [
@@ -184,9 +187,11 @@ def _predictions(
 
     @jax.jit
     def predict(windows):
-        one = lambda w: unroll(
-            stored.model, stored.search_average, stack(w.frames, w.actions, w.is_first), w.taken
-        )
+        def one(w):
+            return unroll(
+                stored.model, stored.search_average, stack(w.frames, w.actions, w.is_first), w.taken
+            )
+
         output = jax.vmap(one)(windows)
         return stored.support.from_logits(output.value_logits), stored.support.from_logits(
             output.reward_logits

@@ -48,7 +48,10 @@ class PolicyRollouts:
     def __init__(self, stored: Stored, *, num_parallel: int, tail: float):
         config, self._tail = stored.config, tail
         endless = dataclasses.replace(config.env, max_episode_frames=_NO_LIMIT)
-        make = lambda: make_environment(endless, training=True)
+
+        def make():
+            return make_environment(endless, training=True)
+
         clip, size = config.env.reward_clip, min(num_parallel, _MAX_PARALLEL)
         self._streams = [ForkableStream(make(), seed=0, reward_clip=clip) for _ in range(size)]
         self._history = History(stored.spec, config.network.history_length, size)
@@ -147,9 +150,9 @@ def make_policy(stored: Stored) -> Callable[..., Array]:
     )
 
     def policy(representation, head_params, frames, actions, is_first):
-        predict = lambda *history: model.predict(
-            head_params, model.represent(representation, stack(*history))
-        )[0]
+        def predict(*history):
+            return model.predict(head_params, model.represent(representation, stack(*history)))[0]
+
         return jax.nn.softmax(jax.vmap(predict)(frames, actions, is_first))
 
     return jax.jit(policy)

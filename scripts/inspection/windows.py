@@ -30,7 +30,10 @@ def window(trajectory: Trajectory, t: int, num_steps: int) -> Window:
         raise ValueError(
             f"state {t} has {len(trajectory.action) - t} decisions after it, wanted: {num_steps}"
         )
-    whole = lambda context, x: np.concatenate([context, x])[t:]
+
+    def whole(context, x):
+        return np.concatenate([context, x])[t:]
+
     actions = whole(trajectory.history_action, trajectory.action)
     return Window(
         whole(trajectory.history_observation, trajectory.observation)[: history + 1],

@@ -58,9 +58,9 @@ def learn(environment, params, function, num_updates, learning_rate):
     """
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_updates))
     to_model = functools.partial(value_equivalence.to_mdp, discount=environment.discount)
-    loss_fn = lambda params: value_equivalence.action_value_loss(
-        to_model(params), environment, function
-    )
+
+    def loss_fn(params):
+        return value_equivalence.action_value_loss(to_model(params), environment, function)
 
     def update(_, carry):
         params, state = carry

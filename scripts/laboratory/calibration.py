@@ -186,7 +186,10 @@ def _row(errors, scale, spread):
     """Returns the columns of a problem from the errors [2, ...] of the measured and of the exact
     minimiser.
     """
-    rms = lambda error: jnp.sqrt(jnp.mean(jnp.square(error))) / scale
+
+    def rms(error):
+        return jnp.sqrt(jnp.mean(jnp.square(error))) / scale
+
     measured, exact = errors
     return {
         "exact_error": rms(exact),

@@ -95,7 +95,10 @@ _improvement_policies = jax.jit(policies.improvement_policies, static_argnums=2)
 @functools.partial(jax.jit, static_argnums=3)
 def _variants(rng_key: jax.Array, world: MDP, base: jax.Array, deterministic: bool) -> Equations:
     """Returns one noisy variant of each policy of `base` [N, A, S], with its value."""
-    vary = lambda key, policy: policies.perturbed_policy(key, policy, deterministic=deterministic)
+
+    def vary(key, policy):
+        return policies.perturbed_policy(key, policy, deterministic=deterministic)
+
     return proper_batch(world, jax.vmap(vary)(jax.random.split(rng_key, len(base)), base))
 
 

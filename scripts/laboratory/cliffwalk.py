@@ -68,7 +68,10 @@ def evaluate(name, rank, scale, seed, temperature):
         params, policy = model_learning.learn(
             learner, environment, uniform, params, next_policy=model_learning.improve, **schedule
         )
-        worth = lambda policy: jnp.mean(mdp.policy_value(environment, policy))
+
+        def worth(policy):
+            return jnp.mean(mdp.policy_value(environment, policy))
+
         best, least = jnp.mean(mdp.optimal_value(environment)), worth(uniform)
         errors = model_learning.measure(
             params, environment, policy, mdp.policy_value(environment, policy)

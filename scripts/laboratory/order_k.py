@@ -105,7 +105,10 @@ def make_data(rng_key: jax.Array, world, order: float, num_pairs: int) -> Equati
 def _pairs(rng_key: jax.Array, world, order: float, num_pairs: int) -> Equations:
     policy_key, value_key = jax.random.split(rng_key)
     num_actions, num_states = world.reward.shape
-    draw = lambda key: policies.mixed_policy(key, num_actions, num_states)
+
+    def draw(key):
+        return policies.mixed_policy(key, num_actions, num_states)
+
     policy = jax.vmap(draw)(jax.random.split(policy_key, num_pairs))
     if order == PROPER:
         return proper_batch(world, policy)

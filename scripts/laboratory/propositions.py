@@ -77,7 +77,9 @@ def _worst_margin(case: Case, faults: margins.Faults, check: str) -> jax.Array:
 
 
 def _row(name: str, exact: np.ndarray, broken: list[np.ndarray]) -> Row:
-    violated = lambda margin: int(np.sum(~(margin >= -ROUNDING)))  # NaN is a violation
+    def violated(margin):
+        return int(np.sum(~(margin >= -ROUNDING)))  # NaN is a violation
+
     return {
         "statement": name,
         "cases": len(exact),
@@ -134,8 +136,13 @@ def theorem_bound(
       values: [m, S], V_Π.
     """
     count, size = len(values), len(functions)
-    every = lambda block: np.kron(np.eye(count), block)
-    column = lambda number, rows: np.full((rows, 1), number)
+
+    def every(block):
+        return np.kron(np.eye(count), block)
+
+    def column(number, rows):
+        return np.full((rows, 1), number)
+
     mixture = every(np.hstack([functions.T, -functions.T]))  # [m S, 2 m n]
     magnitude, total = (
         every(np.ones((1, 2 * size))),
@@ -162,7 +169,10 @@ def theorem_bound(
 
 def summarise(scale: Scale, rows: list[Row]) -> list[Row]:
     """Returns a row per statement over all seeds."""
-    sums = lambda members, *keys: {key: sum(member[key] for member in members) for key in keys}
+
+    def sums(members, *keys):
+        return {key: sum(member[key] for member in members) for key in keys}
+
     return [
         {"statement": name, "worst_margin": min(member["worst_margin"] for member in members)}
         | sums(members, "cases", "violations", "cases_broken", "violations_when_broken")

@@ -74,9 +74,10 @@ def measure(tasks: list[Task], num_updates: int) -> list[Row]:
         _row(task.name, rate, time) for task, rate, time in zip(tasks, rates, seconds, strict=True)
     ]
     work = sum(task.flops() for task in tasks)
-    share = lambda key: (
-        work / sum(task.flops() / rate[key] for task, rate in zip(tasks, rates, strict=True))
-    )
+
+    def share(key):
+        return work / sum(task.flops() / rate[key] for task, rate in zip(tasks, rates, strict=True))
+
     return [*rows, _row("all", {key: share(key) for key in rates[0]}, sum(seconds))]
 
 

@@ -94,7 +94,10 @@ def _sample_walks(
 ) -> jax.Array:
     """Returns int [N, length + 1], states along a Markov chain [S, S] from the lower right."""
     start = jnp.full(num_trajectories, _squares().tolist().index(list(_START)))
-    step = lambda state, key: (jax.random.categorical(key, jnp.log(chain[state])), state)
+
+    def step(state, key):
+        return (jax.random.categorical(key, jnp.log(chain[state])), state)
+
     last, states = jax.lax.scan(step, start, jax.random.split(rng_key, length))
     return jnp.concatenate([states, last[None]]).T
 

@@ -81,5 +81,8 @@ def _restore_passes(
 def _with_params(state: LearnerState, params: Params, mesh: jax.sharding.Mesh) -> LearnerState:
     if params.statistics is None:  # of a run that had none
         params = params._replace(statistics=state.params.statistics)
-    fresh = lambda: place(params, mesh)
+
+    def fresh():
+        return place(params, mesh)
+
     return state._replace(params=fresh(), search_average=fresh(), target_average=fresh())

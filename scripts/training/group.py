@@ -214,7 +214,10 @@ def _wait_for(places, bundle: dict[str, float], seconds: float, interrupts: Inte
     KeyboardInterrupt if the program is asked to end.
     """
     deadline, ready = time.monotonic() + seconds, places.ready()
-    known = lambda resources: {name: resources.get(name, 0.0) for name in bundle}
+
+    def known(resources):
+        return {name: resources.get(name, 0.0) for name in bundle}
+
     if not ray.wait([ready], timeout=10 * _POLL_SECONDS)[0]:
         print(
             f"waiting for Ray to place {places.bundle_count} processes of {bundle} each", flush=True

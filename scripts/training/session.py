@@ -71,7 +71,10 @@ def run_session(
         log_dir=directory.logs.joinpath(*map(str, process)),
         seed=actor_seed(config.seed, counters.num_batches, *process),
     )
-    publish = lambda version, params: pool.publish(PublishedParams(version, params))
+
+    def publish(version, params):
+        return pool.publish(PublishedParams(version, params))
+
     loop = build_loop(config, state, counters, update_fns, publish)
     with interrupts.watched(after_grace=pool.close), contextlib.ExitStack() as parts:
         for part in (saver, recording, pool):
@@ -80,7 +83,10 @@ def run_session(
             pool.load(actor_states)
             actor_states.clear()
         loop.publish()
-        num_skipped = lambda: loop.counters.num_skipped - counters.num_skipped
+
+        def num_skipped():
+            return loop.counters.num_skipped - counters.num_skipped
+
         feed = build_feed(config, pool.next_rollout, passes, counters, num_skipped=num_skipped)
         print(share, flush=True)
         session = Session(

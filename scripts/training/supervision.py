@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs.schema import ConfigError
@@ -79,10 +79,13 @@ def _run(command: Sequence[str]) -> tuple[int, bool]:
     environment = os.environ | {process.PARENT: str(os.getpid())}
     with subprocess.Popen(command, start_new_session=True, env=environment) as child:
         signals: list[int] = []
-        forward: Callable = lambda number, frame: (
-            signals.append(number),
-            child.send_signal(number),
-        )
+
+        def forward(number, frame):
+            return (
+                signals.append(number),
+                child.send_signal(number),
+            )
+
         previous = {number: signal.signal(number, forward) for number in _FORWARDED}
         try:
             return child.wait(), bool(signals)

@@ -95,7 +95,10 @@ def initial_params(
             f"--init-from {init_from}: its environment {stored.env.name} has {other}, "
             f"{config.env.name} has {spec}; weights fit only the same shapes and actions"
         )
-    agent = lambda c: {name: to_dict(c)[name] for name in ("network", "support")}
+
+    def agent(c):
+        return {name: to_dict(c)[name] for name in ("network", "support")}
+
     changed = differences(agent(stored), agent(config))
     if changed:
         raise ConfigError(f"--init-from {init_from}: another network: {'; '.join(changed)}")

@@ -301,10 +301,13 @@ def test_missing_minatar_names_the_extra(monkeypatch):
 
 def test_a_game_without_a_limit_has_one_where_it_is_scored():
     """A greedy policy may run into a wall for ever."""
-    made = lambda name, training: make_environment(EnvConfig(name), training=training)
-    limits = lambda *arguments: [
-        limit._max_episode_steps for limit in states.time_limits(made(*arguments))
-    ]
+
+    def made(name, training):
+        return make_environment(EnvConfig(name), training=training)
+
+    def limits(*arguments):
+        return [limit._max_episode_steps for limit in states.time_limits(made(*arguments))]
+
     assert limits("CliffWalking-v1", True) == [] and limits("CliffWalking-v1", False) == [
         LONGEST_SCORED_GAME
     ]

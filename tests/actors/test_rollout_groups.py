@@ -93,7 +93,10 @@ def test_the_emulator_of_one_group_works_while_the_other_is_searched(
 
     def on_slow_device(search_fn):
         search = frames_on_device(search_fn)
-        late = lambda out, frames: (jax.tree.map(clock.on_device, out), frames)
+
+        def late(out, frames):
+            return (jax.tree.map(clock.on_device, out), frames)
+
         return lambda *inputs: late(*search(*inputs))
 
     monkeypatch.setattr(rollout_module, "_with_frames_on_device", on_slow_device)

@@ -59,7 +59,9 @@ def next_in_round(pool, count):
 
 
 def test_in_rounds_workers_deliver_in_their_order_with_the_parameters_of_the_round(make_rounds):
-    slow_first = lambda seed, count: time.sleep(0.2 if seed == FIRST_SEED else 0.0)
+    def slow_first(seed, count):
+        return time.sleep(0.2 if seed == FIRST_SEED else 0.0)
+
     pool = make_rounds(counting_rollout(slow_first))
     assert next_in_round(pool, 3) == [(0, 1, 1), (1, 1, 1), (0, 2, 1)]
     pool.publish(published(2))  # in the middle of a round

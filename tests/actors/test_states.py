@@ -85,7 +85,10 @@ def test_a_generator_goes_on_with_the_half_word_it_has_left():
     rng.integers(2**31, size=3, dtype=np.uint32)  # an odd number of 32-bit draws keeps half a word
     other = states.load_generator(states.save_generator(rng))
     assert rng.bit_generator.state["has_uint32"] == 1
-    draws = lambda g: (g.integers(2**31, size=5, dtype=np.uint32).tolist(), g.random(3).tolist())
+
+    def draws(g):
+        return (g.integers(2**31, size=5, dtype=np.uint32).tolist(), g.random(3).tolist())
+
     assert draws(rng) == draws(other)
 
 

@@ -164,7 +164,10 @@ def _expected_past(biases, trajectory, support):
     kl, overlaps = np.zeros(PAPER.loss.num_unroll_steps + 1), []
     states = [None] * (NUM_DECISIONS + 1)
     for policy_bias, value_bias in biases:
-        head = lambda _, logits=(policy_bias, value_bias): logits
+
+        def head(_, logits=(policy_bias, value_bias)):
+            return logits
+
         vs, _, policy = reference.past_targets(
             head, states, trajectory, support, gamma=0.997, lam=0.8, clip=1.0
         )

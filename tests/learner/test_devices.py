@@ -129,7 +129,10 @@ def results(tmp_path_factory):
         for process in pair:
             finish(process)
     finish(start("alone", path, num_devices=8))
-    load = lambda name: pickle.loads(Path(name).read_bytes())
+
+    def load(name):
+        return pickle.loads(Path(name).read_bytes())
+
     return load(path) | {"2 x 2": load(f"{path}.0"), "2 x 2, other process": load(f"{path}.1")}
 
 

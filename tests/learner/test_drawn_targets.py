@@ -41,7 +41,10 @@ class Stream:
     def random(cls, seed):
         rng = np.random.default_rng(seed)
         seq = reference.random_sequence(rng, LENGTH, event_prob=0.08)
-        float32 = lambda x: np.asarray(x, np.float32)
+
+        def float32(x):
+            return np.asarray(x, np.float32)
+
         observation = rng.normal(size=(LENGTH + 1, tiny.OBSERVATION_SIZE))
         whole = Trajectory(
             observation=float32(observation),
@@ -61,9 +64,12 @@ class Stream:
 
     def cut(self, first, num_decisions):
         """Returns the sequence that begins with state `first`, with its context."""
-        before = lambda name: np.concatenate(
-            [getattr(self.whole, f"history_{name}"), getattr(self.whole, name)]
-        )[first : first + CONTEXT]
+
+        def before(name):
+            return np.concatenate(
+                [getattr(self.whole, f"history_{name}"), getattr(self.whole, name)]
+            )[first : first + CONTEXT]
+
         parts = {
             name: array[first : first + num_decisions + (len(array) > LENGTH)]
             for name, array in self.whole._asdict().items()
@@ -99,9 +105,10 @@ def averages(stream):
     stacks = reference.stacked_trajectory(stream.whole, tiny.NUM_ACTIONS)
     logits = [net.predict(net.represent(stack)) for stack in stacks]
     support = tiny.SUPPORT.settings
-    scalar = lambda row: reference.scalar_of(
-        row, support.min_value, support.max_value, support.epsilon
-    )
+
+    def scalar(row):
+        return reference.scalar_of(row, support.min_value, support.max_value, support.epsilon)
+
     policy = [np.exp(reference.log_softmax(row)) for row, _ in logits]
     return np.array([scalar(row) for _, row in logits]), np.array(policy)
 

@@ -82,7 +82,9 @@ class Learner:
         )
 
     def _state(self, n):
-        on_device = lambda name: OnDevice(n, name)
+        def on_device(name):
+            return OnDevice(n, name)
+
         average = Params(None, None, on_device("search average"))
         return LearnerState(
             on_device("params"), average, on_device("target"), None, on_device("buffer"), n

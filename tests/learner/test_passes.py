@@ -210,7 +210,10 @@ def test_a_replay_without_its_count_is_refused(spoil):
 
 def test_windows_and_starts_are_moved_to_the_devices_and_the_metrics_are_documented():
     moved = []
-    put = lambda arrays: moved.append(type(arrays)) or arrays
+
+    def put(arrays):
+        return moved.append(type(arrays)) or arrays
+
     workers = Workers(STARTS)
     maker = drawn_passes(put=put)
     windows_of(maker, [workers.rollout(0)], 36)

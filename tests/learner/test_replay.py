@@ -127,7 +127,10 @@ class Workers:
         else:
             self.segments[worker] += 1
             first -= self.settings.history_length - 1
-        note = lambda time: (self.segments[worker], incarnation, time, time < start and not goes_on)
+
+        def note(time):
+            return (self.segments[worker], incarnation, time, time < start and not goes_on)
+
         self.written[worker] += [note(time) for time in range(first, end)]
 
     def starts(self):
@@ -318,7 +321,10 @@ def test_every_frame_is_stored_once():
 
 def test_the_bytes_are_those_that_were_told_and_never_grow():
     replay, workers = Replay(SETTINGS), Workers(SETTINGS)
-    size = lambda arrays: sum(array.nbytes for array in arrays.values())
+
+    def size(arrays):
+        return sum(array.nbytes for array in arrays.values())
+
     assert size(replay._arrays) == size(replay.arrays()) == num_bytes(SETTINGS)
     for _ in range(30):
         replay.add(workers.rollout(0))
@@ -383,8 +389,13 @@ def test_what_is_restored_draws_the_same_and_goes_on_the_same():
     replay, workers = played(9)
     copy = Replay(SETTINGS)
     copy.load(replay.arrays(), workers_go_on=True)
-    pairs = lambda: zip(draw_all(replay), draw_all(copy), strict=True)
-    same = lambda: all(np.array_equal(a, b) for a, b in pairs())
+
+    def pairs():
+        return zip(draw_all(replay), draw_all(copy), strict=True)
+
+    def same():
+        return all(np.array_equal(a, b) for a, b in pairs())
+
     assert same()
     numbers = [0, 0]  # restored workers count from 1 again
     for i in range(9, 20):

@@ -130,7 +130,10 @@ def test_the_step_follows_the_linear_schedule():
             weight_decay=0.0,
         )
     )
-    init_params = lambda rng_key: tiny.counting_params(rng_key)._replace(dynamics=jnp.full((), 7.0))
+
+    def init_params(rng_key):
+        return tiny.counting_params(rng_key)._replace(dynamics=jnp.full((), 7.0))
+
     state = init_state(init_params, optimiser, value_buffer_size=3, rng_key=jax.random.key(0))
     fns = make_update(
         tiny.COUNTING_LOSS, optimiser, schedule, make_mesh(1), tiny.RATES, push_interval=2

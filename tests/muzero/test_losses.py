@@ -133,7 +133,10 @@ def _summed(terms):
 
 def test_the_random_sequences_hold_every_case():
     terms = {seed: _terms(seed, 0) for seed in SEEDS}
-    of = lambda name: sum(term.name == name for rows in terms.values() for term in rows)
+
+    def of(name):
+        return sum(term.name == name for rows in terms.values() for term in rows)
+
     all_unrolls = len(SEEDS) * tiny.NUM_STARTS * (tiny.NUM_UNROLL_STEPS + 1)
     assert of("policy") < of("value") - 10  # absorbed steps: values and rewards, no policy
     assert of("value") < all_unrolls - 10  # truncations and starts that are none
@@ -209,7 +212,10 @@ def test_diagnostics_of_the_heads_equal_the_transcription(num_heads, clip):
 def test_steps_add_up_to_the_totals():
     rows = _evaluate(5, past_latents="target")[1]
     for name, first_k in {"reward": 1, "value": 0, "policy": 0, "past": 0}.items():
-        weight = lambda k: 1.0 if k == 0 else 1 / tiny.NUM_UNROLL_STEPS
+
+        def weight(k):
+            return 1.0 if k == 0 else 1 / tiny.NUM_UNROLL_STEPS
+
         steps = range(first_k, tiny.NUM_UNROLL_STEPS + 1)
         total = sum(weight(k) * rows.sums[f"loss/{name}_k{k}"] for k in steps)
         assert np.all(total > 0)
@@ -267,7 +273,10 @@ def test_the_losses_of_the_start_states_add_up_in_any_order():
     prepare, evaluate = _two_steps()
     trajectory, buffer = tiny.trajectory(3), tiny.buffer_of(tiny.heads(2), BUFFER_SIZE)
     prepared = prepare(PARAMS(), TARGET(), buffer, trajectory)
-    of = lambda starts: evaluate(PARAMS(), buffer, trajectory, prepared, np.array(starts, np.int32))
+
+    def of(starts):
+        return evaluate(PARAMS(), buffer, trajectory, prepared, np.array(starts, np.int32))
+
     order = np.random.default_rng(0).permutation(tiny.NUM_STARTS)
     whole, pieces = of(range(tiny.NUM_STARTS)), [of(piece) for piece in np.split(order, 4)]
     for name in ("loss", "num_starts"):
@@ -370,7 +379,10 @@ def test_heads_are_frozen_and_the_past_loss_trains_the_model_through_them(past_l
     only_past = dict.fromkeys(WEIGHTS, 0.0)
     (params, target, heads), rows = _evaluate(5, only_past, past_latents=past_latents)
     assert np.all(rows.loss > 0)
-    zero = lambda tree: all(not np.any(leaf) for leaf in jax.tree.leaves(tree))
+
+    def zero(tree):
+        return all(not np.any(leaf) for leaf in jax.tree.leaves(tree))
+
     assert zero(heads) and zero(target) and zero(params.prediction)
     assert all(
         np.abs(leaf).max() > 1e-3 for leaf in (params.representation["w"], params.dynamics["u"])
@@ -400,7 +412,9 @@ def _oracle_model(targets, trajectory, head_value):
         t = latent[0].astype(jnp.int32)
         return ours[0][t], jnp.where(is_head > 0, head[t], ours[1][t])
 
-    step = lambda _, latent, action: (latent + 1.0, reward[latent[0].astype(jnp.int32)])
+    def step(_, latent, action):
+        return (latent + 1.0, reward[latent[0].astype(jnp.int32)])
+
     return Model(None, lambda _, stack: stack[2 * tiny.OBSERVATION_SIZE :][:1], step, predict)
 
 

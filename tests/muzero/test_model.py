@@ -79,7 +79,10 @@ def test_the_papers_network_has_its_size():
     params = _init_shapes(PAPER)
     block = 2 * (3 * 3 * 256 * 256) + 2 * 2 * 256
     stem = 3 * 3 * 63 * 128 + 2 * (2 * 3 * 3 * 128 * 128 + 2 * 2 * 128) + 3 * 3 * 128 * 256
-    head = lambda size: 256 * 16 + 2 * 16 + 6 * 6 * 16 * size + size
+
+    def head(size):
+        return 256 * 16 + 2 * 16 + 6 * 6 * 16 * size + size
+
     assert _count(params.representation) == stem + (3 + 3 + 16) * block == 26_933_120
     assert (
         _count(params.dynamics) == 3 * 3 * (256 + 18) * 256 + 16 * block + head(601) == 19_872_953
@@ -279,7 +282,10 @@ def test_policy_and_value_heads_share_no_parameter(kind):
     latent = jnp.asarray(
         np.random.default_rng(0).random((6, 6, 8) if kind == "planes" else 6), jnp.float32
     )
-    sums = lambda p: [jnp.sum(jnp.sin(logits)) for logits in model.predict(p, latent)]
+
+    def sums(p):
+        return [jnp.sum(jnp.sin(logits)) for logits in model.predict(p, latent)]
+
     touched = []
     for gradient in jax.jit(jax.jacrev(sums))(params):
         touched.append([bool(np.any(leaf != 0)) for leaf in jax.tree.leaves(gradient)])
@@ -317,7 +323,10 @@ def test_half_of_the_gradient_passes():
 
 def _linear_model():
     """latent' = w · latent + action, reward = latent', value = latent."""
-    step = lambda w, latent, action: (w * latent + action, w * latent + action)
+
+    def step(w, latent, action):
+        return (w * latent + action, w * latent + action)
+
     return Model(None, lambda scale, stack: scale * stack, step, lambda _, latent: (latent, latent))
 
 
@@ -333,7 +342,10 @@ def test_gradient_of_a_linear_unroll_is_literal():
     params = Params(jnp.array(2.0), jnp.array(3.0), None)
     assert predictions(params).value_logits[:, 0].tolist() == [2.0, 7.0, 23.0, 72.0]
     jacobian = jax.jit(jax.jacobian(lambda p: predictions(p)._asdict()))(params)
-    into_root = lambda name: jacobian[name].representation[:, 0].tolist()
+
+    def into_root(name):
+        return jacobian[name].representation[:, 0].tolist()
+
     assert into_root("value_logits") == [1.0, 3 / 2, 9 / 4, 27 / 8]
     assert into_root("policy_logits") == [1.0, 3 / 2, 9 / 4, 27 / 8]
     assert into_root("reward_logits") == [3 / 2, 9 / 4, 27 / 8]
@@ -357,9 +369,9 @@ def test_the_representation_gets_two_to_the_minus_k_of_the_gradient():
     actions = np.array([2, 0, 1], np.int32)
 
     def gradients(latents_of):
-        model = lambda rep: latents_of(
-            tiny.MODEL, params._replace(representation=rep), stack, actions
-        )
+        def model(rep):
+            return latents_of(tiny.MODEL, params._replace(representation=rep), stack, actions)
+
         return jax.jit(jax.jacrev(lambda rep: [jnp.sum(jnp.sin(latent)) for latent in model(rep)]))(
             params.representation
         )
@@ -404,7 +416,10 @@ def test_remat_computes_blocks_again_in_the_backward_pass():
         settings = SMALL | dict(encoder="muzero", latent="planes", num_blocks=1, remat=remat)
         model, params = make_model(**settings), _random(_init_shapes(settings))
         stack = np.ones(SMALL["stack_shape"], np.float32)
-        loss = lambda params: jnp.sum(model.represent(params.representation, stack))
+
+        def loss(params):
+            return jnp.sum(model.represent(params.representation, stack))
+
         return str(jax.make_jaxpr(jax.grad(loss))(params)).count("conv_general_dilated[")
 
     assert num_convolutions(True) > num_convolutions(False) > 0

@@ -132,7 +132,10 @@ def test_an_image_marker_lands_in_its_place():
 )
 def test_shape_formula(observation_shape, history, expected):
     assert stack_shape(observation_shape, history) == expected
-    shape = lambda dtype, *dims: jax.ShapeDtypeStruct(dims, dtype)
+
+    def shape(dtype, *dims):
+        return jax.ShapeDtypeStruct(dims, dtype)
+
     arguments = (
         shape("uint8", history, *observation_shape),
         shape("int32", history - 1),

@@ -262,7 +262,10 @@ def _train(model, buffer, task, data, past_weight):
     def update(carry, batch):
         model, target_latent = carry
         loss = jax.vmap(_sequence_loss, (None, None, None, None, None, 0, 0))
-        mean_loss = lambda x: jnp.mean(loss(x, target_latent, buffer, task, past_weight, *batch))
+
+        def mean_loss(x):
+            return jnp.mean(loss(x, target_latent, buffer, task, past_weight, *batch))
+
         model = jax.tree.map(lambda x, g: x - LEARNING_RATE * g, model, jax.grad(mean_loss)(model))
         return (model, target_latent + 0.1 * (model.latent - target_latent)), None
 

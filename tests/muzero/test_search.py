@@ -142,9 +142,10 @@ def _run(**kwargs):
 def _scores(tree, floor, unvisited):
     """Returns the scores [rows, nodes, A] of every node of every tree by the code under test."""
     nodes = jnp.arange(tree.node_values.shape[1])
-    one = lambda row, node: search.qtransform_by_whole_tree(
-        row, node, floor=floor, unvisited=unvisited
-    )
+
+    def one(row, node):
+        return search.qtransform_by_whole_tree(row, node, floor=floor, unvisited=unvisited)
+
     return jax.vmap(lambda row: jax.vmap(lambda node: one(row, node))(nodes))(tree)
 
 
@@ -190,9 +191,10 @@ def _call_of(monkeypatch, name, **changes):
     tracing only.
     """
     calls, policy = [], getattr(mctx, name)
-    record = lambda *args, **kwargs: calls.append(
-        inspect.signature(policy).bind(*args, **kwargs).arguments
-    )
+
+    def record(*args, **kwargs):
+        return calls.append(inspect.signature(policy).bind(*args, **kwargs).arguments)
+
     monkeypatch.setattr(
         mctx, name, lambda *args, **kwargs: record(*args, **kwargs) or policy(*args, **kwargs)
     )
@@ -311,7 +313,10 @@ def test_the_discount_factor_enters_q_once():
     params, *inputs = _arguments(np.array([0.0, 3.0], np.float32), _one_way_table())
     run = _jitted(discount_factor=0.5, num_simulations=2, dirichlet_fraction=0, unvisited="min")
     out = run(1.0, params, jax.random.key(0), *inputs)
-    stats_of = lambda name: out.stats[0][name]
+
+    def stats_of(name):
+        return out.stats[0][name]
+
     np.testing.assert_allclose(out.value, [20 / 3] * 2, rtol=1e-6)
     np.testing.assert_allclose(stats_of("q_range"), [20 / 3 - 5] * 2, rtol=1e-5)
     np.testing.assert_allclose(

@@ -82,9 +82,12 @@ def test_filling_neither_recompiles_nor_grows():
     def update(buffer, head, num_updates, latent):
         traces.append(None)
         buffer = value_buffer.push(buffer, head, num_updates)
-        loss = lambda x: value_buffer.mean_loss_over_heads(
-            _loss, buffer, value_buffer.filled_mask(buffer), 2, x
-        )[0]
+
+        def loss(x):
+            return value_buffer.mean_loss_over_heads(
+                _loss, buffer, value_buffer.filled_mask(buffer), 2, x
+            )[0]
+
         return buffer, jax.grad(loss)(latent)
 
     def layout(tree):
@@ -122,9 +125,12 @@ def test_means_equal_a_loop_over_the_filled_heads(num_pushes, chunk_size):
 def test_empty_buffer_gives_exactly_zero_and_no_gradient():
     buffer, _ = _filled(0)
     mask = value_buffer.filled_mask(buffer)
-    never_zero = lambda x: value_buffer.mean_loss_over_heads(
-        lambda head, x: (jnp.sum(jnp.cosh(x) + head["b"]), ()), buffer, mask, 2, x
-    )[0]
+
+    def never_zero(x):
+        return value_buffer.mean_loss_over_heads(
+            lambda head, x: (jnp.sum(jnp.cosh(x) + head["b"]), ()), buffer, mask, 2, x
+        )[0]
+
     value, gradient = jax.value_and_grad(never_zero)(jnp.ones(4))
     assert float(value) == 0.0 and gradient.tolist() == [0.0] * 4
     infinite = value_buffer.over_heads(lambda head: jnp.sum(1.0 / head["b"]), buffer, 2)
@@ -135,13 +141,16 @@ def test_empty_buffer_gives_exactly_zero_and_no_gradient():
 def test_stale_slots_do_not_count(chunk_size):
     buffer, _ = _filled(2)
     poisoned = jax.tree.map(lambda x: x.at[2:].set(jnp.nan), buffer.head_params)
-    mean = lambda x, head_params: value_buffer.mean_loss_over_heads(
-        _loss,
-        buffer._replace(head_params=head_params),
-        value_buffer.filled_mask(buffer),
-        chunk_size,
-        x,
-    )
+
+    def mean(x, head_params):
+        return value_buffer.mean_loss_over_heads(
+            _loss,
+            buffer._replace(head_params=head_params),
+            value_buffer.filled_mask(buffer),
+            chunk_size,
+            x,
+        )
+
     results = [
         jax.value_and_grad(mean, has_aux=True)(jnp.ones(3), heads)
         for heads in (buffer.head_params, poisoned)
@@ -172,9 +181,12 @@ def test_gradient_is_zero_into_heads_and_right_into_what_they_are_asked(chunk_si
 def test_every_slot_gets_its_own_row_and_rows_get_no_gradient():
     buffer, ring = _filled(3)
     rows, mask = jnp.arange(1.0, SIZE + 1), value_buffer.filled_mask(buffer)
-    loss = lambda rows: value_buffer.mean_loss_over_heads(
-        lambda head, x, row: (row * _loss(head, x)[0], row), buffer, mask, 2, jnp.ones(3), rows
-    )
+
+    def loss(rows):
+        return value_buffer.mean_loss_over_heads(
+            lambda head, x, row: (row * _loss(head, x)[0], row), buffer, mask, 2, jnp.ones(3), rows
+        )
+
     expected = sum((slot + 1) * _loss(head, jnp.ones(3))[0] for slot, head, _ in ring.filled()) / 3
     value, mean_row = loss(rows)
     np.testing.assert_allclose([value, mean_row], [expected, 2.0], rtol=1e-5)
@@ -185,11 +197,15 @@ def _gradient_program(chunk_size, size=32):
     """Returns the compiled gradient of a loss with 2,000 × 4 activations a head, and its arguments."""
     buffer, _ = _filled(size, size)
     latents = jax.random.normal(jax.random.key(0), (2_000, 3))
-    batch_loss = lambda head, x: (jnp.mean(jax.vmap(lambda row: _loss(head, row)[0])(x)), ())
+
+    def batch_loss(head, x):
+        return (jnp.mean(jax.vmap(lambda row: _loss(head, row)[0])(x)), ())
+
     mask = value_buffer.filled_mask(buffer)
-    loss = lambda x, ring: value_buffer.mean_loss_over_heads(batch_loss, ring, mask, chunk_size, x)[
-        0
-    ]
+
+    def loss(x, ring):
+        return value_buffer.mean_loss_over_heads(batch_loss, ring, mask, chunk_size, x)[0]
+
     return jax.jit(jax.grad(loss)).lower(latents, buffer).compile(), (latents, buffer)
 
 
@@ -209,9 +225,12 @@ def test_no_head_is_computed_twice(chunk_size):
 
 def test_a_chunk_that_does_not_divide_the_buffer_is_not_made_smaller():
     buffer, _ = _filled(SIZE)
-    loss = lambda x: value_buffer.mean_loss_over_heads(
-        _loss, buffer, value_buffer.filled_mask(buffer), 3, x
-    )[0]
+
+    def loss(x):
+        return value_buffer.mean_loss_over_heads(
+            _loss, buffer, value_buffer.filled_mask(buffer), 3, x
+        )[0]
+
     lengths = [
         eqn.params["length"]
         for eqn in jax.make_jaxpr(loss)(jnp.ones(3)).eqns
@@ -223,9 +242,15 @@ def test_a_chunk_that_does_not_divide_the_buffer_is_not_made_smaller():
 def test_a_mask_leaves_heads_out_and_only_its_own():
     buffer, ring = _filled(3)
     latent = jnp.asarray([0.3, -0.2, 0.9])
-    loss = lambda x, mask: value_buffer.mean_loss_over_heads(_loss, buffer, mask, 2, x)[0]
+
+    def loss(x, mask):
+        return value_buffer.mean_loss_over_heads(_loss, buffer, mask, 2, x)[0]
+
     value, gradient = jax.value_and_grad(loss)(latent, jnp.asarray([1.0, 0.0, 1.0, 0.0, 0.0]))
-    of_two = lambda x: sum(_loss(head, x)[0] for slot, head, _ in ring.filled() if slot != 1) / 2
+
+    def of_two(x):
+        return sum(_loss(head, x)[0] for slot, head, _ in ring.filled() if slot != 1) / 2
+
     expected, slope = jax.value_and_grad(of_two)(latent)
     np.testing.assert_allclose([value, *gradient], [expected, *slope], rtol=1e-5)
     assert float(loss(latent, jnp.zeros(SIZE))) == 0.0
@@ -236,7 +261,10 @@ def test_the_heads_of_a_batch_are_the_same_arrays_whatever_their_masks():
     many small ones.
     """
     buffer, _ = _filled(SIZE)
-    loss = lambda x, mask: value_buffer.mean_loss_over_heads(_loss, buffer, mask, 2, x)[0]
+
+    def loss(x, mask):
+        return value_buffer.mean_loss_over_heads(_loss, buffer, mask, 2, x)[0]
+
     masks, latents = jnp.ones((7, SIZE)).at[3, 1].set(0.0), jnp.ones((7, 3))
     jaxpr = jax.make_jaxpr(jax.vmap(jax.grad(loss)))(latents, masks)
     weights = [shape for shape in _shapes(jaxpr.jaxpr) if shape[-2:] == _head(0)["w"].shape]

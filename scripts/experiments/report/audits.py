@@ -139,5 +139,8 @@ def _difference(
 
 def _is_whole(compared: Comparison, cells: _Cells, game: str, pair: tuple[str, str]) -> bool:
     """Returns whether every trial of these arms in a game has an error."""
-    num_seeds = lambda found, arm: len(found[game, arm].seeds or ()) if (game, arm) in found else 0
+
+    def num_seeds(found, arm):
+        return len(found[game, arm].seeds or ()) if (game, arm) in found else 0
+
     return all(0 < num_seeds(compared.cells, arm) == num_seeds(cells, arm) for arm in pair)

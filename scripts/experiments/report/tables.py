@@ -91,7 +91,10 @@ def compare(rows: tuple[Row, ...], kind: str, baseline: str, resamples: int) -> 
         _of_any_arm(comparison.cells(rows, blind), games, arms) for blind in (RANDOM, CONSTANT)
     )
     everything = Comparison(rows, kind, arms, cells, games, random, constant, [], [], resamples)
-    is_scored = lambda game: all((game, arm) in cells for arm in arms)
+
+    def is_scored(game):
+        return all((game, arm) in cells for arm in arms)
+
     compared = [
         game
         for game in games

@@ -36,15 +36,17 @@ class State(NamedTuple):
 
 
 def make_state(value: float) -> State:
-    nets = lambda scale: Nets(
-        {
-            "encoder/~/conv": {
-                "w": jnp.full((4, 3), scale * value),
-                "b": jnp.full((3,), value, jnp.bfloat16),
-            }
-        },
-        {},
-    )
+    def nets(scale):
+        return Nets(
+            {
+                "encoder/~/conv": {
+                    "w": jnp.full((4, 3), scale * value),
+                    "b": jnp.full((3,), value, jnp.bfloat16),
+                }
+            },
+            {},
+        )
+
     params = nets(1.0)
     optimiser_state = optax.chain(optax.identity(), optax.adam(1e-3)).init(params)
     return State(params, nets(10.0), optimiser_state, jnp.asarray(int(value), jnp.int32))
@@ -94,7 +96,10 @@ def test_a_state_comes_back_with_its_types_values_and_metadata(make):
 def gate(monkeypatch):
     """Holds every write back until it is set."""
     event = threading.Event()
-    gated = lambda *args, **kwargs: (event.wait(10), checkpoint_files.write(*args, **kwargs))
+
+    def gated(*args, **kwargs):
+        return (event.wait(10), checkpoint_files.write(*args, **kwargs))
+
     monkeypatch.setattr(checkpoint, "write", gated)
     yield event
     event.set()

@@ -74,7 +74,10 @@ def test_descent_of_the_sampled_losses_ends_where_the_closed_form_says():
     One uncalibrated sample moves all to V = 0, the calibrated pair stays.
     """
     value, truth = jnp.array([-1.0, 0.0, 1.0]), jnp.array([0.3, 0.2, 0.5])
-    target_fn = lambda key, size: value[calibration.sample_states(key, truth, size)]
+
+    def target_fn(key, size):
+        return value[calibration.sample_states(key, truth, size)]
+
     descend = functools.partial(
         calibration.fit_row, jax.random.key(1), jnp.log(truth), value, target_fn
     )

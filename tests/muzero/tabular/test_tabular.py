@@ -235,10 +235,15 @@ def test_the_fast_loss_and_its_gradient_are_the_plain_ones(rank, order):
     )
     policy, value = map(np.stack, zip(*map(random_pair, range(5)), strict=True))
     batch = value_equivalence.Equations(policy, value, rng.normal(size=value.shape))
-    plain = lambda p: value_equivalence.value_equivalence_loss(
-        value_equivalence.to_mdp(p, GAMMA), batch, order
-    )
-    fast = lambda p: fast_losses.fast_loss(p, GAMMA, batch, order)
+
+    def plain(p):
+        return value_equivalence.value_equivalence_loss(
+            value_equivalence.to_mdp(p, GAMMA), batch, order
+        )
+
+    def fast(p):
+        return fast_losses.fast_loss(p, GAMMA, batch, order)
+
     ours, expected = jax.jit(lambda p: (jax.value_and_grad(fast)(p), jax.value_and_grad(plain)(p)))(
         params
     )

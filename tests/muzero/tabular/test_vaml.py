@@ -87,7 +87,10 @@ def tabular(p):
     log_model, value, target = (
         jnp.asarray(x) for x in (np.log(p["model"]), p["value"], p["target"])
     )
-    step = lambda key, state, action: jax.random.categorical(key, log_model[state])
+
+    def step(key, state, action):
+        return jax.random.categorical(key, log_model[state])
+
     return step, lambda state: value[state], lambda state: target[state]
 
 
@@ -147,7 +150,9 @@ def test_no_gradient_reaches_the_target_and_td_is_the_case_of_no_model_step():
     )
 
     def loss(value):
-        fn = lambda state: value[state]
+        def fn(state):
+            return value[state]
+
         settings = dict(m=0, discount=GAMMA, num_samples=1, error_fn=vaml.squared_error)
         return vaml.vaml_loss(None, fn, fn, batch, jax.random.key(0), **settings)[0]
 
@@ -160,8 +165,12 @@ def test_gradients_pass_a_differentiable_model():
     batch = vaml.Windows(jnp.ones((2, 1)), jnp.zeros((2, 1)), jnp.zeros((2, 1)), jnp.zeros((2, 1)))
 
     def loss(slope):
-        step = lambda key, state, action: slope * state + jax.random.normal(key, state.shape)
-        value = lambda state: state[:, 0]
+        def step(key, state, action):
+            return slope * state + jax.random.normal(key, state.shape)
+
+        def value(state):
+            return state[:, 0]
+
         settings = dict(m=1, discount=1.0, num_samples=4, error_fn=vaml.calibrated_error)
         return vaml.vaml_loss(step, value, value, batch, jax.random.key(0), **settings)[0]
 

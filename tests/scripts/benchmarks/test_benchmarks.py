@@ -108,9 +108,13 @@ def test_the_operations_of_a_decision_are_those_of_its_network_calls():
 
 def test_every_head_is_counted_however_many_make_a_chunk():
     config = value_buffer.config_of(tiny=True)
-    of = lambda size, chunk: dataclasses.replace(
-        config, value_buffer=dataclasses.replace(config.value_buffer, size=size, chunk_size=chunk)
-    )
+
+    def of(size, chunk):
+        return dataclasses.replace(
+            config,
+            value_buffer=dataclasses.replace(config.value_buffer, size=size, chunk_size=chunk),
+        )
+
     four, eight, twelve = (value_buffer.count_flops(of(size, 2)) for size in (4, 8, 12))
     assert twelve - eight == pytest.approx(eight - four, rel=0.01) and eight > four
     assert value_buffer.count_flops(of(8, 8)) == eight

@@ -104,7 +104,10 @@ def test_an_agent_sees_the_frames_of_the_present_game_only(ppo):
             return np.zeros(len(stack), int), None
 
     agent = ppo.PpoAgent(Model(), 3, is_greedy=True)
-    frames = lambda *values: np.array(values, np.uint8)[:, None, None, None]
+
+    def frames(*values):
+        return np.array(values, np.uint8)[:, None, None, None]
+
     agent.decide(frames(1, 5), np.array([True, True]))
     agent.decide(frames(2, 6), np.array([False, True]))
     agent.decide(frames(3, 7), np.array([False, False]))

@@ -196,9 +196,10 @@ def test_how_often_the_intervals_hold_the_truth(num_games, resampled):
     rng, cases = np.random.default_rng(0), 2000
     scores = rng.normal(size=(cases, 2, num_games, 5))
     draws = rng.integers(5, size=(400, 2, num_games, 5))
-    resample = lambda case: np.take_along_axis(case[None], draws, axis=-1).mean(
-        axis=(2, 3)
-    )  # [resamples, arms]
+
+    def resample(case):
+        return np.take_along_axis(case[None], draws, axis=-1).mean(axis=(2, 3))  # [resamples, arms]
+
     ends = [np.percentile(np.diff(resample(case)[:, ::-1], axis=1), (2.5, 97.5)) for case in scores]
     assert np.mean([low <= 0 <= high for low, high in ends]) == pytest.approx(resampled, abs=0.02)
     by_welch = [comparison.welch(list(case[0]), list(case[1])).interval for case in scores]

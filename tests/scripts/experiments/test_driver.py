@@ -75,11 +75,17 @@ def test_a_killed_driver_and_a_lost_node_repeat_nothing_and_lose_nothing(found, 
     address, remove = nodes
     out, package = tmp_path / "out", make_programs(tmp_path / "programs", 0.3)
     command = [sys.executable, "-c", DRIVER, tmp_path / "tiny.toml", out, package, address]
-    start = lambda: subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    path = lambda trial: trials.run_path(out, trial)
-    frames = lambda: [trials.progress(path(trial)).num_frames for trial in found.trials()]
+
+    def start():
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def path(trial):
+        return trials.run_path(out, trial)
+
+    def frames():
+        return [trials.progress(path(trial)).num_frames for trial in found.trials()]
 
     for total in (600, 2300):  # in the middle of the first two trials, then of the next
         driver = start()

@@ -23,7 +23,9 @@ def test_a_directory_belongs_to_one_suite(found, tmp_path):
 
 
 def test_a_directory_grows_by_games_and_seeds_alone(found, tmp_path):
-    stated = lambda: json.loads((tmp_path / "suite.json").read_text())
+    def stated():
+        return json.loads((tmp_path / "suite.json").read_text())
+
     suite_directory.open_out(found, tmp_path)
     suite_directory.open_out(
         suites.overridden(found, ("Acrobot-v1", *found.games), (1, 2, 3), None), tmp_path

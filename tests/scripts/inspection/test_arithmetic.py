@@ -113,7 +113,10 @@ def test_a_cut_return_goes_on_with_the_mean():
 def test_an_interval_resamples_whole_games():
     value = np.repeat([0.0, 1.0], 50)  # two games, 50 equal states each: as good as two states
     returns, rows = np.tile(value[:, None], 2), np.full((1, 100), 0.2)
-    mean = lambda weight: np.array([weight @ value / weight.sum()])
+
+    def mean(weight):
+        return np.array([weight @ value / weight.sum()])
+
     games = arithmetic.bootstrap(mean, np.repeat([0, 1], 50), seed=0)
     states = arithmetic.bootstrap(mean, np.arange(100), seed=0)
     assert (games.low[0], games.high[0]) == (0.0, 1.0)

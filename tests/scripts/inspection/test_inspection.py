@@ -230,9 +230,12 @@ def test_no_rollout_depends_on_those_beside_it(counted, monkeypatch):
         tiny_stored(),
         [HeldOut(first, tiny.trajectory(first), 5, 0) for first in (0, 10)],
     )
-    play = lambda num_parallel, seed: rollouts.PolicyRollouts(
-        stored, num_parallel=num_parallel, tail=0.6
-    ).returns(stored.head(2), states, 20, seed, lambda count: None)
+
+    def play(num_parallel, seed):
+        return rollouts.PolicyRollouts(stored, num_parallel=num_parallel, tail=0.6).returns(
+            stored.head(2), states, 20, seed, lambda count: None
+        )
+
     first = play(3, (0, 2))[0]
     np.testing.assert_array_equal(play(7, (0, 2))[0], first)
     assert (play(3, (0, 4))[0] != first).any()

@@ -40,7 +40,10 @@ def write_run(path, config, params, num_heads):
     """Writes a run with one checkpoint, after 7 updates, and heads stored after 2, 4, ...; returns
     its path.
     """
-    scaled = lambda n: jax.tree.map(lambda x: x * (n + 1.0), params.prediction)
+
+    def scaled(n):
+        return jax.tree.map(lambda x: x * (n + 1.0), params.prediction)
+
     buffer = value_buffer.init(params.prediction, 2)
     for n in range(num_heads):
         buffer = value_buffer.push(buffer, scaled(n), 2 * (n + 1))

@@ -245,9 +245,10 @@ def test_the_bound_of_the_theorems_is_the_linear_programs():
     or missed by 1.
     """
     functions, values = np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[2.0, 2.0]])
-    bound = lambda tolerance, shrink: propositions.theorem_bound(
-        tolerance, shrink, functions, values
-    )
+
+    def bound(tolerance, shrink):
+        return propositions.theorem_bound(tolerance, shrink, functions, values)
+
     assert bound(0.1, 0.5) == pytest.approx(3 * 0.1 / 0.5)
     assert bound(10.0, 0.5) == pytest.approx((10.0 + 2 * 0.5 * 1.0) / 0.5)
 

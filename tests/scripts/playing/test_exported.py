@@ -47,7 +47,10 @@ def test_an_exported_agent_plays_like_the_run(run, tmp_path):
         assert path == other_path
         np.testing.assert_array_equal(leaf, other)
     observation, _ = make_environment(EnvConfig("CartPole-v1"), training=False).reset(seed=1)
-    decide = lambda agent: agent.decide(observation[None], np.ones(1, bool))
+
+    def decide(agent):
+        return agent.decide(observation[None], np.ones(1, bool))
+
     np.testing.assert_array_equal(decide(ours).policy, decide(theirs).policy)
 
 

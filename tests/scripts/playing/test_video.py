@@ -149,9 +149,9 @@ def test_small_pictures_keep_sharp_edges():
 
 
 def test_actions_have_the_names_of_the_game():
-    names = lambda name, count: evaluation.action_names(
-        make_environment(EnvConfig(name), training=False), count
-    )
+    def names(name, count):
+        return evaluation.action_names(make_environment(EnvConfig(name), training=False), count)
+
     assert names("breakout", 4) == ["NOOP", "FIRE", "RIGHT", "LEFT"]
     assert names("CartPole-v1", 2) == ["action 0", "action 1"]
 

@@ -79,7 +79,9 @@ def test_a_node_that_has_died_meanwhile_need_not_see_it(monkeypatch, tmp_path):
 
 
 def test_ray_starts_deaf_to_sigterm_and_we_are_not():
-    blocked = lambda: signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    def blocked():
+        return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
     with cluster._sigterm_blocked():
         assert blocked()
     assert not blocked()

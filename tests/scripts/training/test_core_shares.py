@@ -72,11 +72,12 @@ def test_several_learner_processes_share_the_cores_and_the_batch(monkeypatch, nu
 
 def test_what_given_workers_claim(monkeypatch):
     monkeypatch.setattr(core_shares, "usable_cores", lambda: 8)
-    cores = lambda number, address=None, **fields: (
-        core_shares.given_share(
+
+    def cores(number, address=None, **fields):
+        return core_shares.given_share(
             change(PRESETS["atari-cpu-onpolicy"], "actors", num_workers=number, **fields), address
         ).cores_per_worker
-    )
+
     assert [cores(1), cores(3), cores(7), cores(8)] == [7, 2, 1, None]
     assert (
         cores(96, "host:6379", cpus_per_worker=2.0) == 2

@@ -120,9 +120,9 @@ def test_a_streaming_run_goes_on_with_its_replay_if_that_was_to_be_saved(tmp_pat
 
 
 def test_a_replay_that_was_not_saved_fills_again_before_updates_go_on(tmp_path, capsys):
-    counters = lambda: restore_params(tmp_path / "run" / "checkpoints", "latest").metadata[
-        "counters"
-    ]
+    def counters():
+        return restore_params(tmp_path / "run" / "checkpoints", "latest").metadata["counters"]
+
     train(streaming_settings(saved=False), tmp_path / "run", 4)
     before = counters()
     assert "the replay is empty" not in capsys.readouterr().out

@@ -182,7 +182,9 @@ def test_processes_that_find_no_place_are_refused(tmp_path):
 
 
 def test_what_ray_is_asked_for_follows_the_learners_device():
-    bundle = lambda **fields: group.bundle_of(Config(learner=LearnerConfig(**fields)))
+    def bundle(**fields):
+        return group.bundle_of(Config(learner=LearnerConfig(**fields)))
+
     assert bundle() == {"CPU": 1}
     assert bundle(process_device="gpu", num_devices=4) == {"CPU": 1, "GPU": 4}
     assert bundle(process_device="tpu", num_devices=8) == {"CPU": 1, "TPU": 8}

@@ -44,9 +44,10 @@ def drawn(monkeypatch):
 
 def normalised_trials(kind, values, frames=100):
     """Returns rows of these normalised scores, {arm: {game: [seeds]}}."""
-    of = lambda game, x: (
-        scores.scale(game).zero + x * (scores.scale(game).one - scores.scale(game).zero)
-    )
+
+    def of(game, x):
+        return scores.scale(game).zero + x * (scores.scale(game).one - scores.scale(game).zero)
+
     return [
         trial(game, arm, seed, kind, of(game, x), frames)
         for arm, games in values.items()

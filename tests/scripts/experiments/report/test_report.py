@@ -166,9 +166,10 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
 def test_a_report_says_first_that_trials_are_missing():
     stated = json.dumps({"games": ["pong"], "seeds": [1, 2], "arms": {"a": {}, "b": {}}})
     rows = [trial(arm=arm, seed=seed) for seed in (1, 2) for arm in ("a", "b")]
-    line = lambda *comments, rows: suite_directory.what_is_missing(
-        PAPER, Results(comments, tuple(rows))
-    )
+
+    def line(*comments, rows):
+        return suite_directory.what_is_missing(PAPER, Results(comments, tuple(rows)))
+
     assert line(f"suite: {stated}", rows=rows[:2]) == [
         "2 of 4 trials are in the file: nothing can be concluded yet."
     ]

@@ -47,7 +47,9 @@ def test_seeds_that_differ_between_games_leave_no_interval():
 
 
 def test_a_game_that_was_not_learned_is_no_evidence():
-    nothing = lambda row: row._replace(score=0.33 if row.kind == LAST_FRAMES else row.score)
+    def nothing(row):
+        return row._replace(score=0.33 if row.kind == LAST_FRAMES else row.score)
+
     rows = [nothing(row) if row.game == "MinAtar/Asterix-v1" else row for row in made_up()]
     found = tables.compare(tuple(rows), LAST_FRAMES, "muzero", 50)
     assert found.compared == ["MinAtar/Breakout-v1", "MinAtar/Freeway-v1"]
@@ -96,9 +98,9 @@ def test_with_one_yardstick_a_game_may_be_unlearned_but_not_learned(random, cons
 
 
 def test_a_game_in_which_one_button_scores_as_much_is_not_learned():
-    held = lambda row: (
-        row._replace(score=9.8) if (row.game, row.kind) == ("pong", CONSTANT) else row
-    )
+    def held(row):
+        return row._replace(score=9.8) if (row.game, row.kind) == ("pong", CONSTANT) else row
+
     found = tables.compare(
         tuple(map(held, made_up(games=("pong", "qbert")))), LAST_FRAMES, "muzero", 50
     )
