@@ -25,9 +25,8 @@ from configs.schema import EnvConfig
 from muzero.types import Array, Episode
 
 SMALLEST_RENDER_SIDE = 160
-LONGEST_SCORED_GAME = (
-    27_000  # decisions, Atari's 108,000 frames: a greedy policy may run into a wall for ever
-)
+# Decisions, Atari's 108,000 frames: a greedy policy may run into a wall for ever
+LONGEST_SCORED_GAME = 27_000
 
 
 class EnvironmentSpec(NamedTuple):

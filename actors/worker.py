@@ -242,7 +242,6 @@ def _open_log(log_dir: pathlib.Path, worker_id: int) -> logging.Logger:
     handler.setFormatter(logging.Formatter(_LOG_FORMAT))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.propagate = (
-        False  # Ray would copy it to the driver's terminal, beside the pool's own report
-    )
+    # Ray would copy it to the driver's terminal, beside the pool's own report
+    logger.propagate = False
     return logger

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from muzero.types import Array, Params
 
 MODULE = "frame_statistics"
-RATE = (
-    0.001  # of the running mean and variance; the plain mean of all frames until 1 / RATE updates
-)
+# Of the running mean and variance; the plain mean of all frames until 1 / RATE updates
+RATE = 0.001
 VARIANCE_FLOOR = 1e-6  # of pixels in [0, 1]: (a quarter of a grey level)²
 
 

@@ -22,9 +22,8 @@ from muzero.tabular.mdp import MDP, bellman, greedy_policy, policy_reward, polic
 
 Array = Any
 
-_INIT_SCALE = (
-    0.1  # of the factors: "a very small standard deviation", so that models begin with high entropy
-)
+# Of the factors: "a very small standard deviation", so that models begin with high entropy
+_INIT_SCALE = 0.1
 
 
 class Params(NamedTuple):

@@ -22,9 +22,8 @@ from scripts.program.assemble import build_model, env_spec, rollout_builder
 from scripts.program.reexecution import jemalloc_env_vars
 from scripts.training import cluster
 
-STEPS_PER_SECOND_AND_CORE = (
-    275.0  # of the bare loop with the reference network, on cores of 80 GFLOP/s
-)
+# Of the bare loop with the reference network, on cores of 80 GFLOP/s
+STEPS_PER_SECOND_AND_CORE = 275.0
 
 
 def run(rounds: int, seconds: float, tiny: bool) -> dict:

@@ -8,9 +8,8 @@ from typing import NamedTuple
 from actors.cores import usable_cores
 from configs.schema import Config, ConfigError
 
-CORES_PER_RESERVED_CORE = (
-    16  # the learner's feed and dispatch keep one more core busy for every so many actors
-)
+# The learner's feed and dispatch keep one more core busy for every so many actors
+CORES_PER_RESERVED_CORE = 16
 
 
 class Share(NamedTuple):

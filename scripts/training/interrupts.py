@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-GRACE_SECONDS = (
-    10.0  # for the batch under way; the save comes after it, and cluster managers kill after 30 s
-)
+# For the batch under way; the save comes after it, and cluster managers kill after 30 s
+GRACE_SECONDS = 10.0
 # A cluster manager signals every process of a job, and a supervisor hands what it gets on: one
 # SIGTERM comes as two.
 _ECHO_SECONDS = 2.0
