@@ -37,9 +37,8 @@ class RoundPool:
       worker: seed, log_dir and so on, see `make_start_fn`.
     """
 
-    num_dropped = num_waiting = (
-        0  # a failure ends the session; what was in flight will be played again
-    )
+    # Always: a failure ends the session, and what was in flight will be played again.
+    num_dropped = num_waiting = 0
 
     def __init__(
         self,

@@ -18,8 +18,7 @@ It is a file in `configs/suites/`:
     [resources]                   # may be left out; what Ray reserves for a trial
     cpus = 1                      # of its learner, and of its actors if they are embedded
     gpus = 0
-    actors = "embedded"           # "embedded": in a Ray of the trial's own, on its node; "cluster":
-    anywhere
+    actors = "embedded"           # in a Ray of the trial's own, on its node; "cluster": anywhere
 
     [audit]                       # may be left out: trained trials are audited (look.py audit)
     num_states = 64
