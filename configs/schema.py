@@ -317,6 +317,8 @@ class LogConfig:
     evaluation_episodes: Annotated[int, POSITIVE] = 20
     """Games of every such evaluation, and of every final score: sampled, greedy, random, best
     constant action."""
+    final_video: bool = False
+    """Films one greedy game at the end (`game.mp4`), where the environment can be rendered."""
     constant_max_decisions: Annotated[int, POSITIVE] = 4_500
     """Decisions after which a game with one button held is cut off: with some it never ends."""
 

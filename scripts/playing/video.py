@@ -8,6 +8,8 @@
 └─────────────────┴───────────────┘
 """
 
+import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,13 +63,21 @@ def record(config: Config, params: Params, path: Path, *, seed: int) -> None:
         codec="libx264", quality=8, macro_block_size=_MACRO_BLOCK, ffmpeg_log_level="error"
     )
     try:
-        with imageio.get_writer(path, fps=fps, **options) as writer:
+        with _quiet_fork(), imageio.get_writer(path, fps=fps, **options) as writer:
             for picture in _pictures(config, params, stream, env, observation, seed):
                 writer.append_data(picture)
             for _ in range(round(_HOLD_SECONDS * fps)):
                 writer.append_data(picture)
     finally:
         stream.close()
+
+
+@contextlib.contextmanager
+def _quiet_fork() -> Iterator[None]:
+    """Silences JAX's warning of forks: the one that starts ffmpeg does nothing before it execs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
+        yield
 
 
 def _open_game(config: Config, *, seed: int) -> tuple[Stream, Any, np.ndarray]:

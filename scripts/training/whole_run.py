@@ -3,7 +3,6 @@ the final score.
 """
 
 import dataclasses
-import functools
 import json
 import shlex
 from collections.abc import Callable
@@ -19,12 +18,12 @@ from configs.serialise import differences, to_dict
 from learner.records.checkpoint_files import arrays_bytes, complete_slots
 from learner.records.run_directory import RunDirectory
 from muzero.types import Params
-from scripts.playing import baselines, evaluation
+from scripts.playing import evaluation
 from scripts.program import assemble, process
 from scripts.program.commands import check_environment, check_machine, checkpoint_name, open_run
 from scripts.program.exit_codes import ExitCode
 from scripts.program.memory import check_replay
-from scripts.training import cluster, core_shares, group, supervision
+from scripts.training import cluster, core_shares, ending, group, supervision
 from scripts.training.beginning import Start
 from scripts.training.interrupts import Interrupts
 from scripts.training.session import Outcome, run_session
@@ -203,7 +202,7 @@ def _train(config: Config, directory: RunDirectory, start: Start, again: list[st
     if interrupted is not None:
         print(f"interrupted; go on with: {process.spelling('resume')} {shlex.join(again[1:])}")
         return ExitCode[interrupted]
-    _print_final_score(config, directory)
+    ending.finish(config, directory)
     return ExitCode.DONE
 
 
@@ -214,47 +213,3 @@ def _run_learner(config: Config, directory: RunDirectory, start: Start) -> Outco
     assemble.split_cpu(config)
     directory.record_devices([f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()])
     return run_session(config, directory, start, Interrupts())
-
-
-def _print_final_score(config: Config, directory: RunDirectory) -> None:
-    """Plays games with the last checkpoint and without it; prints and writes each score as it is
-    there.
-    """
-    num_episodes = config.log.evaluation_episodes
-    print(
-        f"{config.env.name}, {num_episodes} whole games each (Ctrl-C: the run is saved already):",
-        flush=True,
-    )
-    params, step = evaluation.load_params(directory, "latest")
-    seed = evaluation.evaluation_seed(config.seed)
-    play = functools.partial(
-        evaluation.evaluate_params,
-        config,
-        params,
-        num_episodes=num_episodes,
-        seed=seed,
-        checkpoint=step,
-    )
-    players = {  # by file; a suite takes the last one as the end of the run
-        "sampled": lambda: play(protocol="sampled"),
-        "final": lambda: play(protocol="greedy"),
-        "constant": lambda: baselines.evaluate_constant(config, num_episodes=num_episodes),
-        "random": lambda: baselines.evaluate_randomly(config, num_episodes=num_episodes),
-    }
-    for name, evaluate in players.items():
-        result = evaluate()
-        evaluation.write_result(directory, result, name=name)
-        print(_score(result), flush=True)
-
-
-def _score(result: dict) -> str:
-    """Returns a line: `greedy    12.00 ± 1.00 (human-normalised 0.50)`."""
-    error = "" if result["standard_error"] is None else f" ± {result['standard_error']:.2f}"
-    human = (
-        ""
-        if result["human_normalised"] is None
-        else f" (human-normalised {result['human_normalised']:.2f})"
-    )
-    held = f", best of all: {result['action_name']}" if "action_name" in result else ""
-    cut = f", {result['num_unfinished']} unfinished" if result["num_unfinished"] else ""
-    return f"  {result['protocol']:<9} {result['mean']:.2f}{error}{human}{held}{cut}"

@@ -37,13 +37,14 @@ def test_smoke_trains_to_its_limit_and_prints_its_score(smoke):
     lines = done.stdout.splitlines()
     assert lines[0] == f"run directory: {path}"
     assert "saved after 8 updates, " in done.stdout
-    assert lines[-5] == "breakout, 1 whole games each (Ctrl-C: the run is saved already):"
+    assert lines[-6] == "breakout, 1 whole games each (Ctrl-C: the run is saved already):"
     score = r"-?\d+\.\d\d \(human-normalised -?\d+\.\d\d\)"
-    for line, player in zip(lines[-4:], ("sampled", "greedy", "constant", "random"), strict=True):
+    for line, player in zip(lines[-5:-1], ("sampled", "greedy", "constant", "random"), strict=True):
         held = ", best of all: (NOOP|FIRE|RIGHT|LEFT)" if player == "constant" else ""
         assert re.fullmatch(
             rf"  {player} +{score}{held}, 1 unfinished", line
         )  # truncated after 60 frames
+    assert lines[-1] == f"drawn: {path / 'curve.png'}"
     assert sum(line.startswith("return ") for line in lines) == 8
     assert "Traceback" not in done.stderr and "os.fork" not in done.stderr
 
@@ -52,7 +53,7 @@ def test_smoke_leaves_a_complete_run_directory(smoke):
     path, _ = smoke
     assert {entry.name for entry in path.iterdir()} == {
         "config.json", "provenance.json", "lock", "metrics.jsonl", "episodes.jsonl", "tensorboard", "checkpoints",
-        "evaluations", "logs",
+        "evaluations", "logs", "curve.png",
     }  # fmt: skip
     config = json.loads((path / "config.json").read_text())
     expected = to_dict(presets.PRESETS["smoke"])
