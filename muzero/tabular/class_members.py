@@ -99,6 +99,22 @@ def twins(case: Case) -> tuple[MDP, MDP, jax.Array, jax.Array, jax.Array]:
     )
 
 
+def mixers(case: Case) -> tuple[MDP, MDP, jax.Array]:
+    """Returns (environment, model, policy) of three states and one action: different transitions
+    with the same square, at one reward.
+
+    P = 1/3 everywhere and P̃ = P + c u wᵀ with u = (1, −1, 0) and w = (1, 1, −2): P u, wᵀ P and wᵀ u
+    are 0, so P̃² = P².
+    """
+    strength = (1 + case.spare[0, 0, 0]) / 12  # up to 1/6, where an entry is 0
+    uniform = jnp.full((1, 3, 3), 1 / 3)
+    shift = jnp.outer(jnp.array([1.0, -1.0, 0.0]), jnp.array([1.0, 1.0, -2.0]))
+    reward = jnp.full((1, 3), case.functions[0, 0])
+    environment = MDP(uniform, reward, case.environment.discount)
+    model = environment._replace(transition=uniform + strength * shift)
+    return environment, model, jnp.ones((1, 3))
+
+
 def trap(case: Case) -> tuple[MDP, MDP]:
     """Returns (environment, model) with equal values for deterministic policies only, as in figure
     2 of the paper.

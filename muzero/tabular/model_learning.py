@@ -84,6 +84,23 @@ def value_aware_loss(b, variance_weight):
     return loss
 
 
+def rooted_loss(variance_weight):
+    """Returns MuZero's loss of one imagined step (Proper Value Equivalence, eq. 11; Calibrated
+    Value-Aware Model Learning, 4.3, C.1): (0, 1)-VAML, which is TD on the state, and (1, 1)-VAML.
+
+    The target bootstraps from V itself, without gradient, and not from an older copy of it: in
+    expectation there is no noise for a copy to keep out, and learning ends in the same places.
+    """
+    unrolled = value_aware_loss(b=1, variance_weight=variance_weight)
+
+    def loss(logits, value, environment, policy):
+        target = jax.lax.stop_gradient(bellman(environment, policy, value))
+        root = jnp.mean(jnp.square(value - target))
+        return root + unrolled(logits, value, environment, policy)
+
+    return loss
+
+
 def likelihood_loss(logits, value, environment, policy):
     """Returns the cross entropy of the model's transitions, averaged over states and actions: KL
     and a constant.
@@ -97,6 +114,8 @@ LEARNERS = {
     "itervaml-calibrated": Learner(value_aware_loss(b=0, variance_weight=0.0), backs_up=True),
     "muzero": Learner(value_aware_loss(b=1, variance_weight=1.0), backs_up=False),
     "muzero-calibrated": Learner(value_aware_loss(b=1, variance_weight=0.0), backs_up=False),
+    "muzero-root": Learner(rooted_loss(variance_weight=1.0), backs_up=False),
+    "muzero-root-calibrated": Learner(rooted_loss(variance_weight=0.0), backs_up=False),
     "muzero-calibrated-td": Learner(value_aware_loss(b=1, variance_weight=0.0), backs_up=True),
 }
 

@@ -4,7 +4,16 @@ import jax
 import jax.numpy as jnp
 
 from muzero.tabular import policies, worlds
-from muzero.tabular.class_members import ACTIONS, STATES, Case, dead_end, ring_pair, trap, twins
+from muzero.tabular.class_members import (
+    ACTIONS,
+    STATES,
+    Case,
+    dead_end,
+    mixers,
+    ring_pair,
+    trap,
+    twins,
+)
 from muzero.tabular.margins import Operators, at_most, differ, equal, norm
 from muzero.tabular.mdp import stationary_distribution
 
@@ -49,6 +58,38 @@ def pve_1_strict(case: Case, op: Operators) -> jax.Array:
         )
 
     return jnp.stack([equal(*both(STATES)), differ(*both(k))])
+
+
+def pve_gcd(case: Case, op: Operators) -> jax.Array:
+    """M^k ∩ M^K ⊇ M^gcd(k, K) can be strict, where figure 1 has equality: the model of `mixers` is
+    in M² and M³ of all functions, T^k v = Σ_{j<k} γ^j r + γ^k mean(v) for k ≥ 2, and not in M^1.
+    """
+    environment, model, policy = mixers(case)
+    value, discount = case.functions[1, :3], environment.discount
+
+    def mixed(k):
+        paid = environment.reward[0] * jnp.sum(discount ** jnp.arange(k))
+        return paid + discount**k * jnp.mean(value)
+
+    both = (environment, model)
+    members = [equal(op.power(m, policy, value, k), mixed(k)) for m in both for k in (2, 3)]
+    return jnp.stack([*members, differ(*(op.power(m, policy, value, 1) for m in both))])
+
+
+def pve_equation_7(case: Case, op: Operators) -> jax.Array:
+    """∩ M^k({π}, {v}) over π in Π and v in V_Π ⊆ M^∞(Π): the largest error in T_π^k v of values v
+    of the policies bounds ‖ṽ_π − v_π‖.
+    """
+    environment, model, _, _, k, _, _ = case
+    everyone = jnp.stack([case.policy, jnp.full_like(case.policy, 1 / ACTIONS), case.policy[::-1]])
+    inside, outside = (jax.vmap(lambda pi, m=m: op.value(m, pi))(everyone) for m in case[:2])
+
+    def errors(policy):
+        return [op.power(model, policy, v, k) - op.power(environment, policy, v, k) for v in inside]
+
+    error = jnp.stack([jnp.max(norm(jnp.stack(errors(policy)))) for policy in everyone])
+    apart = norm(outside - inside)
+    return at_most(apart, error / (1 - environment.discount**k))
 
 
 def pve_2(case: Case, op: Operators) -> jax.Array:
@@ -144,7 +185,9 @@ def _pve_6(case, op, length, factor):
 PROPER = {
     "PVE 1 (i)": pve_1_inclusion,
     "PVE 1 (ii)": pve_1_strict,
+    "PVE figure 1": pve_gcd,
     "PVE 2": pve_2,
+    "PVE eq. 7": pve_equation_7,
     "PVE 3": pve_3,
     "PVE 4": pve_4,
     "PVE corollary 1": pve_corollary_1,

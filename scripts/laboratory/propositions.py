@@ -19,6 +19,7 @@ import scipy.optimize
 
 from muzero.tabular import margins, policies
 from muzero.tabular.approximate_statements import APPROXIMATE, error
+from muzero.tabular.calibrated_statements import CALIBRATED
 from muzero.tabular.class_members import ACTIONS, STATES, Case, random_case
 from muzero.tabular.proper_statements import PROPER
 from scripts.laboratory.experiment import Experiment, Row, Unit
@@ -26,7 +27,7 @@ from scripts.laboratory.intervals import grouped
 
 ROUNDING = 1e-9  # relative; float64 with condition numbers up to some 1e3 leaves some 1e-13
 THEOREMS = ("AVE theorem 1", "AVE theorem 2")
-STATEMENTS = PROPER | APPROXIMATE
+STATEMENTS = PROPER | APPROXIMATE | CALIBRATED
 
 
 @dataclasses.dataclass(frozen=True)

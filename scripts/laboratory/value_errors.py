@@ -14,6 +14,8 @@ _STYLES = {  # colour is the family, dashed the uncalibrated loss
     "itervaml-calibrated": ("tab:blue", "-"),
     "muzero": ("tab:red", "--"),
     "muzero-calibrated": ("tab:red", "-"),
+    "muzero-root": ("tab:green", "--"),
+    "muzero-root-calibrated": ("tab:green", "-"),
     "muzero-calibrated-td": ("tab:orange", "-"),
 }
 

@@ -4,6 +4,7 @@ update of it.
 
 import dataclasses
 import operator
+import re
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from actors.environments import EnvironmentSpec
 from configs.checks import check
-from configs.presets import PRESETS
+from configs.presets import DESCRIPTIONS, PRESETS
 from learner.update import Minibatch
 from muzero.types import Trajectory
 from scripts.program.assemble import build_learner, build_model, num_starts
@@ -86,6 +87,16 @@ def test_the_preset_is_the_paper(path, value):
     stated = operator.attrgetter(path)(PAPER)
     assert stated == value
     assert type(stated) is type(value)
+
+
+def test_the_docstring_names_fields_that_there_are_and_the_weight_that_makes_the_mean_a_sum():
+    text = DESCRIPTIONS["atari-paper"]
+    fields = re.findall(r"`([a-z]+\.[a-z_]+)`", text)
+    assert len(fields) >= 8
+    for path in fields:
+        operator.attrgetter(path)(PAPER)
+    (weight,) = re.findall(r"`loss.past_weight` (\d+)", text)
+    assert float(weight) == PAPER.loss.past_weight * PAPER.value_buffer.size
 
 
 def test_the_preset_passes_its_own_checks():

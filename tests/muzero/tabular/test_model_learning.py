@@ -48,6 +48,27 @@ def test_value_aware_losses_are_sums_over_states_and_actions(b, weight):
     )
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_the_rooted_loss_adds_td_on_the_state_without_a_gradient_through_its_target(weight):
+    environment, policy, logits, value = _random(2)
+    flow = np.einsum("as,ast->st", policy, environment.transition)
+    error = value - (policy * environment.reward).sum(axis=0) - GAMMA * flow @ value
+    with jax.enable_x64(True):
+        rooted, alone = (
+            jax.value_and_grad(loss, argnums=(0, 1))(
+                *map(jnp.asarray, (logits, value)), environment, policy
+            )
+            for loss in (
+                model_learning.rooted_loss(weight),
+                model_learning.value_aware_loss(1, weight),
+            )
+        )
+    added = jax.tree.map(lambda with_term, without: with_term - without, rooted, alone)
+    np.testing.assert_allclose(added[0], np.mean(error**2), rtol=1e-10)
+    np.testing.assert_allclose(added[1][0], 0.0, atol=1e-12)
+    np.testing.assert_allclose(added[1][1], 2 * error / S, rtol=1e-10)
+
+
 def test_the_likelihood_is_greatest_at_the_true_transitions():
     environment, policy, logits, value = _random(4)
     slope = jax.grad(model_learning.likelihood_loss)(
@@ -77,6 +98,30 @@ def test_the_calibrated_loss_learns_values_and_the_uncalibrated_one_a_model_with
     assert calibrated["value_error"] < 0.01 and calibrated["model_error"] < 0.01
     assert usual["value_error"] > 10 * calibrated["value_error"]
     assert usual["entropy"] < 0.2 < calibrated["entropy"]
+
+
+def test_the_term_of_the_state_sees_a_wrong_value_that_the_unrolled_loss_accepts():
+    """Two states, either next with chance 1/2, rewards 1 and -1: v_π = (1, -1). V = -v_π has the
+    expectations 0 that the unrolled loss asks for and misses T V = v_π by 2 in each state.
+    """
+    logits, half = jnp.zeros((1, 2, 2)), jnp.full((1, 2, 2), 0.5)
+    world = mdp.MDP(half, jnp.array([[1.0, -1.0]]), GAMMA)
+    arguments = logits, jnp.array([-1.0, 1.0]), world, jnp.ones((1, 2))
+    assert model_learning.LEARNERS["muzero-calibrated"].loss(*arguments) == 0.0
+    assert model_learning.LEARNERS["muzero-root-calibrated"].loss(*arguments) == 4.0
+
+
+@pytest.mark.parametrize("name, rests", [("calibrated", True), ("", False)])
+def test_muzero_rests_at_the_environment_and_its_values_only_if_calibrated(name, rests):
+    learner = model_learning.LEARNERS["-".join(filter(None, ("muzero-root", name)))]
+    environment, policy, _, _ = _random(6)
+    with jax.enable_x64(True):
+        environment, policy = jax.tree.map(jnp.asarray, (environment, policy))
+        value = mdp.policy_value(environment, policy)
+        logits = jnp.log(environment.transition)
+        slopes = jax.grad(learner.loss, argnums=(0, 1))(logits, value, environment, policy)
+    for slope in slopes:
+        assert (np.abs(slope).max() < 1e-12) == rests
 
 
 def test_rounds_hand_the_improved_policy_on():

@@ -10,12 +10,13 @@ import pytest
 
 from muzero.tabular import margins
 from muzero.tabular.approximate_statements import APPROXIMATE
+from muzero.tabular.calibrated_statements import CALIBRATED
 from muzero.tabular.class_members import random_case
 from muzero.tabular.proper_statements import PROPER
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-STATEMENTS = PROPER | APPROXIMATE
+STATEMENTS = PROPER | APPROXIMATE | CALIBRATED
 NUM_CASES, ROUNDING = 1024, 1e-9
 # Margins that no fault breaks: both sides are wrong alike, or all that is asked is that they
 # differ.
