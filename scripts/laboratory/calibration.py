@@ -25,6 +25,7 @@ from scripts.laboratory.experiment import Experiment
 from scripts.laboratory.intervals import grouped, mean_and_interval
 
 DISCOUNT = 0.9
+_MODEL_STEPS = {"td": 0, "muzero-m2": 2, "muzero-m3": 3}  # m of (m, 1); 1 of all others
 _NUM_KNOTS = 1001  # of a continuous value function on [0, 1]
 
 CASES = [  # statement, loss, rollouts n
@@ -36,6 +37,8 @@ CASES = [  # statement, loss, rollouts n
     ("prop. 4", "td", 1),
     ("prop. 4", "muzero", 1),
     ("prop. 4", "muzero-calibrated", 2),
+    ("prop. 4", "muzero-m2", 1),
+    ("prop. 4", "muzero-m3", 1),
     ("eq. 5, states", "muzero-calibrated", 2),
     ("eq. 5, expectation", "muzero-calibrated", 2),
     ("prop. 5, finite", "itervaml-deterministic", 1),
@@ -132,12 +135,12 @@ def _learn_value(scale, statement, loss, num_samples, problem):
     """Proposition 4: V of every state with the true model, from windows of uniformly drawn states."""
     seed, transition, reward, value_target = problem
     truth = vaml.target_moments(transition, reward, value_target, 0, 1, DISCOUNT).mean
-    calibrated, m = loss.endswith("calibrated"), int(loss != "td")
+    calibrated, m = loss.endswith("calibrated"), _MODEL_STEPS.get(loss, 1)
     start_key, window_key, model_key = jax.random.split(jax.random.key(seed), 3)
     start = jax.random.randint(start_key, (scale.num_windows,), 0, scale.num_states)
     windows = calibration.sample_windows(window_key, start, transition, reward, m + 1)
     target = vaml.bootstrapped_target(windows, lambda state: value_target[state], m, DISCOUNT)
-    model = transition if m else jnp.eye(scale.num_states)
+    model = jnp.linalg.matrix_power(transition, m)
     states = calibration.sample_states(model_key, model[start], num_samples)
     measured = calibration.sampled_minimising_value(states, target, scale.num_states, calibrated)
     weight = 0.0 if calibrated else 1 / num_samples

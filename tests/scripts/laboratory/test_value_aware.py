@@ -2,6 +2,7 @@
 tables and figures.
 """
 
+import numpy as np
 import pytest
 
 from scripts.laboratory import ave, calibration, cliffwalk, garnet
@@ -54,6 +55,23 @@ def test_calibration_tells_an_unbiased_minimiser_from_a_biased_one(tmp_path):
         deterministic["exact_error"],
         muzero["exact_error"],
     ]
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_the_minimiser_of_muzeros_loss_after_m_steps_is_a_weighted_mean(m, tmp_path):
+    """With one rollout V(y) is the mean of the targets of x, weighted by chances of y."""
+    scale = calibration.SCALES["smoke"]
+    unit = dict(statement="prop. 4", loss=f"muzero-m{m}", num_samples=1)
+    rows = calibration.run(scale, unit, tmp_path)
+    for row in rows:
+        _, transition, reward, after = calibration._problem(
+            row["seed"], "prop. 4", scale.num_states
+        )
+        truth = reward + calibration.DISCOUNT * transition @ after
+        chance = np.linalg.matrix_power(transition, m)
+        found = chance.T @ (chance @ truth) / chance.sum(axis=0)
+        error = np.sqrt(np.mean((found - truth) ** 2)) / np.std(truth)
+        assert row["exact_error"] == pytest.approx(error, rel=1e-9)
 
 
 def test_ave_fills_its_histogram(tmp_path):
