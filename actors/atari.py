@@ -113,7 +113,8 @@ class AtariGame(gymnasium.Env):
         """
         if not 1 <= settings.max_pool_frames <= settings.action_repeat:
             raise ValueError(
-                f"max_pool_frames is {settings.max_pool_frames}, allowed: 1 to action_repeat ({settings.action_repeat})"
+                f"max_pool_frames is {settings.max_pool_frames}, allowed: 1 to action_repeat "
+                f"({settings.action_repeat})"
             )
         self.rom = rom
         self.sticky_action_prob = settings.sticky_action_prob

@@ -29,7 +29,8 @@ class History:
         expected = self._frames[:, -1].shape
         if np.shape(observation) != expected:
             raise ValueError(
-                f"observations {np.shape(observation)}, this agent plays {expected}; see env in its config.json"
+                f"observations {np.shape(observation)}, this agent plays {expected}; see env in "
+                f"its config.json"
             )
         for history, newest in ((self._frames, observation), (self._is_first, is_first)):
             history[:, :-1] = history[:, 1:]

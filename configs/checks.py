@@ -150,7 +150,8 @@ def _replay(config: Config):
 def _networks(config: Config):
     if config.network.remat and config.network.latent == "vector":
         yield (
-            "network.remat = True: only with network.latent = planes; vector latents have no blocks to compute again"
+            "network.remat = True: only with network.latent = planes; vector latents have no "
+            "blocks to compute again"
         )
 
 
@@ -179,7 +180,8 @@ def _value_targets(config: Config):
     loss, replay = config.loss, config.replay
     if loss.value_target == "vtrace" and loss.bootstrap != "average":
         yield (
-            f"loss.bootstrap = {loss.bootstrap}: must be average with loss.value_target = vtrace, which compares "
+            f"loss.bootstrap = {loss.bootstrap}: must be average with loss.value_target = vtrace, "
+            f"which compares "
             "the target average's policy with the one that acted"
         )
     if (
@@ -217,7 +219,8 @@ def _rounds(config: Config):
     if config.replay.capacity:  # how many updates a batch asks for depends on the games
         if learner.publish_interval != 1:
             yield (
-                f"learner.publish_interval = {learner.publish_interval}: must be 1 with deterministic = True "
+                f"learner.publish_interval = {learner.publish_interval}: must be 1 with "
+                f"deterministic = True "
                 "and replay.capacity > 0"
             )
         return

@@ -165,7 +165,8 @@ def checked(suite: Suite) -> Suite:
             config = suite.config(Trial(suite.games[0], arm, seed))
             if config.actors.num_workers == "auto":
                 raise ConfigError(
-                    "actors.num_workers = auto: counts the cores of one machine; a suite needs a number"
+                    "actors.num_workers = auto: counts the cores of one machine; a suite needs a "
+                    "number"
                 )
             check(config)
     return suite

@@ -39,7 +39,8 @@ def main(argv: list[str]) -> int:
         options.run_dir, options.out, commands.checkpoint_name(options.checkpoint)
     )
     print(
-        f"written to {options.out} ({options.out.stat().st_size:,} bytes) and {options.out.with_suffix('.json')}"
+        f"written to {options.out} ({options.out.stat().st_size:,} bytes) and "
+        f"{options.out.with_suffix('.json')}"
     )
     return ExitCode.DONE
 

@@ -246,7 +246,8 @@ def read_header(path: Path) -> dict:
         header = orbax.restore(path, args=ocp.args.Composite(header=ocp.args.JsonRestore())).header
     if not 1 <= header["format_version"] <= FORMAT_VERSION:
         raise CheckpointMismatch(
-            f"{path}: format {header['format_version']}, this program reads formats 1 to {FORMAT_VERSION}"
+            f"{path}: format {header['format_version']}, this program reads formats 1 to "
+            f"{FORMAT_VERSION}"
         )
     return header
 
@@ -285,8 +286,10 @@ def fit(state: Any, abstract_state: Any, path: Path) -> Any:
     if differences:
         shown = "; ".join(sorted(differences)[:_MAX_DIFFERENCES_SHOWN])
         raise CheckpointMismatch(
-            f"{path}: {len(differences)} leaves differ from the state of this run: {shown}. If another version of this "
-            "program wrote it, go on with that one (commit in provenance.json), or start a new run with --init-from"
+            f"{path}: {len(differences)} leaves differ from the state of this run: {shown}. If "
+            f"another version of this "
+            "program wrote it, go on with that one (commit in provenance.json), or start a new run "
+            "with --init-from"
         )
     return jax.tree.unflatten(
         jax.tree.structure(abstract_state), [found[name] for name in expected]

@@ -22,7 +22,8 @@ _NUM_REPLAYED_ROWS = 100
 
 _KL = "as KL: cross-entropy minus the entropy of the target (nats)"
 DOCUMENTED_TAGS: dict[str, str] = {
-    "episode/return": "score of whole games finished since the last row, unclipped, mean (raw reward)",
+    "episode/return": "score of whole games finished since the last row, unclipped, mean (raw "
+    "reward)",
     "episode/length": "length of those games, mean (decisions)",
     "loss/total": "the loss that is minimised, weighted and with target entropies (nats)",
     "loss/reward": f"reward loss, weighted sum over k, {_KL}",
@@ -40,37 +41,48 @@ DOCUMENTED_TAGS: dict[str, str] = {
     "loss/target_saturated": "value targets beyond the categorical support (fraction)",
     "value_buffer/filled": "past prediction heads stored (count)",
     "value_buffer/age_mean": "age of the stored heads, mean (updates)",
-    "value_buffer/rho_mean": "clipped V-trace ratio of past policy to behaviour, mean over heads and decisions",
+    "value_buffer/rho_mean": "clipped V-trace ratio of past policy to behaviour, mean over heads "
+    "and decisions",
     "value_buffer/rho_clipped_fraction": "V-trace ratios above the clip (fraction)",
-    "value_buffer/overlap": "sum over actions of min(search policy, past policy), mean over heads and states (0 to 1)",
+    "value_buffer/overlap": "sum over actions of min(search policy, past policy), mean over heads "
+    "and states (0 to 1)",
     "value_buffer/overlap_newest": "the same of the newest head alone (0 to 1)",
     "value_buffer/overlap_oldest": "the same of the oldest head alone (0 to 1)",
-    "value_buffer/explained_variance": "V-trace targets of the heads explained by their values (1 is all, 0 none)",
+    "value_buffer/explained_variance": "V-trace targets of the heads explained by their values (1 "
+    "is all, 0 none)",
     "advantage/mean_square": "square of the returns of taken actions less the search values, mean",
     "search/policy_entropy": "entropy of the search policy at the root, mean (nats)",
     "search/depth": "depth of the search tree, mean over searches (imagined steps)",
     "search/q_range": "highest minus lowest Q in the search tree, mean (raw return)",
     "search/unvisited_fraction": "root actions without a visit (fraction)",
-    "search/root_value_minus_network_value": "root value after the search minus the network's, mean (raw return)",
+    "search/root_value_minus_network_value": "root value after the search minus the network's, "
+    "mean (raw return)",
     "optimiser/gradient_norm": "global norm of the gradient before clipping",
     "optimiser/update_norm": "global norm of the step taken by the parameters",
     "optimiser/learning_rate": "learning rate of the last updates",
-    "optimiser/skipped": "updates skipped because a number was not finite, since the start of the run (count)",
+    "optimiser/skipped": "updates skipped because a number was not finite, since the start of the "
+    "run (count)",
     "perf/frames_per_second": "emulator frames consumed by the learner per second",
     "perf/updates_per_second": "updates per second",
     "perf/learner_wait_fraction": "time the learner waited for data (fraction)",
     "perf/feed_wait_fraction": "time the feed's thread waited for rollouts (fraction)",
-    "perf/feed_copy_fraction": "time the feed's thread stacked batches and handed them to the devices (fraction)",
-    "perf/batches_ready": "batches on the devices that the learner has not taken (count, at the end of the row)",
+    "perf/feed_copy_fraction": "time the feed's thread stacked batches and handed them to the "
+    "devices (fraction)",
+    "perf/batches_ready": "batches on the devices that the learner has not taken (count, at the "
+    "end of the row)",
     "perf/rollouts_waiting": "rollouts that the feed has not taken (count, at the end of the row)",
     "perf/compilations": "programs compiled since the start of the process (count)",
-    "perf/sequences_dropped": "sequences lost with dead workers, since the start of the process (count)",
-    "lag/params_version_mean": "age of the parameters that searched the trained states, mean (updates)",
+    "perf/sequences_dropped": "sequences lost with dead workers, since the start of the process "
+    "(count)",
+    "lag/params_version_mean": "age of the parameters that searched the trained states, mean "
+    "(updates)",
     "lag/params_version_max": "age of the oldest such parameters in a batch (updates)",
-    "lag/sequences_dropped": "sequences older than learner.max_lag, since the start of the process (count)",
+    "lag/sequences_dropped": "sequences older than learner.max_lag, since the start of the process "
+    "(count)",
     "replay/decisions": "real decisions stored (count, at the end of the row)",
     "replay/starts": "start states that may be drawn (count, at the end of the row)",
-    "replay/ratio": "start states learned from for each decision beyond replay.min_decisions, so far",
+    "replay/ratio": "start states learned from for each decision beyond replay.min_decisions, so "
+    "far",
     "replay/age_mean": "age of the parameters that searched the start states drawn, mean (updates)",
 }
 

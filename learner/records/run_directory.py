@@ -240,7 +240,8 @@ class RunDirectory:
                 raise self._in_use() from error
             except OSError as error:
                 raise RunDirectoryError(
-                    f"{self.path}: its file system has no locks ({error}), so that two programs could train in it "
+                    f"{self.path}: its file system has no locks ({error}), so that two programs "
+                    f"could train in it "
                     "unseen. Mount it with them (Lustre: -o flock), or choose another directory."
                 ) from error
             file.truncate(0)
@@ -254,7 +255,8 @@ class RunDirectory:
         except ValueError:  # the holder has the lock but has not written its name yet
             holder = {"pid": "unknown", "host": "unknown"}
         return RunDirectoryInUse(
-            f"{self.path} is in use: process {holder['pid']} on host {holder['host']} trains in it. "
+            f"{self.path} is in use: process {holder['pid']} on host {holder['host']} trains in "
+            f"it. "
             "Wait until it ends, or stop it; the lock goes with the process."
         )
 
@@ -264,7 +266,8 @@ class RunDirectory:
 
     def _already_used(self) -> RunDirectoryError:
         return RunDirectoryError(
-            f"{self.path} already holds a run. Continue it with scripts/resume.py, or choose another directory."
+            f"{self.path} already holds a run. Continue it with scripts/resume.py, or choose "
+            f"another directory."
         )
 
     def _write_config(self, config: dict) -> None:

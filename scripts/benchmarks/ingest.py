@@ -100,7 +100,8 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
         bytes_per_sequence=frame_bytes(batch) // batch.action.shape[0], bytes_per_new_step=bytes_per_step,
         publishing={"actors": counts, "seconds": publishing},
         **on_paper(median, bytes_per_step, decision_flops(config)),
-        failure=None if tiny or median >= REQUIRED_BYTES_PER_SECOND else f"feed too slow: {median / 1e9:.2f} GB/s",
+        failure=None if tiny or median >= REQUIRED_BYTES_PER_SECOND else f"feed too slow: "
+                                                                         f"{median / 1e9:.2f} GB/s",
     )  # fmt: skip
 
 

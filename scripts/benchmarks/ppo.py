@@ -252,7 +252,8 @@ def _check(configs: list[Config], options: dict[str, Any]) -> None:
         spec = commands.check_environment(config)
         if spec.observation_dtype != "uint8" or min(spec.observation_shape[:2]) < SMALLEST_IMAGE:
             raise ConfigError(
-                f"--games {config.env.name}: observations {spec.observation_dtype} {spec.observation_shape}, "
+                f"--games {config.env.name}: observations {spec.observation_dtype} "
+                f"{spec.observation_shape}, "
                 f"must be uint8 images of at least {SMALLEST_IMAGE} pixels a side"
             )
 

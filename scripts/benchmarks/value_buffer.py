@@ -39,7 +39,9 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
 
     return report(
         "value-buffer", rates, "heads", "plain", unit="updates/s",
-        measured={"latents / plain": slower("latents", "plain"), "heads / latents": slower("heads", "latents")},
+        measured={"latents / "
+                  "plain": slower("latents", "plain"), "heads / "
+                                                       "latents": slower("heads", "latents")},
         predicted_from_flops={
             "latents / plain": flops["latents"] / flops["plain"],
             "heads / latents": flops["heads"] / flops["latents"],

@@ -45,12 +45,16 @@ KINDS = {
     SAMPLED: "games of the last parameters: no root noise, actions drawn as in training",
     RANDOM: "games of the uniformly random policy",
     CONSTANT: "games of one button held, the best of all on other games",
-    CURVE: "mean return as played, of the games finished since the row before (a point of the learning curve)",
-    HEAD_ERROR: "audit: error of the past values in represented states, over the variance of the returns",
-    MODEL_ERROR: "audit: error of the past values after K imagined steps, over the variance of the returns",
+    CURVE: "mean return as played, of the games finished since the row before (a point of the "
+    "learning curve)",
+    HEAD_ERROR: "audit: error of the past values in represented states, over the variance of the "
+    "returns",
+    MODEL_ERROR: "audit: error of the past values after K imagined steps, over the variance of the "
+    "returns",
     TARGET_ERROR: "audit: error of the V-trace targets, over the variance of the returns",
     HEAD_SQUARED: "audit: squared error of the past values in represented states, mean over heads",
-    MODEL_SQUARED: "audit: squared error of the past values after K imagined steps, mean over heads",
+    MODEL_SQUARED: "audit: squared error of the past values after K imagined steps, mean over "
+    "heads",
     TARGET_SQUARED: "audit: squared error of the V-trace targets, mean over heads",
     VARIANCE: "audit: variance of the returns over states, mean over heads",
 }
@@ -106,7 +110,8 @@ def read(path: Path) -> Results:
     table = list(csv.reader(lines[count:]))
     if not table or tuple(table[0]) != Row._fields:
         raise ConfigError(
-            f"{path}: the header must be {','.join(Row._fields)}; scripts/experiments/results.py has the format"
+            f"{path}: the header must be {','.join(Row._fields)}; scripts/experiments/results.py "
+            f"has the format"
         )
     rows = tuple(
         _row(f"{path} line {count + 2 + n}", cells) for n, cells in enumerate(table[1:]) if cells
@@ -183,7 +188,8 @@ def _check_trials(path: str, rows: tuple[Row, ...]) -> None:
         )
         if identity in seen:
             raise ConfigError(
-                f"{path}: {row.game}, {row.arm}, seed {row.seed}: more than one row of kind {row.kind}"
+                f"{path}: {row.game}, {row.arm}, seed {row.seed}: more than one row of kind "
+                f"{row.kind}"
             )
         seen.add(identity)
 

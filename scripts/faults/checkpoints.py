@@ -185,7 +185,8 @@ def _sign(slot: Path, more: dict[str, str]) -> None:
     (slot / "manifest.json").write_text(json.dumps({"files": hashes | more}))
 
 
-@fault(injected="a pickle in place of a checkpoint's arrays, with a right manifest", promised="never executed; the "
+@fault(injected="a pickle in place of a checkpoint's arrays, with a right "
+                "manifest", promised="never executed; the "
        "checkpoint before it is loaded", is_quick=True)  # fmt: skip
 def malicious_pickle(folder: Path) -> Outcome:
     """The pickle would create a file."""
@@ -201,7 +202,8 @@ def malicious_pickle(folder: Path) -> Outcome:
     )
 
 
-@fault(injected="a manifest that names ../outside and /etc/passwd, with right sums", promised="refused before it is "
+@fault(injected="a manifest that names ../outside and /etc/passwd, with right "
+                "sums", promised="refused before it is "
        "read; the checkpoint before it is loaded", is_quick=True)  # fmt: skip
 def path_out_of_the_checkpoint(folder: Path) -> Outcome:
     """A reader of such a path would tell whether its content is known."""
@@ -255,7 +257,8 @@ def file_too_large(folder: Path) -> Outcome:
     return _fails_to_write(folder, lambda: limit(1_000_000), lambda: limit(soft))
 
 
-@fault(injected="two programs train in one directory", promised="the second is refused with the pid of the first",
+@fault(injected="two programs train in one directory", promised="the second is refused with the "
+                                                                "pid of the first",
        is_quick=True)  # fmt: skip
 def two_runs_in_one_directory(folder: Path) -> Outcome:
     """The lock goes with the process."""

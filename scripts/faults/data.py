@@ -192,7 +192,8 @@ def _leaves(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @fault(
-    injected=f"{_NUM_CONFIGURATIONS} configurations with one number that cannot be (drawn by hypothesis)",
+    injected=f"{_NUM_CONFIGURATIONS} configurations with one number that cannot be (drawn by "
+    f"hypothesis)",
     promised="each refused before anything starts, with the name of the field",
     is_quick=True,
 )

@@ -86,7 +86,8 @@ def inject_all(only: Sequence[str], *, quick: bool, out: Path | None) -> bool:
         rows.append(inject(fault))
         held = "held" if rows[-1].outcome.held else "NOT HELD"
         print(
-            f"{held:8} {fault.name} ({time.monotonic() - started:.0f} s): {rows[-1].outcome.happened}",
+            f"{held:8} {fault.name} ({time.monotonic() - started:.0f} s): "
+            f"{rows[-1].outcome.happened}",
             flush=True,
         )
     if out is not None:

@@ -80,8 +80,10 @@ def _processes(node) -> list[int]:
 
 
 @fault(
-    injected="SIGKILL of one of two nodes with an actor on it; then another node joins (ray.cluster_utils.Cluster)",
-    promised="the actor on the other node plays on; what was in flight is dropped and counted; the capacity returns",
+    injected="SIGKILL of one of two nodes with an actor on it; then another node joins "
+    "(ray.cluster_utils.Cluster)",
+    promised="the actor on the other node plays on; what was in flight is dropped and counted; the "
+    "capacity returns",
     is_quick=False,
 )
 def node_killed_and_another_joins(folder: Path) -> Outcome:
@@ -115,8 +117,10 @@ def node_killed_and_another_joins(folder: Path) -> Outcome:
 
 
 @fault(
-    injected="SIGKILL of the learner with its whole machine (a PID namespace with a Ray node), resumed on the other",
-    promised="the other machine goes on from the shared run directory without gap or overlap; no process is left",
+    injected="SIGKILL of the learner with its whole machine (a PID namespace with a Ray node), "
+    "resumed on the other",
+    promised="the other machine goes on from the shared run directory without gap or overlap; no "
+    "process is left",
     is_quick=False,
 )
 def learner_restarted_on_another_node(folder: Path) -> Outcome:
@@ -189,7 +193,8 @@ def _machine(address: str) -> list[str]:
 
 @fault(
     injected="120 MB of others' objects and rollouts of 8 MB in an object store of 80 MB",
-    promised="Ray moves them to the disk and the run goes on; nothing is left in memory or on the disk",
+    promised="Ray moves them to the disk and the run goes on; nothing is left in memory or on the "
+    "disk",
     is_quick=False,
 )
 def object_store_at_its_limit(folder: Path) -> Outcome:

@@ -80,7 +80,8 @@ for _name in ("breakout", "pong", "CartPole-v1"):
 
 @fault(
     injected="SIGTERM to a run and its Ray, as a preempting cluster sends it",
-    promised=f"checkpoint within the grace period, exit code {ExitCode.SIGTERM}, the run goes on where it was",
+    promised=f"checkpoint within the grace period, exit code {ExitCode.SIGTERM}, the run goes on "
+    f"where it was",
     is_quick=False,
 )
 def sigterm(folder: Path) -> Outcome:
@@ -116,7 +117,8 @@ def sigterm(folder: Path) -> Outcome:
 
 @fault(
     injected="SIGKILL of the learner, under --max-restarts 1",
-    promised="restarted from its last checkpoint; counters go on without gap or overlap; after 90 s no process "
+    promised="restarted from its last checkpoint; counters go on without gap or overlap; after 90 "
+    "s no process "
     "and no orphan file is left",
     is_quick=False,
 )

@@ -21,9 +21,11 @@ _FRAMES_OF_A_FAULT = 100_000
 
 
 @fault(
-    injected="three CartPole runs; in each an actor killed after 100,000 frames, the learner after 200,000, SIGTERM "
+    injected="three CartPole runs; in each an actor killed after 100,000 frames, the learner after "
+    "200,000, SIGTERM "
     "after 300,000",
-    promised="every score lies inside the range of the five runs without faults (results/cartpole-scores.csv)",
+    promised="every score lies inside the range of the five runs without faults "
+    "(results/cartpole-scores.csv)",
     is_quick=False,
 )
 def cartpole_scores(folder: Path) -> Outcome:

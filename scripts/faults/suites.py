@@ -27,8 +27,10 @@ log.checkpoint_interval_minutes = 0.01
 
 
 @fault(
-    injected="SIGKILL of a suite's driver, twice, and of one of two nodes; 4 trials (ray.cluster_utils.Cluster)",
-    promised="the same command goes on: every trial ends once, the finished ones are left alone, no result is lost",
+    injected="SIGKILL of a suite's driver, twice, and of one of two nodes; 4 trials "
+    "(ray.cluster_utils.Cluster)",
+    promised="the same command goes on: every trial ends once, the finished ones are left alone, "
+    "no result is lost",
     is_quick=False,
 )
 def suite_killed_twice(folder: Path) -> Outcome:

@@ -76,7 +76,8 @@ def environment_exception(folder: Path) -> Outcome:
 
 @fault(
     injected="actors that crash at every rollout",
-    promised="the budget of restarts ends it: an error with the cause (exit code 3), all workers gone",
+    promised="the budget of restarts ends it: an error with the cause (exit code 3), all workers "
+    "gone",
     is_quick=False,
 )
 def crash_looping_actor(folder: Path) -> Outcome:

@@ -25,7 +25,8 @@ def compare_games(names: Sequence[str]) -> None:
     for name in names:
         if atari.find_game(name) is None:
             raise ConfigError(
-                f"GAME = {name}: no game of ale-py; near: {', '.join(atari.near_ids(name)) or 'none'}"
+                f"GAME = {name}: no game of ale-py; near: "
+                f"{', '.join(atari.near_ids(name)) or 'none'}"
             )
     found = {}
     for name in names or atari.all_roms():
@@ -33,7 +34,8 @@ def compare_games(names: Sequence[str]) -> None:
         if found[name]:
             print(f"{name}: differs after {found[name]} of {_NUM_RESTORES} restores", flush=True)
     print(
-        f"{len(found) - sum(map(bool, found.values()))} of {len(found)} games agree after every restore"
+        f"{len(found) - sum(map(bool, found.values()))} of {len(found)} games agree after every "
+        f"restore"
     )
 
 

@@ -59,7 +59,8 @@ def check(config: Config) -> None:
     """
     if config.loss.past_latents != "target":
         raise ConfigError(
-            f"loss.past_latents = {config.loss.past_latents}: cannot be audited: its stored heads act on other latents "
+            f"loss.past_latents = {config.loss.past_latents}: cannot be audited: its stored heads "
+            f"act on other latents "
             "than those of the target average, with which they are audited"
         )
     env = make_environment(config.env, training=True)
@@ -129,7 +130,8 @@ def collect(stored: Stored, *, num_states: int, seed: int) -> list[HeldOut]:
     rollout.close()
     if len(chosen) < num_states:
         raise ConfigError(
-            f"--num-states = {num_states}: {len(chosen)} came up in {_MAX_DECISIONS} decisions a game"
+            f"--num-states = {num_states}: {len(chosen)} came up in {_MAX_DECISIONS} decisions a "
+            f"game"
         )
     return chosen
 

@@ -74,7 +74,8 @@ def choose_heads(stored: Stored, wanted: tuple[int, ...]) -> list[int]:
     if not present:
         every = stored.config.value_buffer.push_interval
         raise ConfigError(
-            f"the value buffer is empty after {stored.num_updates} updates: the first head is stored after {every}"
+            f"the value buffer is empty after {stored.num_updates} updates: the first head is "
+            f"stored after {every}"
         )
     if missing := sorted(set(wanted) - set(present)):
         raise ConfigError(

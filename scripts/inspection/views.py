@@ -107,10 +107,12 @@ def _imagine(options: Imagine) -> None:
     imagine.plot(options.out, imagined, f"{_title(checkpoint)}, game {options.seed}")
     value, reward = imagine.errors(imagined)
     print(
-        f"root mean square error of values, k = 0..{num_steps}:  {' '.join(f'{x:.3g}' for x in value)}"
+        f"root mean square error of values, k = 0..{num_steps}:  "
+        f"{' '.join(f'{x:.3g}' for x in value)}"
     )
     print(
-        f"root mean square error of rewards, k = 1..{num_steps}: {' '.join(f'{x:.3g}' for x in reward)}"
+        f"root mean square error of rewards, k = 1..{num_steps}: "
+        f"{' '.join(f'{x:.3g}' for x in reward)}"
     )
     print(f"written: {options.out}")
 

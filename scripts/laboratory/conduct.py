@@ -53,7 +53,8 @@ def _claim(out: Path, name: str, settings: dict[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise ConfigError(
-                f"--out {out}: holds {name} at other settings ({path.name}); choose another directory"
+                f"--out {out}: holds {name} at other settings ({path.name}); choose another "
+                f"directory"
             )
         write_atomically(path, text)
     except OSError as error:

@@ -69,7 +69,8 @@ def require_checkpoint(directory: RunDirectory, checkpoint: int | str) -> None:
     """
     if checkpoint == "best" and not complete_slots(directory.checkpoints / "best"):
         raise ConfigError(
-            f"checkpoint = best: {directory.path} has none, since nothing was evaluated while it trained "
+            f"checkpoint = best: {directory.path} has none, since nothing was evaluated while it "
+            f"trained "
             "(log.evaluation_interval_minutes); use latest or a number of updates"
         )
     stored_steps = complete_slots(directory.checkpoints)
@@ -223,7 +224,8 @@ def score_final_episodes(config: Config, directory: RunDirectory, count: int) ->
     episodes = [episode for _, episode in finished_episodes(directory.path)[-count:]]
     if not episodes:
         raise ConfigError(
-            f"{directory.path}: no finished game to score yet; train longer or use --protocol greedy"
+            f"{directory.path}: no finished game to score yet; train longer or use --protocol "
+            f"greedy"
         )
     returns = [episode.episode_return for episode in episodes]
     return summarise(config, returns, protocol=f"training-final-{count}", checkpoint=None)

@@ -63,12 +63,14 @@ def _require_token(address: str | None) -> None:
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
     if address is None and mode not in ("", "token"):
         raise ConfigError(
-            f"RAY_AUTH_MODE = {mode}: an embedded Ray listens on every interface of this machine; unset it or use token"
+            f"RAY_AUTH_MODE = {mode}: an embedded Ray listens on every interface of this machine; "
+            f"unset it or use token"
         )
     host = (address or "").rpartition("://")[2].rpartition(":")[0].strip("[]")
     if address not in (None, "auto", "local") and not _is_loopback(host) and mode != "token":
         raise ConfigError(
-            f"--ray-address {address}: a cluster beyond this machine needs RAY_AUTH_MODE=token and its token "
+            f"--ray-address {address}: a cluster beyond this machine needs RAY_AUTH_MODE=token and "
+            f"its token "
             "(RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)"
         )
 
@@ -99,7 +101,8 @@ def check_shared(option: str, path: Path, ray_address: str | None) -> None:
         mark.unlink()
     if blind:
         raise ConfigError(
-            f"{option} {path}: not seen by {', '.join(blind)}; it must be a path that every node sees (a shared "
+            f"{option} {path}: not seen by {', '.join(blind)}; it must be a path that every node "
+            f"sees (a shared "
             "mount): a local path with more than one node is refused"
         )
 
@@ -123,7 +126,8 @@ def tell_room(num_cpus: float) -> None:
     there = ray.cluster_resources().get("CPU", 0.0)
     if there < num_cpus:
         print(
-            f"actors ask for {num_cpus:g} CPUs, Ray has {there:g} now: those without a place wait for one",
+            f"actors ask for {num_cpus:g} CPUs, Ray has {there:g} now: those without a place wait "
+            f"for one",
             flush=True,
         )
 
@@ -135,7 +139,8 @@ def require_devices(device: str, num_workers: int, amount: float) -> None:
     there = ray.cluster_resources().get(device.upper(), 0.0)
     if device != "cpu" and there < num_workers * amount:
         raise ConfigError(
-            f"actors.device = {device}: {num_workers} worker(s) need {num_workers * amount:g}, Ray finds {there:g} here"
+            f"actors.device = {device}: {num_workers} worker(s) need {num_workers * amount:g}, Ray "
+            f"finds {there:g} here"
         )
 
 

@@ -29,7 +29,8 @@ class Share(NamedTuple):
             else f"{self.cores_per_worker} core(s) each"
         )
         return (
-            f"actors: {self.num_workers} worker(s) x {self.environments_per_worker} environments, {cores}; "
+            f"actors: {self.num_workers} worker(s) x {self.environments_per_worker} environments, "
+            f"{cores}; "
             f"learner: {self.learner_cores} core(s) in reserve"
         )
 
@@ -62,7 +63,8 @@ def resolve(config: Config, ray_address: str | None) -> Config:
         return config
     if config.actors.device != "cpu":
         raise ConfigError(
-            f"actors.num_workers = auto: counts cores; with actors.device = {config.actors.device} give a number"
+            f"actors.num_workers = auto: counts cores; with actors.device = {config.actors.device} "
+            f"give a number"
         )
     if ray_address is not None:
         raise ConfigError(

@@ -99,7 +99,8 @@ def run_group(config: Config, directory: RunDirectory, start: Start) -> Outcome:
     stop = StopRequest(directory.path)
     stop.clear()
     print(
-        f"learner processes: {config.learner.num_processes}, logs in {directory.logs}/learner-*.log",
+        f"learner processes: {config.learner.num_processes}, logs in "
+        f"{directory.logs}/learner-*.log",
         flush=True,
     )
     num_failures, newest = 0, None
@@ -230,12 +231,14 @@ def _wait_for(places, bundle: dict[str, float], seconds: float, interrupts: Inte
         there = known(ray.cluster_resources())
         if any(there[name] < count * places.bundle_count for name, count in bundle.items()):
             raise ConfigError(
-                f"learner.num_processes = {places.bundle_count}: each needs {bundle}, and Ray has {there} in all; see "
+                f"learner.num_processes = {places.bundle_count}: each needs {bundle}, and Ray has "
+                f"{there} in all; see "
                 "learner.process_device and learner.num_devices"
             )
         deadline = time.monotonic() + PLACEMENT_SECONDS
         print(
-            f"still waiting: free are {known(ray.available_resources())} of {there}; what this job has reserved for "
+            f"still waiting: free are {known(ray.available_resources())} of {there}; what this job "
+            f"has reserved for "
             "itself (--entrypoint-num-gpus) is taken too",
             flush=True,
         )

@@ -154,7 +154,8 @@ def resume(path: Path, stop: StopConfig, command: list[str], *, ray_address: str
         has_begun = bool(complete_slots(directory.checkpoints)) or not directory.is_empty()
         if not has_begun and directory.was_given("--init-from"):
             raise ConfigError(
-                f"{directory.path}: died before its first checkpoint, and was to start from other weights: "
+                f"{directory.path}: died before its first checkpoint, and was to start from other "
+                f"weights: "
                 "delete it and start it again with scripts/train.py"
             )
         directory.record_resume(command, {"seed": config.seed})
@@ -195,7 +196,8 @@ def _train(config: Config, directory: RunDirectory, start: Start, again: list[st
             print(f"the actors' and the replay's part of the checkpoint takes {size / 1e6:.1f} MB")
     else:
         print(
-            f"{counters.num_updates:,} updates were made; the last checkpoint is of {saved:,}, the others come again"
+            f"{counters.num_updates:,} updates were made; the last checkpoint is of {saved:,}, the "
+            f"others come again"
         )
     if num_lost and not config.deterministic:
         print(f"{num_lost} sequences were in flight and are lost; a resumed session plays others")

@@ -139,7 +139,8 @@ def test_every_preset_passes(name):
     [
         (
             {"loss.past_clip": 0.5},
-            "loss.past_clip = 0.5: must be at least 1, or inf: the trace is clipped at 1 in any case",
+            "loss.past_clip = 0.5: must be at least 1, or inf: the trace is clipped at 1 in any "
+            "case",
         ),
         (
             {"actors.sequence_overlap": 30},
@@ -170,16 +171,19 @@ def test_every_preset_passes(name):
         ),
         (
             {"learner.num_processes": 24},
-            "learner.batch_size / learner.num_processes = 4: must be divisible by actors.environments_per_worker = "
+            "learner.batch_size / learner.num_processes = 4: must be divisible by "
+            "actors.environments_per_worker = "
             "8, the sequences of one rollout",
         ),
         (
             {"learner.publish_interval": 4, "learner.max_lag": 3},
-            "learner.max_lag = 3: must be at least learner.publish_interval = 4, or no rollout is new enough",
+            "learner.max_lag = 3: must be at least learner.publish_interval = 4, or no rollout is "
+            "new enough",
         ),
         (
             {"replay.capacity": 15_000, "replay.min_decisions": 13_000},
-            "replay.capacity = 15000: must be at least 22272, a sequence and 15 decisions of 768 environments",
+            "replay.capacity = 15000: must be at least 22272, a sequence and 15 decisions of 768 "
+            "environments",
         ),
         (
             {"replay.capacity": 30_000, "replay.min_decisions": 40_000},
@@ -187,11 +191,13 @@ def test_every_preset_passes(name):
         ),
         (
             {"replay.capacity": 30_000, "replay.min_decisions": 12_000, "replay.tail_steps": 11},
-            "replay.min_decisions = 12000: must be at least 13056, some start state with its successors",
+            "replay.min_decisions = 12000: must be at least 13056, some start state with its "
+            "successors",
         ),
         (
             REPLAY | {"actors.sequence_overlap": 0},
-            "actors.sequence_overlap = 0: must be at least 1, the state where the next sequence goes on",
+            "actors.sequence_overlap = 0: must be at least 1, the state where the next sequence "
+            "goes on",
         ),
         (
             REPLAY | {"learner.num_passes": 2},
@@ -215,12 +221,14 @@ def test_every_preset_passes(name):
         ),
         (
             {"loss.value_target": "vtrace"},
-            "loss.bootstrap = search: must be average with loss.value_target = vtrace, which compares the target "
+            "loss.bootstrap = search: must be average with loss.value_target = vtrace, which "
+            "compares the target "
             "average's policy with the one that acted",
         ),
         (
             REPLAY | {"loss.value_target": "n_step", "loss.num_target_steps": 11},
-            "replay.tail_steps = 10: must be at least loss.num_target_steps = 11, or the last targets are shorter",
+            "replay.tail_steps = 10: must be at least loss.num_target_steps = 11, or the last "
+            "targets are shorter",
         ),
         (
             {"actors.device": "tpu", "actors.device_fraction": 0.5},
@@ -236,11 +244,13 @@ def test_every_preset_passes(name):
         ),
         (
             {"network.remat": True, "network.latent": "vector"},
-            "network.remat = True: only with network.latent = planes; vector latents have no blocks to compute again",
+            "network.remat = True: only with network.latent = planes; vector latents have no "
+            "blocks to compute again",
         ),
         (
             {"search.policy": "gumbel_halving", "search.normalisation": "siblings"},
-            "search.policy = gumbel_halving: its action has no exact behaviour probability, which loss.past_weight = "
+            "search.policy = gumbel_halving: its action has no exact behaviour probability, which "
+            "loss.past_weight = "
             "0.25 needs; use search.policy = gumbel or visits, or loss.past_weight = 0",
         ),
     ],

@@ -121,7 +121,8 @@ def test_without_clip_the_value_of_the_policy_is_the_fixed_point(index):
     scores = _z_scores(policies[index], value, np.inf, np.inf, behaviour)
     clipped = _z_scores(policies[index], value, 1.0, np.inf, behaviour)
     print(
-        f"\npolicy {index}: max |z| = {np.abs(scores).max():.2f}, clipped {np.abs(clipped).max():.2f}",
+        f"\npolicy {index}: max |z| = {np.abs(scores).max():.2f}, clipped "
+        f"{np.abs(clipped).max():.2f}",
         end="",
     )
     assert np.abs(scores).max() < 4.0 and np.abs(clipped).max() > 20.0
@@ -161,7 +162,8 @@ def test_iterating_the_clipped_operator_gives_the_value_of_the_overlap_policy(in
     overlap_value = reference.policy_value(mdp, reference.overlap_policy(behaviour, policy))
     np.testing.assert_allclose(limit, overlap_value, atol=1e-4)
     print(
-        f"\npolicy {index}: v of the overlap policy − v of π = {np.round(overlap_value - value, 3)}",
+        f"\npolicy {index}: v of the overlap policy − v of π = "
+        f"{np.round(overlap_value - value, 3)}",
         end="",
     )
     assert np.abs(overlap_value - value).max() > 0.1

@@ -291,7 +291,8 @@ def test_a_directory_that_holds_a_run_is_refused(smoke, call):
     code, _, error = call(train, "smoke", "--run-dir", smoke[0])
     assert code == 2
     assert error == (
-        f"error: {smoke[0]} already holds a run. Continue it with scripts/resume.py, or choose another directory.\n"
+        f"error: {smoke[0]} already holds a run. Continue it with scripts/resume.py, or choose "
+        f"another directory.\n"
     )
 
 

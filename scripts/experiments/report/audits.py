@@ -28,10 +28,14 @@ def tables(compared: Comparison) -> list[Table]:
 def _over_own_variance(compared: Comparison) -> Table:
     kinds = _kinds(compared, HEAD_ERROR, MODEL_ERROR, "audit-excess", TARGET_ERROR)
     note = (
-        "Audit of all stored past policies together: squared errors of their values over the variance of real returns, "
-        "trial by trial; 1 is a constant, 0 is perfect. audit-head: no imagined step; audit-model: after K; "
-        "audit-excess: what the steps add; audit-target: what they learn from. Not available in a game where noise may "
-        "explain all variance of a trial. An arm whose returns vary more has smaller errors here, by that alone: see "
+        "Audit of all stored past policies together: squared errors of their values over the "
+        "variance of real returns, "
+        "trial by trial; 1 is a constant, 0 is perfect. audit-head: no imagined step; audit-model: "
+        "after K; "
+        "audit-excess: what the steps add; audit-target: what they learn from. Not available in a "
+        "game where noise may "
+        "explain all variance of a trial. An arm whose returns vary more has smaller errors here, "
+        "by that alone: see "
         f"the next table. {RESAMPLED}"
     )
     rows = _rows(compared, kinds, dict.fromkeys(compared.games, 1.0))
@@ -44,8 +48,10 @@ def _over_shared_variance(compared: Comparison) -> Table:
     )
     units = {game: _mean_variance(kinds[VARIANCE], game) for game in compared.games}
     note = (
-        "The same squared errors over the mean variance of the returns in all trials of a game: one measure for all "
-        "arms, and no trial is left out. Not available in a game where that mean is not two standard errors above 0. "
+        "The same squared errors over the mean variance of the returns in all trials of a game: "
+        "one measure for all "
+        "arms, and no trial is left out. Not available in a game where that mean is not two "
+        "standard errors above 0. "
         f"audit-variance: an arm's own variance by that measure. {RESAMPLED}"
     )
     title = "Value equivalence, over one variance a game"

@@ -47,8 +47,10 @@ def write_report(
             for file in files
             for line in suite_directory.what_is_missing(file, results.read(file))
         ),
-        f"{len(compared.games)} games, arms {', '.join(compared.arms)}; score: {results.KINDS[kind]}.",
-        f"{len(compared.compared)} games count, {len(compared.normalised)} of them have a normalised score.",
+        f"{len(compared.games)} games, arms {', '.join(compared.arms)}; score: "
+        f"{results.KINDS[kind]}.",
+        f"{len(compared.compared)} games count, {len(compared.normalised)} of them have a "
+        f"normalised score.",
         *tables.learned_line(compared),
         *(() if len(compared.arms) > 1 else ("Only one arm: nothing to compare it with.",)),
         *suite_directory.several_commits(comments),
@@ -71,7 +73,8 @@ def choose(name: str, given: str | None, present: list[str], preferred: tuple[st
     """
     if given is not None and given not in present:
         raise ConfigError(
-            f"--{name} {given}: nothing to compare by in this file; it has {', '.join(present) or 'none'}"
+            f"--{name} {given}: nothing to compare by in this file; it has "
+            f"{', '.join(present) or 'none'}"
         )
     if not present:
         raise ConfigError(f"--{name}: the file has no row of kind {', '.join(results.FINAL_KINDS)}")

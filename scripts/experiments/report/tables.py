@@ -14,8 +14,10 @@ MISSING = "not available"
 ENDS = ("95 %: low", "95 %: high")
 _WELCH_ENDS = ("95 % by Welch: low", "95 % by Welch: high")
 RESAMPLED = (
-    "Intervals: the seeds of both arms are resampled within every game. With few seeds they are too narrow: "
-    "with five a game they hold the truth in 87 of 100 cases for one game, and in 91 for the mean over four."
+    "Intervals: the seeds of both arms are resampled within every game. With few seeds they are "
+    "too narrow: "
+    "with five a game they hold the truth in 87 of 100 cases for one game, and in 91 for the mean "
+    "over four."
 )
 _WELCH = "Those by Welch are t intervals of the same difference, which hold it in 95."
 
@@ -163,9 +165,12 @@ def _games(compared: Comparison) -> Table:
         rows.append(tuple(row))
     sources = sorted({axis.source for axis in map(scale, compared.games) if axis is not None})
     note = (
-        f"An arm has learned a game if it is more than {comparison.NUM_STANDARD_ERRORS:g} standard errors of the "
-        "difference above random play and above the best constant action, all over seeds. A game counts if "
-        f"{compared.arms[0]} has, as far as the file can tell. Normalised scores: {'; '.join(sources) or MISSING}."
+        f"An arm has learned a game if it is more than {comparison.NUM_STANDARD_ERRORS:g} standard "
+        f"errors of the "
+        "difference above random play and above the best constant action, all over seeds. A game "
+        "counts if "
+        f"{compared.arms[0]} has, as far as the file can tell. Normalised scores: "
+        f"{'; '.join(sources) or MISSING}."
     )
     return Table("games", "Every game: mean over seeds", tuple(columns), rows, note, by_game=True)
 
@@ -278,7 +283,8 @@ def _differences(compared: Comparison) -> Table:
         )
     columns = ("arm", f"difference to {baseline}", "games", "value", *ENDS, *_WELCH_ENDS)
     note = (
-        f"{RESAMPLED} {_WELCH} An interval of a probability that ends at 0 or 1 is narrower than so few seeds can say. "
+        f"{RESAMPLED} {_WELCH} An interval of a probability that ends at 0 or 1 is narrower than "
+        f"so few seeds can say. "
         "What is resampled needs the same number of seeds in every game."
     )
     return Table("effects", "Effects over games", columns, rows, note)

@@ -192,10 +192,12 @@ def test_means_are_over_each_tags_own_observations():
 def test_the_documented_tags_are_the_promised_ones():
     promised = {
         "episode": "return length",
-        "loss": "total reward value policy past reward_k{k} value_k{k} policy_k{k} past_k{k} target_saturated "
+        "loss": "total reward value policy past reward_k{k} value_k{k} policy_k{k} past_k{k} "
+        "target_saturated "
         "return return_k{k} entropy entropy_k{k}",
         "advantage": "mean_square",
-        "value_buffer": "filled age_mean rho_mean rho_clipped_fraction overlap overlap_newest overlap_oldest "
+        "value_buffer": "filled age_mean rho_mean rho_clipped_fraction overlap overlap_newest "
+        "overlap_oldest "
         "explained_variance",
         "search": "policy_entropy depth q_range unvisited_fraction root_value_minus_network_value",
         "optimiser": "gradient_norm update_norm learning_rate skipped",

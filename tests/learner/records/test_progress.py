@@ -17,7 +17,8 @@ STATE = ProgressState(
 
 def test_the_line_says_everything():
     assert format_progress(STATE, 3_725.0) == (
-        "return 12.35 | frames 1,200,000/5,000,000 | 3,210 frames/s | 6.13 updates/s | lag 1.5 | time left 1:02:05"
+        "return 12.35 | frames 1,200,000/5,000,000 | 3,210 frames/s | 6.13 updates/s | lag 1.5 | "
+        "time left 1:02:05"
     )
     unknown = STATE._replace(mean_return=None, total_frames=None)
     assert format_progress(unknown, None).startswith("return ? | frames 1,200,000 | ")

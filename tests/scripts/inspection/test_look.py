@@ -145,8 +145,8 @@ def test_the_tree_of_a_state_has_every_visited_node_once(run, found, call, tmp_p
         "|".join(text.text for text in group.findall(f"{SVG}text")) for group in groups["node"]
     ]
     assert (
-        f"{found.visits[1]} visits, Q {found.q[1]:.3g}|prior {found.prior[1]:.2f}, r {found.reward[1]:.3g}"
-        in texts
+        f"{found.visits[1]} visits, Q {found.q[1]:.3g}|prior {found.prior[1]:.2f}, r "
+        f"{found.reward[1]:.3g}" in texts
     )
 
 
@@ -228,13 +228,18 @@ def test_errors_compare_what_is_of_the_same_time():
     [
         (("audit", "{run}", "--out", "{tmp}", "--checkpoint", "3"), "no checkpoint 3 in"),
         (("audit", "{run}", "--out", "{tmp}", "--checkpoint", "best"), "checkpoint = best"),
-        (("audit", "{run}", "--out", "{tmp}", "--heads", "5"), "no such head; stored are those of updates [2, 4]"),
-        (("audit", "{run}", "--out", "{tmp}", "--num-rollouts", "1"), "--num-rollouts = 1: must be at least 2"),
-        (("audit", "{run}", "--out", "{tmp}", "--tail", "0"), "--tail = 0.0: must be between 0 and 1"),
+        (("audit", "{run}", "--out", "{tmp}", "--heads", "5"), "no such head; stored are those of "
+                                                               "updates [2, 4]"),
+        (("audit", "{run}", "--out", "{tmp}", "--num-rollouts", "1"), "--num-rollouts = 1: must be "
+                                                                      "at least 2"),
+        (("audit", "{run}", "--out", "{tmp}", "--tail", "0"), "--tail = 0.0: must be between 0 and "
+                                                              "1"),
         (("audit", "{run}", "--out", "{run}/config.json"), "--out"),
         (("audit", "{tmp}/none", "--out", "{tmp}"), "none"),
-        (("audit", "{empty}", "--out", "{tmp}"), "the value buffer is empty after 7 updates: the first"),
-        (("audit", "{acrobot}", "--out", "{tmp}"), "env.name = Acrobot-v1: cannot be audited: AcrobotEnv has no state"),
+        (("audit", "{empty}", "--out", "{tmp}"), "the value buffer is empty after 7 updates: the "
+                                                 "first"),
+        (("audit", "{acrobot}", "--out", "{tmp}"), "env.name = Acrobot-v1: cannot be audited: "
+                                                   "AcrobotEnv has no state"),
         (("tree", "{run}", "--out", "{tmp}/tree.png"), "tree.png: must end in .svg"),
         (("tree", "{run}", "--out", "{tmp}/tree.svg", "--seed", "-1"), "--seed = -1: must be 0 to"),
     ],

@@ -111,7 +111,8 @@ def test_a_game_in_which_one_button_scores_as_much_is_not_learned():
     assert games["pong"]["muzero: standard errors above random"] > 5
     assert games["pong"]["constant"] == 9.8 and games["qbert"]["constant"] == pytest.approx(0.215)
     assert tables.learned_line(found) == [
-        "Games learned (better than random play and than any one button held): muzero 1 of 2; muzero+past 1 of 2."
+        "Games learned (better than random play and than any one button held): muzero 1 of 2; "
+        "muzero+past 1 of 2."
     ]
 
 
