@@ -16,9 +16,8 @@ from actors.environments import EnvironmentSpec
 from actors.history import History
 from muzero.types import Params, SearchOutput
 
-Choose = Callable[
-    [SearchOutput, np.random.Generator], np.ndarray
-]  # what a search found -> actions [N] int32
+# What a search found -> actions [N] int32
+Choose = Callable[[SearchOutput, np.random.Generator], np.ndarray]
 
 
 class Decision(NamedTuple):

@@ -1,8 +1,8 @@
 """Which cores of a machine a process may keep for itself: claims that end with the process that
 holds them.
 
-    worker 0 ── claims core 3 ─▶ pinned        worker 2 ── none left ─▶ unpinned, shares what there is
-    worker 1 ── claims core 2 ─▶ pinned        worker 1 dies: its lock is gone, the replacement claims core 2
+    worker 0 ── claims core 3 ─▶ pinned    worker 2 ── none left ─▶ unpinned, shares what there is
+    worker 1 ── claims core 2 ─▶ pinned    worker 1 dies: its lock is gone, the next claims core 2
 
 Who shares a machine with whom is decided by Ray, and several runs may share one: only the machine
 itself knows. A container that is limited to a share of time has no cores of its own, and cannot see
@@ -20,9 +20,8 @@ from collections.abc import Iterator
 from typing import TextIO
 
 _held: list[TextIO] = []  # open for as long as the process lives
-_QUOTA = pathlib.Path(
-    "/sys/fs/cgroup/cpu.max"
-)  # cgroup v2, of the container itself; a machine has none
+# Cgroup v2, of the container itself; a machine has none
+_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:

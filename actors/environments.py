@@ -131,10 +131,14 @@ def environment_spec(env: gymnasium.Env) -> EnvironmentSpec:
 
 
 class ArrayObservation(gymnasium.ObservationWrapper):
-    """Observations as fresh arrays that the networks take; rendered frames as a video takes them."""
+    """Observations as fresh arrays that the networks take;
+    rendered frames as a video takes them.
+    """
 
     def __init__(self, env: gymnasium.Env):
-        """Raises ValueError if the observations of `env` cannot become arrays of one or three axes."""
+        """Raises ValueError if the observations of `env` cannot become arrays of one or three
+        axes.
+        """
         super().__init__(env)
         self.observation_space = _array_space(env.observation_space)
 
@@ -201,7 +205,9 @@ class Stream:
         return observation
 
     def step(self, action: int) -> Step:
-        """Takes one decision; in a final observation `action` is ignored and the next game starts."""
+        """Takes one decision; in a final observation `action` is ignored and the next game
+        starts.
+        """
         if self._is_final:
             return Step(
                 self._start_game(seed=None), reward=0.0, discount=1.0, is_first=True, episode=None

@@ -13,7 +13,7 @@ program. Supervision happens inside `next_rollout` too (no thread, no polling):
     started ──▶ busy ──result──▶ busy ──▶ ...
                  │ died, raised, or placed and silent for too long: what it had in flight is dropped
                  ▼
-               resting (back-off 1, 2, 4 ... 60 s) ──▶ busy as the next incarnation: new process, new seed
+               resting (back-off 1, 2, 4 ... 60 s) ──▶ busy again: new process, new seed
 """
 
 import dataclasses

@@ -231,7 +231,9 @@ class Rollout:
         self._num_searches += 1
 
     def _finish_search(self, group: _Group) -> None:
-        """Waits for the search of the group, if there is one, and writes the decisions it leads to."""
+        """Waits for the search of the group, if there is one,
+        and writes the decisions it leads to.
+        """
         if group.searched is None:
             return
         out, group.searched = jax.device_get(group.searched), None

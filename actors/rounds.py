@@ -1,7 +1,7 @@
 """The pool of a deterministic run: every worker delivers once a round, in the order of their
 numbers.
 
-    publish ─▶ ask 0, 1, ... W-1 ─▶ rollout of 0, of 1, ... of W-1 ─▶ all at rest: `save`, `publish`, the next round
+    publish ─▶ ask 0, 1, ... W-1 ─▶ rollout of 0 ... of W-1 ─▶ all at rest: `save`, `publish`, again
 
 All of a round act with the same parameters, and between two rounds nothing is in flight: then the
 states of the workers are the whole of the actors' side.  Nobody is replaced: a new worker would

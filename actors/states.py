@@ -44,7 +44,10 @@ def why_not_saved(env: gymnasium.Env) -> str | None:
         return _INEXACT_GAMES.get(inner.rom, _STICKY if inner.sticky_action_prob > 0 else None)
     if type(inner) is CartPoleEnv:
         return None
-    return f"{type(inner).__name__} has no state that can be saved, as Atari games and CartPole-v1 have"
+    return (
+        f"{type(inner).__name__} has no state that can be saved, as Atari games and CartPole-v1 "
+        f"have"
+    )
 
 
 def save_generator(generator: np.random.Generator) -> Arrays:

@@ -2,7 +2,7 @@
 
 The order inside a new worker process matters:
 
-    unpickle RolloutWorker ─▶ claim cores, pin ─▶ unpickle build_rollout ─▶ build_rollout(seed) ─▶ rollouts ...
+    unpickle RolloutWorker ─▶ claim cores, pin ─▶ unpickle build_rollout ─▶ build_rollout(seed) ─▶ …
       (NumPy at most)                          (imports JAX, ...)        (starts XLA's threads)
 
 XLA sizes its thread pool by the cores that it may use at the first use of JAX, and never looks
@@ -29,9 +29,8 @@ from actors.identity import code_identity, require_same_code
 from configs.schema import ActorsConfig
 from muzero.types import Origin, PublishedParams, RolloutResult
 
-CPU_ENV_VARS = {
-    "JAX_PLATFORMS": "cpu"
-}  # an actor without a GPU of its own still sees the learner's
+# An actor without a GPU of its own still sees the learner's
+CPU_ENV_VARS = {"JAX_PLATFORMS": "cpu"}
 # Whatever Ray raises in place of an answer: what the process raised, readable here or not, its
 # death, that of its node, the loss of its result.
 WORKER_FAILURES = (exceptions.RayError,)
@@ -142,7 +141,8 @@ class RolloutWorker:
         own_seed = worker_seed(seed, worker_id, incarnation)
         self._logger.info(
             "worker %d starts: incarnation %d, seed %d, host %s, cores %s, JAX_PLATFORMS %s",
-            worker_id, incarnation, own_seed, socket.gethostname(), cores or "free", os.environ.get("JAX_PLATFORMS"),
+            worker_id, incarnation, own_seed, socket.gethostname(), cores or "free",
+            os.environ.get("JAX_PLATFORMS"),
         )  # fmt: skip
         self._rollout = self._logged(build_rollout, own_seed)
 

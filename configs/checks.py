@@ -135,16 +135,25 @@ def _replay(config: Config):
             yield f"{name} = {value}: must be at least {least}, {why}"
     for name in ("num_passes", "num_minibatches"):
         if getattr(learner, name) != 1:
-            yield f"learner.{name} = {getattr(learner, name)}: must be 1 with replay.capacity > 0; see replay.ratio"
+            yield (
+                f"learner.{name} = {getattr(learner, name)}: must be 1 with replay.capacity > 0; "
+                f"see replay.ratio"
+            )
     if learner.max_lag is not None:
-        yield f"learner.max_lag = {learner.max_lag}: must be None with replay.capacity > 0, which keeps what is old"
+        yield (
+            f"learner.max_lag = {learner.max_lag}: must be None with replay.capacity > 0, which "
+            f"keeps what is old"
+        )
     if learner.num_processes > 0 and replay.batch_size % learner.num_processes:
         yield (
             f"replay.batch_size = {replay.batch_size}: must be divisible by "
             f"learner.num_processes = {learner.num_processes}"
         )
     if replay.saved and learner.num_processes > 1:
-        yield f"replay.saved = True: must be False with learner.num_processes = {learner.num_processes}"
+        yield (
+            f"replay.saved = True: must be False with learner.num_processes = "
+            f"{learner.num_processes}"
+        )
 
 
 def _networks(config: Config):

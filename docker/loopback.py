@@ -23,10 +23,11 @@ HEAD = {
     "dashboard_host": "127.0.0.1",
     "dashboard_port": 28265,
 }
+# A node's agent takes jobs there; any other Ray on this machine has the default
 AGENT_PORTS = (
     28266,
     28267,
-)  # a node's agent takes jobs there; any other Ray on this machine has the default
+)
 NUM_ATTEMPTS = 12  # a fresh node takes jobs a while after it has joined
 
 

@@ -67,7 +67,9 @@ class SharedBatches:
         self._exchange([1, 0, 0], [])
 
     def _exchange(self, counts: list[int], episodes: list[Episode]) -> np.ndarray:
-        """Returns [processes, 1 + games, 3]: counts, then the games with rows of zeros after them."""
+        """Returns [processes, 1 + games, 3]: counts, then the games with rows of zeros after
+        them.
+        """
         table = np.zeros((1 + self._max_games, 3), np.float32)
         table[0] = counts
         for row, episode in enumerate(episodes, 1):

@@ -112,7 +112,8 @@ async def visit(address, url):
         expression = """({
             width: document.documentElement.scrollWidth, screen: window.innerWidth,
             titles: [...document.querySelectorAll('h2')].map(each => each.textContent),
-            drawn: [...document.querySelectorAll('svg')].map(each => each.getBoundingClientRect().width),
+            drawn: [...document.querySelectorAll('svg')].map(
+                each => each.getBoundingClientRect().width),
             scales: [...document.querySelectorAll('svg')].map(
                 each => each.getBoundingClientRect().width / each.viewBox.baseVal.width),
             font: parseFloat(getComputedStyle(document.querySelector('td')).fontSize),

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 # --- Random sequences
-# -----------------------------------------------------------------------------------
 
 
 class Sequence(NamedTuple):
@@ -68,7 +67,6 @@ def _random_events(rng: np.random.Generator, num_decisions: int, event_prob: flo
 
 
 # --- Targets
-# --------------------------------------------------------------------------------------------
 
 
 def first_unreal(mask: np.ndarray, t: int) -> int:
@@ -157,7 +155,6 @@ def unroll_masks(
 
 
 # --- Support
-# --------------------------------------------------------------------------------------------
 
 
 def squash(x: float, epsilon: float) -> float:
@@ -200,7 +197,6 @@ def scalar_of(logits: np.ndarray, min_value: float, max_value: float, epsilon: f
 
 
 # --- Observations
-# ---------------------------------------------------------------------------------------
 
 
 def stacked_observation(frames, actions, is_first, num_actions: int) -> np.ndarray:
@@ -236,7 +232,6 @@ def stacked_trajectory(trajectory, num_actions: int) -> np.ndarray:
 
 
 # --- Networks
-# -------------------------------------------------------------------------------------------
 
 
 class Layers:
@@ -253,7 +248,9 @@ class Layers:
         return x @ self._get("linear", number, "w") + self._get("linear", number, "b")
 
     def conv(self, number: int, x: np.ndarray) -> np.ndarray:
-        """Returns [h, w, out] of `x` [h, w, in]: windows of 1 or 3 pixels, zeros beyond the edge."""
+        """Returns [h, w, out] of `x` [h, w, in]: windows of 1 or 3 pixels,
+        zeros beyond the edge.
+        """
         weight, (height, width, _) = self._get("conv2_d", number, "w"), x.shape
         size, edge = len(weight), len(weight) // 2
         x = np.pad(x, ((edge, edge), (edge, edge), (0, 0)))
@@ -304,7 +301,6 @@ def average_pool(x: np.ndarray) -> np.ndarray:
 
 
 # --- The loss of one sequence
-# -----------------------------------------------------------------------------
 
 
 class Term(NamedTuple):
@@ -416,11 +412,12 @@ def sequence_terms(
 
 
 # --- Search trees
-# -----------------------------------------------------------------------------------------
 
 
 class SearchTree:
-    """One tree of mctx, read by walking its children; every value is recomputed from the raw ones."""
+    """One tree of mctx, read by walking its children; every value is recomputed from the raw
+    ones.
+    """
 
     def __init__(self, tree, row: int):
         def read(name):
@@ -431,7 +428,9 @@ class SearchTree:
         self._raw = read("raw_values").astype(np.float64)
 
     def value(self, node: int) -> float:
-        """Returns the mean of the node's own value and of everything backed up through its edges."""
+        """Returns the mean of the node's own value and of everything backed up through its
+        edges.
+        """
         edges = [a for a, visits in enumerate(self.visits[node]) if visits > 0]
         total = self._raw[node] + sum(self.visits[node][a] * self.q(node, a) for a in edges)
         return total / (1 + sum(self.visits[node][a] for a in edges))
@@ -461,7 +460,6 @@ class SearchTree:
 
 
 # --- Value buffer
-# ---------------------------------------------------------------------------------------
 
 
 class Ring:
@@ -478,7 +476,6 @@ class Ring:
 
 
 # --- Exact MDPs
-# -----------------------------------------------------------------------------------------
 
 
 class MDP(NamedTuple):

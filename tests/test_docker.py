@@ -106,9 +106,8 @@ def parse_ours(program, arguments, monkeypatch, tmp_path):
         check(options.config)
         return options
     if program == "scripts/suite.py":
-        monkeypatch.setattr(
-            suite.commands, "check_environment", lambda config: None
-        )  # 57 emulators, tested elsewhere
+        # 57 emulators, tested elsewhere
+        monkeypatch.setattr(suite.commands, "check_environment", lambda config: None)
         assert suite.main([*arguments, "--dry-run"]) == 0
         return None
     seen = []
@@ -180,9 +179,8 @@ def test_every_accelerator_is_an_extra_of_the_pinned_jax():
     required = importlib.metadata.requires("jax")
     for extra in offered - {"cpu"}:
         mine = [line for line in required if line.endswith(f'extra == "{extra}"')]
-        assert any(
-            line.startswith(f"jaxlib<={PINS['jax']},>={PINS['jax']}") for line in mine
-        )  # nothing else is allowed
+        # Nothing else is allowed
+        assert any(line.startswith(f"jaxlib<={PINS['jax']},>={PINS['jax']}") for line in mine)
 
 
 def test_the_image_has_the_python_and_the_pins_of_the_project():
@@ -378,9 +376,8 @@ def test_the_launchers_head_does_no_work_and_starts_the_workers():
     assert found["auth"]["ssh_private_key"]  # the head gets a copy
     image = DOCKERFILE.split("\nFROM ")[-1]
     assert re.search(r"install .*openssh-client", image)
-    assert (
-        "export PATH=/venv/bin:$PATH' > /etc/profile.d/venv.sh" in image
-    )  # its commands run in a login shell
+    # Its commands run in a login shell
+    assert "export PATH=/venv/bin:$PATH' > /etc/profile.d/venv.sh" in image
 
 
 def test_compose_keeps_token_and_dashboard_to_this_machine():

@@ -31,9 +31,8 @@ def command_lines():
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.S | re.M):
             for line in block.replace("\\\n", " ").splitlines():
                 for program, arguments in re.findall(PROGRAM, line):
-                    words = shlex.split(
-                        arguments.partition("; done")[0], comments=True
-                    )  # of a loop
+                    # Of a loop
+                    words = shlex.split(arguments.partition("; done")[0], comments=True)
                     yield relative(page), program, [PLACEHOLDERS.get(word, word) for word in words]
 
 

@@ -18,25 +18,32 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("muzero", "actors", "learner", "configs", "scripts")
 # of scripts, in the order in which they may import each other: only what stands further left
 INNER_ROOMS = (
-    "program", "playing", "training", "inspection", "experiments", "laboratory", "benchmarks", "faults",
+    "program", "playing", "training", "inspection", "experiments", "laboratory", "benchmarks",
+    "faults",
 )  # fmt: skip
 MAX_ENTRY_LINES = 60
 LEAF = "configs.schema"  # every room may import it: the settings, and the standard library alone
 # scripts → {configs, actors, learner} → muzero → LEAF, and what each room must live without
 FORBIDDEN = {
     "muzero": {
-        "actors", "learner", "configs", "scripts", "ray", "gymnasium", "ale_py", "tensorboard", "tensorboardX", "time",
-        "threading", "queue", "os", "io", "pathlib", "shutil", "tempfile", "json", "csv", "pickle", "multiprocessing",
-        "subprocess", "socket", "logging", "orbax", "tyro", "rich", "imageio", "cv2",
+        "actors", "learner", "configs", "scripts", "ray", "gymnasium", "ale_py", "tensorboard",
+        "tensorboardX", "time", "threading", "queue", "os", "io", "pathlib", "shutil", "tempfile",
+        "json", "csv", "pickle", "multiprocessing", "subprocess", "socket", "logging", "orbax",
+        "tyro", "rich", "imageio", "cv2",
     },
-    "actors": {"learner", "configs", "scripts", "optax", "haiku", "rlax", "tensorboardX", "orbax", "tyro"},
-    "learner": {"actors", "configs", "scripts", "gymnasium", "ale_py", "cv2", "ray", "tyro", "mctx"},
-    "configs": {"jax", "haiku", "optax", "ray", "gymnasium", "muzero", "actors", "learner", "scripts"},
+    "actors": {
+        "learner", "configs", "scripts", "optax", "haiku", "rlax", "tensorboardX", "orbax", "tyro",
+    },
+    "learner": {
+        "actors", "configs", "scripts", "gymnasium", "ale_py", "cv2", "ray", "tyro", "mctx",
+    },
+    "configs": {
+        "jax", "haiku", "optax", "ray", "gymnasium", "muzero", "actors", "learner", "scripts",
+    },
     "scripts": {"haiku", "orbax", "tensorboardX"},
 }  # fmt: skip
-BENCHMARKS = (
-    ROOT / "scripts" / "benchmarks"
-)  # the bare loops there do by hand what one module does for the system
+# The bare loops there do by hand what one module does for the system
+BENCHMARKS = ROOT / "scripts" / "benchmarks"
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 TEXTS = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".sh", ".cfg", ".ini", ".csv"}
 PRIVATE = {

@@ -174,7 +174,9 @@ class LossFns(NamedTuple):
 
 
 def make_loss(model: Model = MODEL, **changes) -> Loss:
-    """Returns the loss of the tiny network or another model, with LOSS_SETTINGS but for `changes`."""
+    """Returns the loss of the tiny network or another model,
+    with LOSS_SETTINGS but for `changes`.
+    """
     settings = dataclasses.replace(LOSS_SETTINGS, **changes)
     sizes = dict(num_actions=NUM_ACTIONS, num_starts=NUM_STARTS, chunk_size=2)
     return Loss(model, SUPPORT, settings, **sizes)

@@ -1,8 +1,8 @@
 """The checkpoints of a run: the latest few, the best and those to keep, written beside the
 training.
 
-    save      host copy ─▶ worker thread: write the new slot, then delete the slots beyond `max_to_keep`
-    restore   newest slot ─▶ complete? hashes right? ─ yes ─▶ same run? structure, shapes, dtypes ─▶ state
+    save      host copy ─▶ worker thread: write the new slot, then delete those beyond `max_to_keep`
+    restore   newest slot ─▶ complete? hashes right? ─ yes ─▶ same run? structure, dtypes ─▶ state
                                 └ no: a warning, next older slot
 
 A kill at any moment leaves the older slots untouched.  A slot is named after its step; in `best/`,

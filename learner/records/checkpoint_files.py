@@ -132,9 +132,8 @@ def write(
 
 
 def _remove(path: Path) -> None:
-    (path / _MANIFEST).unlink(
-        missing_ok=True
-    )  # first: killed half-way, it is incomplete, not corrupt
+    # first: killed half-way, it is incomplete, not corrupt
+    (path / _MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path)
 
 
@@ -186,7 +185,9 @@ def _require_own_files(path: Path, names: Iterable[str]) -> None:
 
 
 def arrays_bytes(path: Path) -> int:
-    """Returns what the arrays of a slot, of actors and replay, take on the disk; 0 if it has none."""
+    """Returns what the arrays of a slot, of actors and replay, take on the disk;
+    0 if it has none.
+    """
     return (path / _ARRAYS).stat().st_size if (path / _ARRAYS).is_file() else 0
 
 

@@ -273,9 +273,8 @@ class RunDirectory:
     def _write_config(self, config: dict) -> None:
         temporary = _write_temporary(self.config_file, json.dumps(config, indent=2) + "\n")
         try:
-            os.link(
-                temporary, self.config_file
-            )  # unlike a rename, fails if another process was faster
+            # Unlike a rename, fails if another process was faster
+            os.link(temporary, self.config_file)
         except FileExistsError as error:
             raise self._already_used() from error
         finally:

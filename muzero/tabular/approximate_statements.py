@@ -138,7 +138,8 @@ def ave_5(case: Case, op: Operators) -> jax.Array:
     few, more = functions[:1], functions[:2]
     chain = [op.beta(functions, functions), op.beta(few, few)]
     ordered = [at_most(op.beta(a, b), op.beta(c, d)) for a, b, c, d in (
-        (few, more, few, functions), (more, functions, few, functions), (functions, functions, more, functions),
+        (few, more, few, functions), (more, functions, few, functions),
+        (functions, functions, more, functions),
     )]  # fmt: skip
     low, high = jnp.min(functions[:2], axis=0), jnp.max(functions[:2], axis=0)
 

@@ -41,7 +41,9 @@ def fast_loss(params: ModelParams, discount: float, batch: Equations, order: int
 def update_flops(
     num_actions: int, num_states: int, rank: int | None, batch_size: int, order: int
 ) -> int:
-    """Returns the floating-point operations in the matrix products of one gradient of `fast_loss`."""
+    """Returns the floating-point operations in the matrix products of one gradient of
+    `fast_loss`.
+    """
 
     def product(rows, inner):
         return 2 * rows * inner * num_actions * num_states
@@ -52,9 +54,8 @@ def update_flops(
         return (
             2 * product(batch_size, num_states) if rank is None else 5 * product(batch_size, rank)
         )
-    factors = (
-        0 if rank is None else 3 * product(num_states, rank)
-    )  # their product, and the gradient of both
+    # Their product, and the gradient of both
+    factors = 0 if rank is None else 3 * product(num_states, rank)
     return factors + 3 * order * product(batch_size, num_states)
 
 
@@ -100,9 +101,8 @@ def _power_backward(discount, order, residuals, gradient):
     stacked = discount * transition.reshape(num_actions * num_states, num_states)
 
     def spread(g):
-        return policy * jnp.concatenate(
-            [g] * num_actions, axis=-1
-        )  # from states to actions in states
+        # From states to actions in states
+        return policy * jnp.concatenate([g] * num_actions, axis=-1)
 
     _, gradients = jax.lax.scan(lambda g, _: (spread(g) @ stacked, g), gradient, length=order)
 

@@ -126,7 +126,9 @@ def keep(params, environment, policy):
 
 
 def improve(params, environment, policy):
-    """Returns [A, S], the policy that is greedy for the learned model and its value (appendix C.5)."""
+    """Returns [A, S], the policy that is greedy for the learned model and its value (appendix
+    C.5).
+    """
     return greedy_policy(to_mdp(params, environment), params.value)
 
 

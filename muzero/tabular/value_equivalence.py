@@ -48,7 +48,9 @@ def proper_batch(environment: MDP, policy: jax.Array) -> Equations:
 
 
 def value_equivalence_loss(model: MDP, batch: Equations, order: int) -> jax.Array:
-    """Returns the mean over the batch of Σ_s (T̃_π^k v − target)², a scalar (eq. 45; `order` = k)."""
+    """Returns the mean over the batch of Σ_s (T̃_π^k v − target)², a scalar (eq. 45;
+    `order` = k).
+    """
     predicted = jax.vmap(lambda pi, v: bellman(model, pi, v, order))(batch.policy, batch.value)
     return jnp.mean(jnp.sum(jnp.square(predicted - batch.target), axis=-1))
 

@@ -1,8 +1,11 @@
 """The (m, b)-value-aware losses of a model and a value function (Calibrated Value-Aware Model
 Learning, eq. 2).
 
-    environment   x ─▶ x^(1) ─▶ … ─▶ x^(m) ─▶ … ─▶ x^(m+b)     target: r + γ r + … + γ^b V_target(x^(m+b))
-    model         x ─▶ x̂^(1) ─▶ … ─▶ x̂^(m)                     prediction: V̂(x̂^(m)), mean of n sampled rollouts
+    environment   x ─▶ x^(1) ─▶ … ─▶ x^(m) ─▶ … ─▶ x^(m+b)
+    model         x ─▶ x̂^(1) ─▶ … ─▶ x̂^(m)
+
+    target       r + γ r + … + γ^b V_target(x^(m+b))
+    prediction   V̂(x̂^(m)), mean of n sampled rollouts
 
     loss(x) = [ V̂(x̂^(m)) − (T^b V_target)(x^(m)) ]²,  no gradient through the target.
 
@@ -29,7 +32,9 @@ Array = Any
 
 
 class Windows(NamedTuple):
-    """m + b consecutive steps of the environment from each of B states; b is what remains after m."""
+    """m + b consecutive steps of the environment from each of B states;
+    b is what remains after m.
+    """
 
     state: Array  # [B, ...] x, what the model starts from
     action: Array  # [B, m + b]

@@ -131,7 +131,9 @@ def cliff_walk(temperature: float, discount: float) -> MDP:
     """Returns a 5 x 5 cliff walk with noisy moves (Calibrated Value-Aware Model Learning, appendix
     C.5).
 
-        ...../...../...../...../SCCCG    S start, C cliff, G goal; states row by row; actions up, down, right, left
+        ...../...../...../...../SCCCG    S start, C cliff, G goal; states row by row
+
+    Actions: up, down, right, left.
 
     An action's move has the chance softmax(e / temperature) of the four moves, e one-hot: certain
     at 0, one in four at ∞. The paper does not say how it modified the walk. Here: a step costs 0.1

@@ -122,7 +122,9 @@ def make_actor(config: Config, num_environments: int) -> Loop:
 
 
 def make_learner(config: Config) -> Loop:
-    """Returns what updates on one batch in memory for some seconds and returns updates per second."""
+    """Returns what updates on one batch in memory for some seconds and returns updates per
+    second.
+    """
     spec = env_spec(config.env)
     state, fns, mesh = build_learner(config, spec)
     put = make_put(mesh)

@@ -2,7 +2,7 @@
 parameters back.
 
 sender 0 ─┐ one object a rollout, every frame freshly written
-sender 1 ─┼──▶ object store ──▶ BatchFeed (one copy) ──▶ device ──▶ jitted checksum = what the senders summed
+sender 1 ─┼──▶ object store ──▶ BatchFeed (one copy) ──▶ device ──▶ jitted checksum = the senders'
 sender 2 ─┘
 """
 
@@ -61,9 +61,8 @@ class Sender:
             params_version=np.full_like(old.params_version, published.version),
         )  # fmt: skip
         frames = new.observation, new.history_observation
-        total = sum(
-            x.size // 4 * int(x.flat[0]) * 0x01010101 for x in frames
-        )  # four equal bytes are a word
+        # Four equal bytes are a word
+        total = sum(x.size // 4 * int(x.flat[0]) * 0x01010101 for x in frames)
         return self._rollout._replace(trajectory=new, search_stats={"sum": float(total % 2**32)})
 
 
@@ -97,11 +96,12 @@ def run(rounds: int, seconds: float, tiny: bool) -> dict:
     median = summary(rates["feed"])["median"]
     return report(
         "ingest", rates, "feed", "bare", unit="bytes of frames/s",
-        bytes_per_sequence=frame_bytes(batch) // batch.action.shape[0], bytes_per_new_step=bytes_per_step,
-        publishing={"actors": counts, "seconds": publishing},
+        bytes_per_sequence=frame_bytes(batch) // batch.action.shape[0],
+        bytes_per_new_step=bytes_per_step, publishing={"actors": counts, "seconds": publishing},
         **on_paper(median, bytes_per_step, decision_flops(config)),
-        failure=None if tiny or median >= REQUIRED_BYTES_PER_SECOND else f"feed too slow: "
-                                                                         f"{median / 1e9:.2f} GB/s",
+        failure=None
+        if tiny or median >= REQUIRED_BYTES_PER_SECOND
+        else f"feed too slow: {median / 1e9:.2f} GB/s",
     )  # fmt: skip
 
 
@@ -189,9 +189,8 @@ def feed_rate(feed: BatchFeed, seconds: float) -> float:
         batch = next(feed)
         frames = sequences(batch)
         received = int(checksum(frames.observation, frames.history_observation))
-        sent = (
-            round(2 * batch.search_stats["sum"]) % 2**32
-        )  # the feed has taken the mean of two rollouts
+        # The feed has taken the mean of two rollouts
+        sent = round(2 * batch.search_stats["sum"]) % 2**32
         if received != sent:
             raise RuntimeError(f"the frames of a batch sum to {received}, the senders wrote {sent}")
         amount += frame_bytes(frames)
@@ -231,6 +230,8 @@ def _publish(params: np.ndarray, actors: list) -> float:
 
 class _Reader:
     def read(self, params: np.ndarray) -> int:
-        """Returns the process id after the parameters have been copied, as `jax.device_put` would."""
+        """Returns the process id after the parameters have been copied,
+        as `jax.device_put` would.
+        """
         params.copy()
         return os.getpid()

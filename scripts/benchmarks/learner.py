@@ -1,4 +1,6 @@
-"""The learner as it runs, feed, loop and log included, against its jitted update fed from memory."""
+"""The learner as it runs, feed, loop and log included, against its jitted update fed from
+memory.
+"""
 
 import contextlib
 import functools
@@ -64,7 +66,9 @@ def delivered(rollout: RolloutResult) -> RolloutResult:
 
 
 def update_rate(loop: LearnerLoop, feed: BatchFeed, seconds: float) -> float:
-    """Returns updates per second of a learner that trains for so long and reports a row of the log."""
+    """Returns updates per second of a learner that trains for so long and reports a row of
+    the log.
+    """
     before, started = loop.counters.num_updates, time.perf_counter()
     while time.perf_counter() - started < seconds or loop.counters.num_updates == before:
         loop.run_batch(feed)

@@ -179,5 +179,8 @@ def slow_bare_loop(gflops: Sequence[float], rate: float, required: float) -> str
     None if all is well.
     """
     if math.isnan(rate) or (min(gflops) >= FAST_CORE_GFLOPS and rate < required):
-        return f"bare loop too slow: {rate:.0f} steps/s in sum, at least {required:.0f} expected of such cores"
+        return (
+            f"bare loop too slow: {rate:.0f} steps/s in sum, at least {required:.0f} expected of "
+            f"such cores"
+        )
     return None

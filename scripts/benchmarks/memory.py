@@ -1,4 +1,6 @@
-"""The memory of a run over time: every process of a training run is sampled, and what grew is told."""
+"""The memory of a run over time: every process of a training run is sampled,
+and what grew is told.
+"""
 
 import csv
 import statistics

@@ -19,9 +19,8 @@ class PinnedProcess:
     def __init__(
         self, cores: Iterable[int], make_loop: Callable[..., Callable[[float], float]], *args
     ):
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # a fork beside the threads of JAX can hang for ever
+        # A fork beside the threads of JAX can hang for ever
+        context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve, args=(theirs, set(cores), make_loop, args), daemon=True

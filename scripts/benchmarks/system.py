@@ -78,8 +78,9 @@ def run(rounds: int, seconds: float, tiny: bool, preset: str | None = None) -> d
         "system", rates, "system", "bare", unit="bare core-seconds a core-second",
         steps_per_second=summary([row.num_steps / row.seconds for row in measured]),
         updates_per_second=summary([row.num_updates / row.seconds for row in measured]),
-        bare_steps_per_core_second=summary(meter.steps[1:]), bare_updates_per_core_second=summary(meter.updates[1:]),
-        **explained(measured), preset=preset, devices=jax.device_count(), share=share._asdict(),
+        bare_steps_per_core_second=summary(meter.steps[1:]),
+        bare_updates_per_core_second=summary(meter.updates[1:]), **explained(measured),
+        preset=preset, devices=jax.device_count(), share=share._asdict(),
     )  # fmt: skip
 
 

@@ -154,7 +154,10 @@ class Driver:
         if trials.is_finished(self._suite, self._path(trial)):
             self._collect(trial)
             self._write()
-            return f"{trials.trial_name(trial)}: finished ({len(self._finished)} of {len(self._suite.trials())})"
+            return (
+                f"{trials.trial_name(trial)}: finished ({len(self._finished)} of "
+                f"{len(self._suite.trials())})"
+            )
         return f"{trials.trial_name(trial)}: {reason}, {self._try_again(trial, code)}"
 
     def _try_again(self, trial: Trial, code: int | None) -> str:

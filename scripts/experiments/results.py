@@ -58,12 +58,13 @@ KINDS = {
     TARGET_SQUARED: "audit: squared error of the V-trace targets, mean over heads",
     VARIANCE: "audit: variance of the returns over states, mean over heads",
 }
+# What arms can be compared by, the first that is there unless told
 FINAL_KINDS = (
     LAST_FRAMES,
     PAPER,
     SAMPLED,
     GREEDY,
-)  # what arms can be compared by, the first that is there unless told
+)
 
 
 class Row(NamedTuple):

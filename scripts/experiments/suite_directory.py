@@ -103,7 +103,10 @@ def what_is_missing(file: Path, found: results.Results) -> list[str]:
 def several_commits(comments: tuple[str, ...]) -> list[str]:
     """Returns a line if the trials behind a file of results ran at more than one commit."""
     num_commits = len({comment for comment in comments if comment.startswith(COMMIT)})
-    line = f"The trials ran at {num_commits} commits: their wall times may differ for that, and not for their arms."
+    line = (
+        f"The trials ran at {num_commits} commits: their wall times may differ for that, and not "
+        f"for their arms."
+    )
     return [line] if num_commits > 1 else []
 
 

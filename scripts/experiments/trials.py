@@ -43,12 +43,13 @@ from scripts.program import process
 
 _NUM_CURVE_POINTS = 20
 _LAST_FRACTION = 0.1
+# Kind -> file
 _SCORES = {
     GREEDY: "final",
     SAMPLED: "sampled",
     RANDOM: "random",
     CONSTANT: "constant",
-}  # kind -> file
+}
 _NUM_PAPER_GAMES = 200  # the paper's score: the mean of the last ones
 _TAIL_BYTES = 1 << 16  # of metrics.jsonl, to find its last row
 # What Ray tells its workers about themselves; a program started by one is none.
@@ -166,9 +167,8 @@ def _training(suite: Suite, trial: Trial, path: Path, ray_address: str | None) -
     if _has_checkpoint(path):
         arguments = ["resume", str(path)]
     else:
-        shutil.rmtree(
-            path, ignore_errors=True
-        )  # it died before its first checkpoint: nothing was learned
+        # It died before its first checkpoint: nothing was learned
+        shutil.rmtree(path, ignore_errors=True)
         arguments = ["train", *train_arguments(suite, trial, path)]
     if suite.resources.actors == "cluster":
         arguments += ["--ray-address", ray_address or "auto"]
@@ -217,7 +217,9 @@ def _has_checkpoint(path: Path) -> bool:
 
 
 def rows(suite: Suite, trial: Trial, path: Path) -> list[Row]:
-    """Returns the results of a finished trial: curve, scores as played, of whole games, the audit."""
+    """Returns the results of a finished trial: curve, scores as played, of whole games,
+    the audit.
+    """
     frames, seconds, _ = progress(path)
 
     def row(*values):

@@ -179,7 +179,10 @@ def clock_set_back(folder: Path) -> Outcome:
         time.time = real
         writer.close()
     grows = all(a < b for a, b in zip(seconds, seconds[1:], strict=False))
-    told = f"seconds {'grow' if grows else 'do NOT grow'}, rates are {'positive' if min(rates) > 0 else 'NOT positive'}"
+    told = (
+        f"seconds {'grow' if grows else 'do NOT grow'}, rates are "
+        f"{'positive' if min(rates) > 0 else 'NOT positive'}"
+    )
     return Outcome(grows and min(rates) > 0, told, 0, 0)
 
 
@@ -223,7 +226,10 @@ def malformed_configurations(folder: Path) -> Outcome:
 
     draw()
     covered = len({path for path, _ in drawn})
-    told = f"{len(drawn) - len(silent)} of {len(drawn)} refused by name, {covered} of {len(fields)} fields drawn"
+    told = (
+        f"{len(drawn) - len(silent)} of {len(drawn)} refused by name, {covered} of {len(fields)} "
+        f"fields drawn"
+    )
     return Outcome(
         not silent and len(drawn) >= _NUM_CONFIGURATIONS,
         told + (f"; silent: {silent[:3]}" if silent else ""),

@@ -31,8 +31,9 @@ class Row(NamedTuple):
 
         outcome = self.outcome
         return (
-            self.fault.name, self.fault.injected, self.fault.promised, outcome.happened.replace("|", "/"),
-            number(outcome.frames_lost), number(outcome.updates_lost), "yes" if outcome.held else "NO",
+            self.fault.name, self.fault.injected, self.fault.promised,
+            outcome.happened.replace("|", "/"), number(outcome.frames_lost),
+            number(outcome.updates_lost), "yes" if outcome.held else "NO",
         )  # fmt: skip
 
 

@@ -198,7 +198,9 @@ def _machine(address: str) -> list[str]:
     is_quick=False,
 )
 def object_store_at_its_limit(folder: Path) -> Outcome:
-    """New parameters of 5 MB at every rollout as well; the others' objects are held all the time."""
+    """New parameters of 5 MB at every rollout as well; the others' objects are held all the
+    time.
+    """
     store, spilled = folder / "store", folder / "spilled"
     store.mkdir()
     places = {"plasma_directory": str(store), "object_spilling_directory": str(spilled)}
@@ -214,7 +216,10 @@ def object_store_at_its_limit(folder: Path) -> Outcome:
     maps = [process.pid for process in psutil.process_iter() if _maps(process.pid, store)]
     played = len(set(marks)) == len(marks) == 40 and num_dropped == 0
     held = played and num_spilled > 0 and are_whole and not (kept or files or maps)
-    told = f"{len(set(marks))} of 40 delivered once each, {num_spilled} MB spilled, {num_dropped} dropped; left: "
+    told = (
+        f"{len(set(marks))} of 40 delivered once each, {num_spilled} MB spilled, {num_dropped} "
+        f"dropped; left: "
+    )
     return Outcome(
         held,
         f"{told}{kept} B in the store, {len(files)} files, {len(maps)} processes",

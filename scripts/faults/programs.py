@@ -18,12 +18,15 @@ from scripts.inspection.digests import run_digests
 from scripts.program.exit_codes import ExitCode
 
 _IN_ROUNDS = (
-    "--deterministic", "--learner.no-collect-ahead", "--actors.num-workers", "2", "--learner.batch-size", "4",
-    "--actors.sequence-overlap", "4", "--learner.num-passes", "2", "--learner.num-minibatches", "2",
-    "--learner.publish-interval", "4",
+    "--deterministic", "--learner.no-collect-ahead", "--actors.num-workers", "2",
+    "--learner.batch-size", "4", "--actors.sequence-overlap", "4", "--learner.num-passes", "2",
+    "--learner.num-minibatches", "2", "--learner.publish-interval", "4",
     "--optimiser.schedule-num-updates", "64", "--log.checkpoint-interval-minutes", "0.0001",
 )  # fmt: skip
-_SAME = "SHA-256 of parameters, averages, optimiser, value buffer, counters and environments as in an uninterrupted run"
+_SAME = (
+    "SHA-256 of parameters, averages, optimiser, value buffer, counters and environments as in an "
+    "uninterrupted run"
+)
 
 
 def _compare(folder: Path, environment: str, *, kill: bool) -> Outcome:
@@ -36,7 +39,10 @@ def _compare(folder: Path, environment: str, *, kill: bool) -> Outcome:
     runs.run(folder, "resume", folder / "parts", "--stop.num-updates", 16)
     whole, parts = run_digests(folder / "whole"), run_digests(folder / "parts")
     equal = [name for name in whole if whole[name] == parts[name]]
-    told = f"{len(equal)} of {len(whole)} digests equal ({whole['params'][:8]}, {whole['environments'][:8]}); {before}"
+    told = (
+        f"{len(equal)} of {len(whole)} digests equal ({whole['params'][:8]}, "
+        f"{whole['environments'][:8]}); {before}"
+    )
     is_same = len(equal) == len(whole) == 8
     return Outcome(is_same, told, *((0, 0) if is_same else ()))  # what was lost has been repeated
 
@@ -146,7 +152,10 @@ def learner_killed_and_restarted(folder: Path) -> Outcome:
     left, told = runs.left_behind(*sessions), "killed by SIGKILL; restart 1 of 1" in output
     rows = "60 rows without a gap" if whole else f"{len(updates)} rows WITH a gap"
     orphans = runs.orphans(run)
-    happened = f"killed after {reached} updates, exit code {process.returncode}, {rows}, {len(left)} processes"
+    happened = (
+        f"killed after {reached} updates, exit code {process.returncode}, {rows}, {len(left)} "
+        f"processes"
+    )
     held = process.returncode == 0 and resumed and whole and told and not left and not orphans
     return Outcome(
         held, ", ".join([f"{happened} and {len(orphans)} orphan files left", *left, *orphans])

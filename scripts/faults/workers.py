@@ -17,7 +17,10 @@ from scripts.faults import marked
 from scripts.faults.registry import Outcome, fault
 from scripts.training import cluster
 
-_REPLACED = "replaced with back-off by a new process with a new seed; what it had in flight is dropped and counted"
+_REPLACED = (
+    "replaced with back-off by a new process with a new seed; what it had in flight is dropped and "
+    "counted"
+)
 
 
 def _kill(folder: Path, number: int) -> None:

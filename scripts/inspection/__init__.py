@@ -1,1 +1,3 @@
-"""What `scripts/look.py` is made of: the search tree, imagined values, the value-equivalence audit."""
+"""What `scripts/look.py` is made of: the search tree, imagined values,
+the value-equivalence audit.
+"""

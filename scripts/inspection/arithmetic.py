@@ -39,9 +39,8 @@ class Audited(NamedTuple):
     error: Estimate
     excess: Estimate  # [K+1] what it has beyond k = 0: the model's part
     vtrace_gap: Estimate  # [1] normalised squared error of the V-trace targets
-    squared_errors: (
-        np.ndarray
-    )  # [K+2] of the values and the targets, noise taken off, not normalised
+    # [K+2] of the values and the targets, noise taken off, not normalised
+    squared_errors: np.ndarray
     mean: float  # of the values over states
     variance: float  # of the values over states, noise taken off
     noise: float  # mean variance of a state's averaged return
@@ -67,9 +66,8 @@ def complete(total: np.ndarray, remaining: np.ndarray) -> np.ndarray:
       total: [N, R], discounted rewards up to the end or the cut.
       remaining: [N, R], γⁿ where a rollout was cut, 0 where the episode ended.
     """
-    mean = total.mean() / (
-        1.0 - remaining.mean()
-    )  # solves mean = total.mean() + remaining.mean() * mean
+    # Solves mean = total.mean() + remaining.mean() * mean
+    mean = total.mean() / (1.0 - remaining.mean())
     return total + remaining * mean
 
 

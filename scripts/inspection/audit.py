@@ -5,7 +5,7 @@ For a state s_j of a held-out game and a stored head i, the truth is the Monte-C
 from s_j in the real environment.  Predictions of it:
 
     k = 0     v_i(z⁰), z⁰ represents s_j itself: how wrong the head is where no model is used
-    k = 1..K  v_i(zᵏ), zᵏ after k imagined steps from s_{j−k} along the actions taken: head and model
+    k = 1..K  v_i(zᵏ), zᵏ after k imagined steps from s_{j−k} by the taken actions: head and model
     V-trace   the target that the past-policy loss gives the head there: how wrong that is
 
 Latents are those of the search average, the model that plans; policies and V-trace targets use the
@@ -102,7 +102,9 @@ def make_predictions(stored: Stored, states: list[HeldOut]) -> Callable[..., np.
 
 
 def make_vtrace_targets(stored: Stored, states: list[HeldOut]) -> Callable[..., np.ndarray]:
-    """Returns `targets(head_params) -> [N]`, the V-trace targets of training in the audited states."""
+    """Returns `targets(head_params) -> [N]`, the V-trace targets of training in the audited
+    states.
+    """
     model, loss = stored.model, stored.config.loss
     length, num_actions = stored.config.actors.sequence_length, stored.spec.num_actions
     index = np.array([state.index for state in states])

@@ -12,16 +12,19 @@ from learner.records.run_directory import write_atomically
 from scripts.inspection.arithmetic import Estimate, HeadAudit, over_heads
 
 FIELDS = (
-    "head_updates", "age_updates", "k", "error", "error_low", "error_high", "head_error", "excess", "excess_low",
-    "excess_high", "vtrace_gap", "vtrace_gap_low", "vtrace_gap_high", "squared_error", "vtrace_squared_error",
-    "mean_return", "variance", "noise", "cut_fraction", "num_states", "num_rollouts",
+    "head_updates", "age_updates", "k", "error", "error_low", "error_high", "head_error", "excess",
+    "excess_low", "excess_high", "vtrace_gap", "vtrace_gap_low", "vtrace_gap_high", "squared_error",
+    "vtrace_squared_error", "mean_return", "variance", "noise", "cut_fraction", "num_states",
+    "num_rollouts",
 )  # fmt: skip
 
 
 def rows(
     audits: list[HeadAudit], *, num_updates: int, num_states: int, num_rollouts: int
 ) -> list[dict]:
-    """Returns a row per head and k; errors are fractions of the variance of the values over states."""
+    """Returns a row per head and k; errors are fractions of the variance of the values over
+    states.
+    """
     return [
         {
             "head_updates": audit.push_update,

@@ -25,7 +25,9 @@ class Game(NamedTuple):
 
 
 def play(stored: Stored, *, seed: int, num_decisions: int) -> Game:
-    """Returns at most `num_decisions` of the greedy game of `seed`, one that training never played."""
+    """Returns at most `num_decisions` of the greedy game of `seed`,
+    one that training never played.
+    """
     config = stored.config
     env = make_environment(config.env, training=True)
     stream = Stream(env, seed=evaluation_seed(seed), reward_clip=config.env.reward_clip)

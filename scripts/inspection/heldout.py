@@ -4,8 +4,10 @@ Search with root noise and sampled actions, so that the probabilities with which
 are there for V-trace; sequences of the length and overlap of training; every real state of a game
 in exactly one place:
 
-    state      0 ... K ... t ... j ... S + K − 1 ... T          S = states less overlap: where the next sequence begins
+    state      0 ... K ... t ... j ... S + K − 1 ... T
                      └──── audited states ────┘
+
+    S = states less overlap: where the next sequence begins
 """
 
 import collections

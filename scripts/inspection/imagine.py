@@ -32,9 +32,8 @@ class Imagined(NamedTuple):
     """
 
     value: np.ndarray  # [T, n+1], entry (t, k) is of state t + k, seen from t
-    reward: (
-        np.ndarray
-    )  # [T, n], entry (t, k − 1) is of decision t + k − 1, which may be the one that ends it
+    # [T, n], entry (t, k − 1) is of decision t + k − 1, which may be the one that ends it
+    reward: np.ndarray
     true_return: np.ndarray  # [T], discounted, to the end of the learning episode
     true_reward: np.ndarray  # [T]
     is_known: np.ndarray  # [T] bool, the return does not hang on what was never played
@@ -199,9 +198,8 @@ def _predictions(
 
     found = []
     for first in range(0, num_decisions, _CHUNK):
-        times = np.minimum(
-            np.arange(first, first + _CHUNK), num_decisions - 1
-        )  # chunks of one size: one compilation
+        # Chunks of one size: one compilation
+        times = np.minimum(np.arange(first, first + _CHUNK), num_decisions - 1)
         found.append(
             jax.device_get(predict(stacked([window(trajectory, int(t), num_steps) for t in times])))
         )

@@ -87,7 +87,10 @@ def draw(tree: SearchTree, action_names: list[str], title: str) -> str:
     )
     xml.SubElement(root, "rect", width="100%", height="100%", fill="#ffffff")
     _text(root, _MARGIN, 26, title, size=15, fill=_INK)
-    note = "every box: visits, Q or value; prior of the action, reward. In colour: the most visited way down"
+    note = (
+        "every box: visits, Q or value; prior of the action, reward. In colour: the most visited "
+        "way down"
+    )
     _text(root, _MARGIN, 44, note, size=11, fill=_FAINT)
     best = set(_most_visited_path(tree))
     for node in places:

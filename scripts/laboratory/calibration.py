@@ -132,7 +132,9 @@ def _learn_model(scale, statement, loss, num_samples, problem):
 
 
 def _learn_value(scale, statement, loss, num_samples, problem):
-    """Proposition 4: V of every state with the true model, from windows of uniformly drawn states."""
+    """Proposition 4: V of every state with the true model,
+    from windows of uniformly drawn states.
+    """
     seed, transition, reward, value_target = problem
     truth = vaml.target_moments(transition, reward, value_target, 0, 1, DISCOUNT).mean
     calibrated, m = loss.endswith("calibrated"), _MODEL_STEPS.get(loss, 1)

@@ -162,8 +162,8 @@ def _loop(task: Task, loss: Callable[..., jax.Array] = fast_loss) -> Callable[[i
     def repeat(count: int):
         nonlocal learner
         learner, value = model_fitting.train(
-            learner, data, jax.random.key(count), order=task.order, learning_rate=1e-3, batch_size=task.batch_size,
-            num_updates=count, loss=loss,
+            learner, data, jax.random.key(count), order=task.order, learning_rate=1e-3,
+            batch_size=task.batch_size, num_updates=count, loss=loss,
         )  # fmt: skip
         return value
 

@@ -1,4 +1,6 @@
-"""What a score has to beat: players that look at nothing, on games as a run's agent is scored on."""
+"""What a score has to beat: players that look at nothing,
+on games as a run's agent is scored on.
+"""
 
 import numpy as np
 

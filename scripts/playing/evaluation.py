@@ -188,7 +188,9 @@ def scored(config: Config, games: list[Game], *, protocol: str, checkpoint: int 
 def summarise(
     config: Config, returns: list[float], *, protocol: str, checkpoint: int | None
 ) -> dict:
-    """Returns the JSON record of some games: returns, mean, standard error, human-normalised mean."""
+    """Returns the JSON record of some games: returns, mean, standard error,
+    human-normalised mean.
+    """
     mean = float(np.mean(returns))
     return {
         "environment": config.env.name,

@@ -104,7 +104,9 @@ def _short(value: float) -> str:
 
 
 class _Canvas:
-    """An image that is drawn in the panel's own pixels, on a grid `_SUPERSAMPLING` times as fine."""
+    """An image that is drawn in the panel's own pixels, on a grid `_SUPERSAMPLING` times as
+    fine.
+    """
 
     def __init__(self):
         self._image = np.full(

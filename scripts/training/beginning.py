@@ -34,9 +34,8 @@ class Beginning(NamedTuple):
 
     state: LearnerState  # on the devices
     counters: Counters
-    actor_states: dict[
-        str, np.ndarray
-    ]  # to go on with exactly; {} unless the run is deterministic and resumed
+    # To go on with exactly; {} unless the run is deterministic and resumed
+    actor_states: dict[str, np.ndarray]
     update_fns: UpdateFns
     passes: PassMaker  # what is learned from batches; with a replay, what is stored in it
     saver: Saver

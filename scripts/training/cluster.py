@@ -24,9 +24,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.schema import ConfigError
 
-_OBJECT_STORE_BYTES = (
-    2**30
-)  # of an embedded Ray: a few batches and two versions of small parameters
+# Of an embedded Ray: a few batches and two versions of small parameters
+_OBJECT_STORE_BYTES = 2**30
 _CONNECT_SECONDS = 10.0
 _JOIN_SECONDS = 60.0
 # Where Ray starts and is joined: it puts the present directory before everything that its workers

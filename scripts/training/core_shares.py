@@ -17,9 +17,8 @@ class Share(NamedTuple):
 
     num_workers: int
     environments_per_worker: int
-    cores_per_worker: (
-        int | None
-    )  # what every worker claims; None: there are more workers than cores
+    # What every worker claims; None: there are more workers than cores
+    cores_per_worker: int | None
     learner_cores: int  # that no worker claims
 
     def __str__(self) -> str:

@@ -45,7 +45,9 @@ class LearnerProcess:
     """One process of the group: an empty Ray actor until `train`."""
 
     def address(self) -> str:
-        """Returns HOST:PORT of this machine, free at the moment, for the coordinator of the group."""
+        """Returns HOST:PORT of this machine, free at the moment,
+        for the coordinator of the group.
+        """
         with socket.socket() as free:
             free.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
@@ -147,9 +149,8 @@ def _run_once(
         while pending:
             ended, pending = ray.wait(pending, num_returns=1, timeout=_POLL_SECONDS)
             try:
-                ray.get(
-                    ended
-                )  # raises what a process raised: the others would wait for it for ever
+                # Raises what a process raised: the others would wait for it for ever
+                ray.get(ended)
             except WORKER_FAILURES as error:
                 if isinstance(_cause(error), NonFiniteError):  # all processes see it
                     ray.wait([first], timeout=_LAST_WORDS_SECONDS)

@@ -62,7 +62,9 @@ class Saver:
         )
 
     def save_if_best(self, state: LearnerState, counters: Counters, score: float) -> None:
-        """Keeps the state as the best if `score` is; the score lives and dies with its checkpoint."""
+        """Keeps the state as the best if `score` is; the score lives and dies with its
+        checkpoint.
+        """
         if self._best is None or score > self._best:
             self._best = score
             metadata = self._metadata(counters) | {"score": score}

@@ -1,4 +1,6 @@
-"""One session of a run, new or resumed: actors on one side, the learner on the other, files below."""
+"""One session of a run, new or resumed: actors on one side, the learner on the other,
+files below.
+"""
 
 import contextlib
 import dataclasses
@@ -61,9 +63,8 @@ def run_session(
     else:
         saver = NoSaver()
     if not start.resume:
-        saver.save(
-            state, counters, {}
-        )  # a run that is killed before its first batch can be resumed
+        # A run that is killed before its first batch can be resumed
+        saver.save(state, counters, {})
     process = () if is_first_process() else (jax.process_index(),)
     pool = build_pool(
         config,

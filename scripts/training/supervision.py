@@ -26,7 +26,9 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
 
 def without(argv: Sequence[str], option: str) -> list[str]:
-    """Returns `argv` without `option VALUE` and `option=VALUE`, spelt with hyphens or underscores."""
+    """Returns `argv` without `option VALUE` and `option=VALUE`,
+    spelt with hyphens or underscores.
+    """
     kept, skip = [], False
     for argument in argv:
         name, has_value, _ = argument.partition("=")

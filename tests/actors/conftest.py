@@ -11,9 +11,8 @@ from tests.actors.pools import SEED, published
 @pytest.fixture(scope="module")
 def local_ray():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "JAX_PLATFORMS", "cuda"
-        )  # what workers would inherit if the pool did not say otherwise
+        # What workers would inherit if the pool did not say otherwise
+        patch.setenv("JAX_PLATFORMS", "cuda")
         ray.init(
             address="local",
             num_cpus=2,

@@ -34,11 +34,14 @@ def test_claims_are_disjoint_and_whole_or_nothing(machine):
 
 
 def test_a_claim_ends_with_the_process_that_holds_it(machine):
-    code = "import os; os.sched_getaffinity = lambda pid: {0, 1, 2, 3}; from actors.cores import claim_cores as claim; "
+    code = (
+        "import os; os.sched_getaffinity = lambda pid: {0, 1, 2, 3}; from actors.cores import "
+        "claim_cores as claim; "
+    )
     code += "print(claim(3), flush=True); input()"
     holder = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"TMPDIR": str(machine)}, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"TMPDIR": str(machine)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert holder.stdout.readline().strip() == "(1, 2, 3)"
     assert cores.claim_cores(2) is None

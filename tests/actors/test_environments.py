@@ -173,9 +173,8 @@ def test_a_spread_starts_streams_at_uniformly_random_times_of_their_games():
     envs = [Scripted(ENDLESS) for _ in range(400)]
     times = np.array([spread_stream(env, seed, 40)[1][1] for seed, env in enumerate(envs)])
     assert times.min() == 0 and times.max() == 40  # both ends belong to it
-    assert (
-        abs(times.mean() - 20) < 4 * 11.8 / 20 and abs(times.std() - 11.8) < 1.5
-    )  # uniform: 20 and 11.8
+    # uniform: 20 and 11.8
+    assert abs(times.mean() - 20) < 4 * 11.8 / 20 and abs(times.std() - 11.8) < 1.5
     taken = [action for env in envs for call, action in env.tape if call == "step"]
     assert len(taken) == times.sum() and (abs(np.bincount(taken) / len(taken) - 1 / 3) < 0.03).all()
     again = [spread_stream(Scripted(ENDLESS), seed, 40)[1][1] for seed in range(400)]
@@ -195,9 +194,8 @@ def test_a_game_whose_start_was_hidden_is_not_whole_and_the_next_one_is():
     for stream, (_, time) in starts:
         assert stream.is_whole == (time == 0)
         steps = [stream.step(0) for _ in range(int(100 - time))]
-        assert steps[-1].episode is not None and stream.is_whole == (
-            time == 0
-        )  # still of the game that has ended
+        # Still of the game that has ended
+        assert steps[-1].episode is not None and stream.is_whole == (time == 0)
         assert stream.step(0).is_first and stream.is_whole
 
 

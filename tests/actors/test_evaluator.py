@@ -120,9 +120,8 @@ def test_agent_sees_the_stacks_that_the_rollout_sees(history):
         seed=0,
     )
     for _ in range(4):
-        rollout.run(
-            PublishedParams(0, np.float32(1.0))
-        )  # its search samples the most probable action
+        # Its search samples the most probable action
+        rollout.run(PublishedParams(0, np.float32(1.0)))
     agent, stream = make_agent(playing, history=history), make_stream(Numbered(lengths))
     observation, is_first = stream.reset(), True
     for _ in range(23):
@@ -154,12 +153,10 @@ def test_act_takes_the_most_probable_action_and_remembers_the_game_until_reset()
         True,
         False,
     ]
-    np.testing.assert_allclose(
-        search.stacks()[5], [0, 0, 5, 0, 0]
-    )  # nothing of the game before the reset
-    np.testing.assert_allclose(
-        search.stacks()[6], [0, 5, 6, 0, 1]
-    )  # action 2 of state 5 as (2 + 1) / 3
+    # Nothing of the game before the reset
+    np.testing.assert_allclose(search.stacks()[5], [0, 0, 5, 0, 0])
+    # Action 2 of state 5 as (2 + 1) / 3
+    np.testing.assert_allclose(search.stacks()[6], [0, 5, 6, 0, 1])
 
 
 def test_decide_returns_what_the_search_thought_of_each_environment():
@@ -238,9 +235,8 @@ def test_play_begins_each_game_with_an_empty_history():
     envs = [Numbered([2, 3])]
     play(make_agent(search, history=2), [make_stream(env) for env in envs], num_episodes=2)
     stacks = search.stacks()
-    np.testing.assert_allclose(
-        stacks[2], [1, 2, 2 / 3], rtol=1e-6
-    )  # final observation, action 1 before it
+    # Final observation, action 1 before it
+    np.testing.assert_allclose(stacks[2], [1, 2, 2 / 3], rtol=1e-6)
     np.testing.assert_allclose(stacks[3], [0, 3, 0])
     np.testing.assert_allclose(stacks[4], [3, 4, 1 / 3], rtol=1e-6)
 

@@ -54,10 +54,11 @@ def test_in_rounds_nobody_acts_on_while_others_are_waited_for(make_pool):
     pool.publish(published(2))
     versions += [pool.next_rollout().search_stats["version"] for _ in range(2)]
     assert versions == [1, 1, 2, 2]
+    # Else one is asked again
     assert [other.next_rollout() and other.num_in_flight for _ in range(2)] == [
         1,
         1,
-    ]  # else one is asked again
+    ]
 
 
 def test_in_flight_is_bounded_and_nothing_acts_unasked(make_pool, tmp_path):
@@ -83,9 +84,8 @@ def test_answers_are_handed_over_in_the_order_of_their_requests(make_pool):
     pool.next_rollout()
     seeds = []
     for _ in range(6):
-        wait_until_answered(
-            pool
-        )  # the other worker's; a call asks the one that delivered last again
+        # The other worker's; a call asks the one that delivered last again
+        wait_until_answered(pool)
         seeds.append(pool.next_rollout().search_stats["seed"])
     assert sorted(seeds[:2]) == sorted([FIRST_SEED, OTHER_SEED])
     assert seeds == seeds[:2] * 3  # a busy caller starves no worker
@@ -95,10 +95,11 @@ def test_a_drained_pool_is_idle_and_goes_on_when_asked(make_pool):
     pool = make_pool(make_build(), num_workers=2)
     pool.next_rollout()
     wait_until_answered(pool)
+    # The other worker's; the first has not been asked again
     assert (pool.num_in_flight, pool.num_waiting) == (
         1,
         1,
-    )  # the other worker's; the first has not been asked again
+    )
     assert len(pool.drain()) == 1
     assert (pool.num_in_flight, pool.num_waiting) == (0, 0)
     assert pool.drain() == []
@@ -204,7 +205,9 @@ def test_an_exception_that_nobody_else_can_read_is_a_failure_like_any_other(make
 def test_unreachable_worker_is_asked_again_once_and_then_replaced(
     make_pool, monkeypatch, num_errors, seed
 ):
-    """A node that died without a word answers so for half a minute: the restarts must outlast it."""
+    """A node that died without a word answers so for half a minute:
+    the restarts must outlast it.
+    """
     pool = make_pool(make_build())
     first = pool.next_rollout().search_stats
     real_get, errors = ray.get, [exceptions.ActorUnavailableError("network", None)] * num_errors
@@ -328,9 +331,8 @@ def test_a_late_caller_is_not_a_hung_worker(make_pool):
     pids = [pool.next_rollout().search_stats["pid"]]
     wait_until_answered(pool)
     for worker in pool._workers:
-        worker.due = (
-            time.monotonic() - 1.0
-        )  # the answer of one of them has been waiting here for that long
+        # The answer of one of them has been waiting here for that long
+        worker.due = time.monotonic() - 1.0
     pids += [pool.next_rollout().search_stats["pid"] for _ in range(3)]
     assert len(set(pids)) == 2
     assert pool.num_dropped == 0
@@ -361,9 +363,8 @@ def test_close_leaves_no_process_and_wakes_a_blocked_caller(make_pool):
     thread.join(PATIENCE)
     assert raised == [True]
     wait_until(lambda: not any(map(is_alive, pids)))
-    pool.publish(
-        published(2)
-    )  # in the middle of a batch, whose updates are to be counted: the next rollout says why
+    # In the middle of a batch, whose updates are to be counted: the next rollout says why
+    pool.publish(published(2))
     assert pool._published is None
     with pytest.raises(ActorPoolError, match="closed"):
         pool.next_rollout()

@@ -122,7 +122,7 @@ def test_every_state_is_searched_once_and_overlapped_states_keep_their_older_sea
     assert second.search_stats == {"state": 7.0}  # of the new searches alone
 
 
-def test_the_decision_of_the_last_state_is_taken_by_the_next_sequence_from_the_search_that_was_kept():
+def test_the_next_sequence_takes_the_decision_of_the_last_state_from_the_search_that_was_kept():
     env, search = Numbered([ENDLESS]), Search()
     rollout = make_rollout([env], search)
     rollout.run(published())
@@ -141,13 +141,14 @@ def test_context_holds_what_came_before_state_0_across_more_than_one_sequence():
     rollout = make_rollout([Numbered([ENDLESS])], Search(), history=6)
     rollout.run(published())
     second, third = rollout.run(published()).trajectory, rollout.run(published()).trajectory
+    # Two that never were, states 0, 1, 2
     assert second.history_observation[0, :, 0].tolist() == [
         0,
         0,
         0,
         1,
         2,
-    ]  # two that never were, states 0, 1, 2
+    ]
     assert second.history_is_first[0].tolist() == [False, False, True, False, False]
     assert numbers(third)[0] == 6
     assert third.history_observation[0, :, 0].tolist() == [1, 2, 3, 4, 5]
@@ -176,6 +177,7 @@ def test_markers_land_on_their_decision(games, reward, discount, is_first, fake)
     env = Numbered(games)
     result = make_rollout([env], Search(), length=7).run(published())
     trajectory = result.trajectory
+    # The final observation is a state, and so is the reset
     assert numbers(trajectory) == [
         0,
         1,
@@ -184,7 +186,7 @@ def test_markers_land_on_their_decision(games, reward, discount, is_first, fake)
         4,
         5,
         6,
-    ]  # the final observation is a state, and so is the reset
+    ]
     assert trajectory.reward[0].tolist() == reward
     assert trajectory.discount[0].tolist() == discount
     assert np.flatnonzero(trajectory.is_first[0]).tolist() == is_first
@@ -234,9 +236,8 @@ def test_steps_and_frames_count_each_real_decision_once():
     # states 0 to 26 of a stream are 26 decisions; environment 2 takes all of them, the others reset
     # as well
     assert len(envs[2].actions) == 26 and len(envs[0].actions) < 24
-    assert (
-        results[0].num_steps == 4 + 4 + 5
-    )  # decision 3 of environment 0 and decision 2 of environment 1 reset
+    # Decision 3 of environment 0 and decision 2 of environment 1 reset
+    assert results[0].num_steps == 4 + 4 + 5
 
 
 def test_whole_games_are_reported_once_by_the_sequence_in_which_they_end():
@@ -258,9 +259,8 @@ def test_a_spread_sets_environments_apart_and_nothing_of_it_is_counted_or_stored
         [rollout.run(published()) for _ in range(12)] for rollout in (apart, together)
     )
     first = results[0].trajectory
-    starts = [
-        numbers(first, n)[0] for n in range(40)
-    ]  # steps since the reset: all are in their first game
+    # Steps since the reset: all are in their first game
+    starts = [numbers(first, n)[0] for n in range(40)]
     assert len(set(starts)) > 12 and min(starts) < 3 and max(starts) > 17
     assert [numbers(first, n) for n in range(40)] == [
         list(range(start, start + LENGTH)) for start in starts
@@ -277,9 +277,8 @@ def test_a_spread_sets_environments_apart_and_nothing_of_it_is_counted_or_stored
     ) - sum(starts)
     episodes = [episode for result in results for episode in result.episodes]
     whole = starts.count(0)
-    assert (
-        whole > 0 and episodes.count(Episode(7.0 * 29, 30, 30)) == whole
-    )  # of the others nobody has seen the start
+    # Of the others nobody has seen the start
+    assert whole > 0 and episodes.count(Episode(7.0 * 29, 30, 30)) == whole
     assert len(episodes) == whole + episodes.count(Episode(0.0, 8, 8)) > whole
     assert [e for result in plain for e in result.episodes] == [Episode(7.0 * 29, 30, 30)] * 40
 
@@ -343,9 +342,8 @@ def test_same_seed_repeats_every_number_and_another_seed_does_not():
     values = np.concatenate(
         [once[0].search_value.ravel(), once[1].search_value[:, OVERLAP:].ravel()]
     )
-    assert len(set(values.tolist())) == len(
-        values
-    )  # every search of every environment has its own key
+    # Every search of every environment has its own key
+    assert len(set(values.tolist())) == len(values)
 
 
 def test_a_result_is_not_written_to_by_the_next_rollout():
@@ -365,7 +363,9 @@ def test_close_closes_every_environment():
 
 @pytest.fixture(scope="module")
 def cartpole():
-    """Three sequences of the real thing: real search, real environments, as a worker builds them."""
+    """Three sequences of the real thing: real search, real environments,
+    as a worker builds them.
+    """
     config = Config(
         env=EnvConfig(name="CartPole-v1"),
         network=NetworkConfig(
@@ -398,7 +398,8 @@ def test_real_search_on_cartpole_keeps_the_contract(cartpole):
         real = ~trajectory.is_first[:, 1:]
         assert (trajectory.reward[real] == 1.0).all() and (trajectory.reward[~real] == 0.0).all()
         assert set(result.search_stats) == {
-            "policy_entropy", "depth", "q_range", "unvisited_fraction", "root_value_minus_network_value",
+            "policy_entropy", "depth", "q_range", "unvisited_fraction",
+            "root_value_minus_network_value",
         }  # fmt: skip
 
 

@@ -1,4 +1,6 @@
-"""Two groups of environments: the same sequences, and the emulator works while the device searches."""
+"""Two groups of environments: the same sequences, and the emulator works while the device
+searches.
+"""
 
 import jax
 import numpy as np

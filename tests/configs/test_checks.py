@@ -53,9 +53,10 @@ NUMERIC = {path: (kind, optional) for path, kind, optional in numeric_fields()}
 # The lowest value that is refused below, and the highest above; written down apart from
 # configs/schema.py.
 NOT_NEGATIVE = {
-    "env.max_noops", "network.num_blocks", "loss.reward_weight", "loss.value_weight", "loss.policy_weight",
-    "loss.past_weight", "optimiser.final_learning_rate", "optimiser.weight_decay", "replay.capacity",
-    "replay.tail_steps", "actors.start_spread", "loss.return_weight", "loss.entropy_weight",
+    "env.max_noops", "network.num_blocks", "loss.reward_weight", "loss.value_weight",
+    "loss.policy_weight", "loss.past_weight", "optimiser.final_learning_rate",
+    "optimiser.weight_decay", "replay.capacity", "replay.tail_steps", "actors.start_spread",
+    "loss.return_weight", "loss.entropy_weight",
 }  # fmt: skip
 FRACTIONS = {
     "env.sticky_action_prob",

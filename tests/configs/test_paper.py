@@ -110,7 +110,6 @@ def test_the_preset_passes_its_own_checks():
 
 
 # --- One update
-# -------------------------------------------------------------------------------------------
 
 SPEC = EnvironmentSpec(
     observation_shape=(96, 96, 1), observation_dtype="uint8", num_actions=18, frames_per_step=4
@@ -119,7 +118,9 @@ NUM_DECISIONS, HISTORY, NUM_ACTIONS, NUM_HEADS = 6, 32, 18, 128
 
 
 def _shortest(config):
-    """Returns the preset with sequences of one start state, one in a batch; nothing else changed."""
+    """Returns the preset with sequences of one start state, one in a batch;
+    nothing else changed.
+    """
     actors = dataclasses.replace(
         config.actors, sequence_length=NUM_DECISIONS + 1, sequence_overlap=NUM_DECISIONS
     )
@@ -210,7 +211,6 @@ def test_one_update_of_the_papers_network_with_all_heads():
     kl, overlap = _expected_past(biases, trajectory, build_model(config, SPEC)[1])
     assert [metrics[f"loss/past_k{k}"] for k in range(6)] == pytest.approx(kl, rel=1e-3)
     assert metrics["value_buffer/overlap"] == pytest.approx(overlap, rel=1e-4)
-    assert metrics["loss/value_k0"] < np.log(
-        601
-    )  # a flat prediction, minus the entropy of the target
+    # A flat prediction, minus the entropy of the target
+    assert metrics["loss/value_k0"] < np.log(601)
     assert int(state.num_updates) == 1 and metrics["optimiser/learning_rate"] == pytest.approx(1e-4)

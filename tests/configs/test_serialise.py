@@ -24,8 +24,8 @@ def test_the_dictionary_is_complete_and_nested():
     assert values["loss"]["discount_factor"] == 0.997 and values["seed"] == 0
     assert values["env"]["reward_clip"] is None
     assert set(values) == {
-        "env", "network", "support", "search", "loss", "value_buffer", "optimiser", "actors", "learner", "replay",
-        "log", "stop", "seed", "deterministic",
+        "env", "network", "support", "search", "loss", "value_buffer", "optimiser", "actors",
+        "learner", "replay", "log", "stop", "seed", "deterministic",
     }  # fmt: skip
 
 

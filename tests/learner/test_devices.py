@@ -51,9 +51,8 @@ def sgd_that_keeps_the_gradient():
 @functools.cache
 def tiny_update(num_devices):
     """Returns the programs for that many devices of every process."""
-    jax.config.update(
-        "jax_disable_most_optimizations", True
-    )  # it runs a few times: compiling would cost far more
+    # It runs a few times: compiling would cost far more
+    jax.config.update("jax_disable_most_optimizations", True)
     loss = tiny.make_loss()
     optimiser, schedule = sgd_that_keeps_the_gradient(), optax.constant_schedule(0.0)
     return make_update(
@@ -152,9 +151,7 @@ def test_the_updates_did_something_and_the_comparison_would_see_what_goes_wrong(
     one = results[1]
     before = tiny.MODEL.init(jax.random.key(0))
     assert distance(one["params"], before) > 1e-3
-    assert (
-        distance(jax.tree.map(lambda g: 8 * g, one["gradient"]), one["gradient"]) > 1.0
-    )  # summed once too often
-    assert (
-        distance(results["mean of shards"], one["gradient"]) > 1e-3
-    )  # every device's own mean, averaged
+    # Summed once too often
+    assert distance(jax.tree.map(lambda g: 8 * g, one["gradient"]), one["gradient"]) > 1.0
+    # Every device's own mean, averaged
+    assert distance(results["mean of shards"], one["gradient"]) > 1e-3

@@ -129,7 +129,6 @@ def _take(feed):
 
 
 # --- What a batch holds
-# -----------------------------------------------------------------------------------
 
 
 def test_a_batch_holds_the_rollouts_of_its_collection():
@@ -141,11 +140,12 @@ def test_a_batch_holds_the_rollouts_of_its_collection():
     assert (first.num_steps, first.num_frames) == (0 + 1 + 2, 300)
     assert (second.num_steps, second.num_frames) == (3 + 4 + 5, 1200)
     assert first.search_stats == {"depth": 1.0} and second.search_stats == {"depth": 4.0}
+    # One of rollout 1, two of rollout 2
     assert [e.episode_return for e in first.episodes] == [
         10.0,
         20.0,
         21.0,
-    ]  # one of rollout 1, two of rollout 2
+    ]
     assert [e.episode_return for e in second.episodes] == [40.0, 50.0, 51.0]
     assert first.params_version.shape == (6, tiny.NUM_DECISIONS + 1)
     assert second.params_version[:, 0].tolist() == [6, 7, 8, 9, 10, 11]
@@ -186,7 +186,6 @@ def test_the_order_follows_the_seed_and_the_number_of_the_batch():
 
 
 # --- When it asks
-# -----------------------------------------------------------------------------------------
 
 
 def test_at_most_one_batch_is_collected_ahead():
@@ -231,7 +230,6 @@ def test_the_learner_waits_for_the_last_rollout_of_its_batch():
 
 
 # --- Errors and the end
-# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("collect_ahead", [True, False])
@@ -283,7 +281,6 @@ def test_a_closed_feed_ends_and_does_not_hang(collect_ahead):
 
 
 # --- Lag
-# --------------------------------------------------------------------------------------------------
 
 
 def _versioned(version):
@@ -306,11 +303,12 @@ def test_rollouts_beyond_the_lag_are_dropped_and_asked_for_again():
         first_update=10,
     )
     taken = [sorted(set(_take(feed).params_version[:, -1].tolist())) for _ in range(3)]
+    # 7 is good for update 10, not for 12; 11 for 14, 8 and 9 are not
     assert taken == [
         [7, 8],
         [9, 11],
         [12, 13],
-    ]  # 7 is good for update 10, not for 12; 11 for 14, 8 and 9 are not
+    ]
     metrics = feed.pop_metrics()
     assert metrics["lag/sequences_dropped"] == 5 * SEQUENCES  # 6; 5, 7; 8, 9
     assert feed.num_collected == 6 * SEQUENCES  # what is dropped is told once, and is not in flight

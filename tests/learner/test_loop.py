@@ -111,7 +111,6 @@ class Learner:
 
 
 # --- Publications
-# -----------------------------------------------------------------------------------------
 
 
 def test_updates_and_publications_interleave():
@@ -183,7 +182,6 @@ def test_the_search_average_is_published_as_a_copy_that_survives_donation():
 
 
 # --- Counters and reports
-# ---------------------------------------------------------------------------------
 
 
 def test_counters_add_up():
@@ -265,7 +263,6 @@ def test_rates_and_the_waiting_are_those_of_the_row(monkeypatch):
 
 
 # --- What leaves the device
-# -------------------------------------------------------------------------------
 
 
 def test_metrics_stay_on_the_device_until_the_report():
@@ -313,7 +310,6 @@ def test_an_error_of_the_batches_ends_the_loop():
 
 
 # --- Numbers that go wrong
-# --------------------------------------------------------------------------------
 
 
 def _mixed(pattern):
@@ -331,16 +327,14 @@ def test_skipped_updates_are_counted_and_do_not_count_as_updates():
     published = [line for line in learner_.tape if "publish" in line]
     assert published == ["publish 1: 1", "publish 2: 2", "publish 3: 3"]
     scalars = learner_.loop.report().scalars
-    assert (
-        scalars[SKIPPED] == 3.0 and scalars["loss/total"] == 20.0
-    )  # the mean of 10, 20 and 30: no NaN among them
+    # The mean of 10, 20 and 30: no NaN among them
+    assert scalars[SKIPPED] == 3.0 and scalars["loss/total"] == 20.0
 
 
 def test_too_many_batches_in_a_row_with_skipped_updates_end_the_loop_with_the_last():
     learner_ = Learner(publish_interval=100)
-    learner_.run(
-        _mixed("bbbbb"), _mixed("gbb"), _mixed("gg"), _mixed("b"), _mixed("gb")
-    )  # never three in a row
+    # Never three in a row
+    learner_.run(_mixed("bbbbb"), _mixed("gbb"), _mixed("gg"), _mixed("b"), _mixed("gb"))
     with pytest.raises(NonFiniteError, match="3 batches in a row .* not finite") as caught:
         learner_.run(_mixed("bgg"))
     assert caught.value.batch == "sequences"

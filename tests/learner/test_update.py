@@ -29,7 +29,6 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 # --- Averages, pushes, steps
-# ------------------------------------------------------------------------------
 
 
 def test_two_averages_with_two_rates_and_who_reads_which():
@@ -73,9 +72,8 @@ def test_averages_start_at_the_parameters():
         jax.tree.map(np.testing.assert_array_equal, average, state.params)
     assert int(state.num_updates) == 0 and state.value_buffer.push_update.tolist() == [-1, -1]
     leaves = jax.tree.leaves(state)
-    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(
-        leaves
-    )  # donated buffers are not shared
+    # Donated buffers are not shared
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
 
 
 def test_moving_average_is_literal():
@@ -236,7 +234,6 @@ def test_the_loss_and_its_metrics_are_means_over_the_whole_batch():
 
 
 # --- The real loss
-# ----------------------------------------------------------------------------------------
 
 NUM_SEQUENCES = 8
 
@@ -321,7 +318,6 @@ def test_a_batch_without_a_start_state_changes_nothing():
 
 
 # --- Numbers that go wrong
-# --------------------------------------------------------------------------------
 
 
 def nan_reward(rows):
@@ -330,9 +326,8 @@ def nan_reward(rows):
 
 
 def infinite_search_policy(rows):
-    rows.search_policy[0, 0, 0] = (
-        np.inf
-    )  # not read by the counting loss: it is refused all the same
+    # Not read by the counting loss: it is refused all the same
+    rows.search_policy[0, 0, 0] = np.inf
     return rows
 
 
@@ -351,9 +346,8 @@ def test_an_update_on_a_number_that_is_not_finite_changes_nothing(spoil):
     before = jax.device_get(state)
     state, metrics = update(state, spoil(jax.tree.map(np.array, tiny.batch_of_ones())))
     assert float(metrics[SKIPPED]) == 1.0
-    jax.tree.map(
-        np.testing.assert_array_equal, jax.device_get(state), before
-    )  # no head is pushed either
+    # No head is pushed either
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)
     state, metrics = update(state, tiny.batch_of_ones())
     assert float(metrics[SKIPPED]) == 0.0 and int(state.num_updates) == 2
     assert float(

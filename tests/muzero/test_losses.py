@@ -128,7 +128,6 @@ def _summed(terms):
 
 
 # --- Numbers
-# ----------------------------------------------------------------------------------------------
 
 
 def test_the_random_sequences_hold_every_case():
@@ -259,7 +258,6 @@ def test_targets_beyond_the_support_are_counted(search_value, fraction):
 
 
 # --- In pieces
-# --------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -317,7 +315,6 @@ def test_a_head_that_came_after_the_targets_is_left_out(num_heads, remaining):
 
 
 # --- Gradients
-# --------------------------------------------------------------------------------------------
 
 
 def _slope(name, num_heads, factor, past_latents="target", num_unroll_steps=tiny.NUM_UNROLL_STEPS):
@@ -391,7 +388,6 @@ def test_heads_are_frozen_and_the_past_loss_trains_the_model_through_them(past_l
 
 
 # --- KL
-# ---------------------------------------------------------------------------------------------------
 
 
 def _log(probs):

@@ -72,7 +72,6 @@ def _float(*shape):
 
 
 # --- Size and shapes
-# --------------------------------------------------------------------------------------
 
 
 def test_the_papers_network_has_its_size():
@@ -134,9 +133,8 @@ def test_vector_latents_read_action_planes_as_one_hot_actions():
     )
     model, shapes = make_model(**settings), _init_shapes(settings)
     without = _init_shapes(settings | {"stack_shape": (32, 32, 3), "history_length": 1})
-    assert (
-        _count(shapes.representation) == _count(without.representation) + 2 * 3 * 5
-    )  # two of three actions, five units
+    # Two of three actions, five units
+    assert _count(shapes.representation) == _count(without.representation) + 2 * 3 * 5
     params = _random(shapes).representation
     stack = jnp.zeros((32, 32, 5))
     none, *latents = [
@@ -148,7 +146,6 @@ def test_vector_latents_read_action_planes_as_one_hot_actions():
 
 
 # --- Values
-# -----------------------------------------------------------------------------------------------
 
 
 def _small_settings(kind):
@@ -206,9 +203,8 @@ def test_scaling_of_latents_is_literal():
         [0.25, 1.0],
     ]
     assert networks.scale_latent(jnp.full(3, 7.0)).tolist() == [0.0, 0.0, 0.0]
-    narrow = networks.scale_latent(
-        jnp.array([0.0, 1e-6])
-    )  # below the floor 1e-5: not stretched to 1
+    # Below the floor 1e-5: not stretched to 1
+    narrow = networks.scale_latent(jnp.array([0.0, 1e-6]))
     np.testing.assert_allclose(narrow, [0.0, 0.1], rtol=1e-5)
     gradient = jax.jit(jax.grad(lambda x: networks.scale_latent(x).sum()))(jnp.full(3, 7.0))
     assert np.all(np.isfinite(gradient))
@@ -293,7 +289,6 @@ def test_policy_and_value_heads_share_no_parameter(kind):
 
 
 # --- Unroll
-# -----------------------------------------------------------------------------------------------
 
 
 def test_an_unroll_is_aligned_with_its_actions():
@@ -384,7 +379,6 @@ def test_the_representation_gets_two_to_the_minus_k_of_the_gradient():
 
 
 # --- Memory and types
-# -------------------------------------------------------------------------------------
 
 
 def _gradient(**changes):
@@ -425,7 +419,7 @@ def test_remat_computes_blocks_again_in_the_backward_pass():
     assert num_convolutions(True) > num_convolutions(False) > 0
 
 
-def test_remat_changes_no_number_and_bfloat16_changes_them_a_little_with_everything_kept_in_float32():
+def test_remat_changes_no_number_and_bfloat16_changes_them_a_little_with_all_kept_in_float32():
     outputs, gradient, _ = _gradient()
     same_outputs, same_gradient, _ = _gradient(remat=True)
     assert _largest_difference((same_outputs, same_gradient), (outputs, gradient)) < 1e-4

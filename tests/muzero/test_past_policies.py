@@ -17,7 +17,6 @@ from tests import reference
 GAMMA, LAMBDA = 0.9, 0.8
 
 # --- What the targets estimate
-# ----------------------------------------------------------------------------
 
 NUM_STATES, NUM_ACTIONS, NUM_POLICIES, T = 4, 3, 3, 8
 NUM_SEQUENCES = 40_000
@@ -170,7 +169,6 @@ def test_iterating_the_clipped_operator_gives_the_value_of_the_overlap_policy(in
 
 
 # --- What training with them buys
-# -------------------------------------------------------------------------
 #
 # Deterministic MDPs, so that the exact value along an unroll is that of one state.  A policy is
 # improved NUM_HEADS times; after training on the data of each policy, it and the value head of the

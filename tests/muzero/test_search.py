@@ -94,9 +94,8 @@ def stats_and_tree(tree, policy, value):
     return search.search_stats(tree, policy, value), tree
 
 
-N = (
-    301 * NUM_STATES
-)  # searches in a batch, one number everywhere: every shape is a compilation of seconds
+# Searches in a batch, one number everywhere: every shape is a compilation of seconds
+N = 301 * NUM_STATES
 STATES = np.tile(np.arange(NUM_STATES, dtype=np.float32), N // NUM_STATES)
 SAME_STATE = np.zeros(N, np.float32)
 
@@ -135,7 +134,6 @@ def _run(**kwargs):
 
 
 # --- Q over the whole tree
-# --------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnames="unvisited")
@@ -183,7 +181,6 @@ def test_before_the_first_visit_all_scores_are_zero():
 
 
 # --- What reaches mctx
-# ------------------------------------------------------------------------------------
 
 
 def _call_of(monkeypatch, name, **changes):
@@ -288,7 +285,6 @@ def test_the_root_is_the_stack_of_the_present_game(monkeypatch):
 
 
 # --- Literal values
-# ---------------------------------------------------------------------------------------
 
 
 def _one_way_table(reward=1.0, value=10.0):
@@ -330,7 +326,6 @@ def test_the_discount_factor_enters_q_once():
 
 
 # --- The law of the action
-# --------------------------------------------------------------------------------
 
 
 def _taken(out):
@@ -350,9 +345,8 @@ def _p_value(actions, law):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_behaviour_prob_is_the_law_of_the_visit_sampling(temperature):
     out = _run(same_state=True, temperature=temperature, root_noise=False)
-    assert (
-        len(np.unique(out.policy, axis=0)) == 1
-    )  # the same tree in every row: only the draw differs
+    # The same tree in every row: only the draw differs
+    assert len(np.unique(out.policy, axis=0)) == 1
     visits = np.asarray(out.policy[0], np.float64)
     law = visits ** (1 / temperature) / np.sum(visits ** (1 / temperature))
     assert np.sum(visits > 0) >= 3
@@ -487,22 +481,19 @@ def test_behaviour_distribution_is_literal(temperature, expected):
 
 
 # --- Noise at the root
-# ------------------------------------------------------------------------------------
 
 
 def test_without_root_noise_the_search_does_not_depend_on_the_key():
     quiet = [_run(key=key, root_noise=False) for key in (0, 1)]
     np.testing.assert_array_equal(quiet[0].policy, quiet[1].policy)
     np.testing.assert_array_equal(quiet[0].value, quiet[1].value)
-    assert not np.array_equal(
-        quiet[0].action, quiet[1].action
-    )  # the draw from the visits stays a draw
+    # The draw from the visits stays a draw
+    assert not np.array_equal(quiet[0].action, quiet[1].action)
     noisy = [_run(key=key) for key in (0, 1)]
     assert not np.array_equal(noisy[0].policy, noisy[1].policy)
 
 
 # --- Statistics
-# -------------------------------------------------------------------------------------------
 
 
 def test_statistics_are_one_number_a_search_and_all_documented():

@@ -49,7 +49,6 @@ def _unroll_masks(is_first, discount, num_starts=S, num_unroll_steps=K):
 
 
 # --- Oracles
-# --------------------------------------------------------------------------------------------
 
 
 def test_the_random_sequences_hold_every_event():
@@ -134,7 +133,6 @@ def test_unrolls_longer_than_the_sequence_are_refused():
 
 
 # --- Importance ratios
-# ----------------------------------------------------------------------------------
 
 
 def test_importance_ratio_literals():
@@ -159,7 +157,6 @@ def test_behaviour_probability_zero_on_a_decision_that_is_not_real_is_harmless()
 
 
 # --- Markers
-# --------------------------------------------------------------------------------------------
 
 # Rows of the unroll that starts in state t = 1, for an event at decision t, t+1, t+2, t+3 (K = 3).
 ENDS = {  # discount 0

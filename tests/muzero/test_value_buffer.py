@@ -194,7 +194,9 @@ def test_every_slot_gets_its_own_row_and_rows_get_no_gradient():
 
 
 def _gradient_program(chunk_size, size=32):
-    """Returns the compiled gradient of a loss with 2,000 × 4 activations a head, and its arguments."""
+    """Returns the compiled gradient of a loss with 2,000 × 4 activations a head,
+    and its arguments.
+    """
     buffer, _ = _filled(size, size)
     latents = jax.random.normal(jax.random.key(0), (2_000, 3))
 

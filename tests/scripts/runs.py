@@ -1,4 +1,6 @@
-"""The real programs of the tests, started and called, and what they have left in a run directory."""
+"""The real programs of the tests, started and called, and what they have left in a run
+directory.
+"""
 
 import json
 import os

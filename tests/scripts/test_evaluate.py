@@ -58,9 +58,11 @@ def test_sampled_score_and_baselines(smoke, call, tmp_path):
     )
     assert set(sampled) == set(random) == KEYS | {"num_unfinished"}
     assert set(constant) == set(random) | {"action", "action_name", "action_means"}
-    assert [(x["protocol"], x["checkpoint"], len(x["returns"]), x["num_unfinished"]) for x in (sampled, constant)] == [
-        ("sampled", 8, 2, 2), ("constant", None, 2, 2)
-    ]  # fmt: skip
+
+    def told(x):
+        return x["protocol"], x["checkpoint"], len(x["returns"]), x["num_unfinished"]
+
+    assert told(sampled) == ("sampled", 8, 2, 2) and told(constant) == ("constant", None, 2, 2)
     assert len(constant["action_means"]) == 4 and constant["action"] == np.argmax(
         constant["action_means"]
     )
@@ -75,13 +77,11 @@ def test_greedy_score(evaluated):
     assert (result["protocol"], result["checkpoint"], len(result["returns"])) == ("greedy", 8, 3)
     assert result["num_unfinished"] == 3  # the preset truncates games after 60 frames
     assert result["mean"] == pytest.approx(sum(result["returns"]) / 3)
-    spread = (
-        sum((x - result["mean"]) ** 2 for x in result["returns"]) / 2
-    )  # unbiased variance of three games
+    # Unbiased variance of three games
+    spread = sum((x - result["mean"]) ** 2 for x in result["returns"]) / 2
     assert result["standard_error"] == pytest.approx((spread / 3) ** 0.5)
-    assert result["human_normalised"] == pytest.approx(
-        (result["mean"] - 1.7) / (30.5 - 1.7)
-    )  # breakout, table 3
+    # Breakout, table 3
+    assert result["human_normalised"] == pytest.approx((result["mean"] - 1.7) / (30.5 - 1.7))
     printed = json.loads(done.stdout[: done.stdout.rindex("}") + 1])
     assert printed == {key: value for key, value in result.items() if key != "returns"} | {
         "games": 3
@@ -96,15 +96,13 @@ def test_video_of_a_game_can_be_played(evaluated):
         meta, frames = reader.get_meta_data(), [frame for frame in reader]
     assert meta["codec"] == "h264" and meta["fps"] == 15.0
     assert meta["size"] == (480 + 432, 640) and meta["size"][0] % 2 == meta["size"][1] % 2 == 0
-    assert (
-        14 + 30 <= len(frames) <= 16 + 30
-    )  # 60 emulator frames, 4 a decision; two seconds of the last state
+    # 60 emulator frames, 4 a decision; two seconds of the last state
+    assert 14 + 30 <= len(frames) <= 16 + 30
     game = frames[0][5:635, :480]
     colours = abs(game.astype(int) - game.mean(-1, keepdims=True)).max(-1)
     assert (colours > 40).mean() > 0.05  # breakout's bricks, in colour
-    assert (
-        abs(frames[0].astype(int) - frames[10].astype(int))[:, 480:].max() > 60
-    )  # the panel moves
+    # The panel moves
+    assert abs(frames[0].astype(int) - frames[10].astype(int))[:, 480:].max() > 60
 
 
 def test_the_papers_score_is_the_mean_of_the_last_games_as_played(smoke, call, tmp_path):

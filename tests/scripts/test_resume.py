@@ -59,12 +59,10 @@ def test_resume_continues_counters_schedule_and_buffer(smoke, resumed):
     assert strictly_increasing(column(path, "num_frames")) and strictly_increasing(
         column(path, "wall_seconds")
     )
-    assert (
-        column(path, "num_frames")[8] - column(path, "num_frames")[7] == 2 * 7 * 4
-    )  # the workers start afresh
-    assert (
-        column(path, "optimiser/learning_rate")[8:] == [0.0] * 4
-    )  # the schedule of the run, not a new one
+    # The workers start afresh
+    assert column(path, "num_frames")[8] - column(path, "num_frames")[7] == 2 * 7 * 4
+    # The schedule of the run, not a new one
+    assert column(path, "optimiser/learning_rate")[8:] == [0.0] * 4
     assert column(path, "value_buffer/filled")[8:] == [2.0] * 4
     counters = stored(path).metadata["counters"]
     assert (counters["num_updates"], counters["num_batches"]) == (12, 12)
@@ -162,9 +160,8 @@ def test_a_resumed_session_starts_from_the_very_state_of_the_checkpoint(killed, 
         name = jax.tree_util.keystr(keys, simple=True, separator="/")
         np.testing.assert_array_equal(leaf, expected[name], err_msg=name)
     Recording(RunDirectory.open(path), counters, is_resumed=True, num_frames=None).close()
-    assert column(path, "num_updates") == list(
-        range(1, checkpoint.step + 1)
-    )  # rows beyond it are cut
+    # Rows beyond it are cut
+    assert column(path, "num_updates") == list(range(1, checkpoint.step + 1))
 
 
 def test_a_killed_run_reaches_its_end_without_gap_or_overlap(killed, programs, tmp_path):
@@ -217,9 +214,8 @@ def test_an_interrupt_saves_and_says_how_to_go_on(interrupted, session_number, n
     path, outputs, codes, _, _ = interrupted
     assert codes[session_number] == code == ExitCode[name], outputs[session_number]
     assert f"{name}: finishing the batch, then saving." in outputs[session_number]
-    limits = (
-        "" if session_number == 0 else " --stop.minutes 60.0"
-    )  # those of the resumed session, which no file has
+    # Those of the resumed session, which no file has
+    limits = "" if session_number == 0 else " --stop.minutes 60.0"
     assert (
         f"interrupted; go on with: python scripts/resume.py {path}{limits}\n"
         in outputs[session_number]

@@ -41,9 +41,8 @@ def test_smoke_trains_to_its_limit_and_prints_its_score(smoke):
     score = r"-?\d+\.\d\d \(human-normalised -?\d+\.\d\d\)"
     for line, player in zip(lines[-5:-1], ("sampled", "greedy", "constant", "random"), strict=True):
         held = ", best of all: (NOOP|FIRE|RIGHT|LEFT)" if player == "constant" else ""
-        assert re.fullmatch(
-            rf"  {player} +{score}{held}, 1 unfinished", line
-        )  # truncated after 60 frames
+        # Truncated after 60 frames
+        assert re.fullmatch(rf"  {player} +{score}{held}, 1 unfinished", line)
     assert lines[-1] == f"drawn: {path / 'curve.png'}"
     assert sum(line.startswith("return ") for line in lines) == 8
     assert "Traceback" not in done.stderr and "os.fork" not in done.stderr
@@ -52,17 +51,18 @@ def test_smoke_trains_to_its_limit_and_prints_its_score(smoke):
 def test_smoke_leaves_a_complete_run_directory(smoke):
     path, _ = smoke
     assert {entry.name for entry in path.iterdir()} == {
-        "config.json", "provenance.json", "lock", "metrics.jsonl", "episodes.jsonl", "tensorboard", "checkpoints",
-        "evaluations", "logs", "curve.png",
+        "config.json", "provenance.json", "lock", "metrics.jsonl", "episodes.jsonl", "tensorboard",
+        "checkpoints", "evaluations", "logs", "curve.png",
     }  # fmt: skip
     config = json.loads((path / "config.json").read_text())
     expected = to_dict(presets.PRESETS["smoke"])
     expected["log"]["interval_seconds"] = 1e-6
     assert config == expected
+    # A run that is killed before its first checkpoint can be resumed
     assert complete_steps(path) == [
         0,
         8,
-    ]  # a run that is killed before its first checkpoint can be resumed
+    ]
     assert {entry.name for entry in (path / "evaluations").iterdir()} == {
         "sampled.json", "final.json", "constant.json", "random.json",
     }  # fmt: skip
@@ -83,9 +83,8 @@ def test_rows_count_updates_and_frames(smoke):
     path, _ = smoke
     assert column(path, "num_updates") == [1, 2, 3, 4, 5, 6, 7, 8]
     frames = column(path, "num_frames")
-    assert frames[0] == 2 * 7 * 4 and strictly_increasing(
-        frames
-    )  # 2 environments, 7 decisions, 4 frames
+    # 2 environments, 7 decisions, 4 frames
+    assert frames[0] == 2 * 7 * 4 and strictly_increasing(frames)
     assert max(b - a for a, b in zip(frames, frames[1:], strict=False)) == 2 * 5 * 4
     assert strictly_increasing(column(path, "wall_seconds"))
     assert stored(path).metadata["counters"] == {
@@ -149,6 +148,7 @@ def test_schedule_buffer_and_lag_are_what_the_preset_asks_for(smoke):
     np.testing.assert_allclose(
         column(path, "optimiser/learning_rate"), [1e-4 * (1 - u / 8) for u in range(8)], rtol=1e-5
     )
+    # Pushed after updates 2, 4, 6, 8; room for 2
     assert column(path, "value_buffer/filled") == [
         0,
         1,
@@ -158,10 +158,9 @@ def test_schedule_buffer_and_lag_are_what_the_preset_asks_for(smoke):
         2,
         2,
         2,
-    ]  # pushed after updates 2, 4, 6, 8; room for 2
-    assert (
-        max(column(path, "lag/params_version_max")) <= 3
-    )  # one batch ahead, and the overlap of the one before
+    ]
+    # One batch ahead, and the overlap of the one before
+    assert max(column(path, "lag/params_version_max")) <= 3
     assert column(path, "lag/params_version_mean")[0] == 0.0
 
 
@@ -170,9 +169,8 @@ def test_games_are_logged_as_played(smoke):
     episodes = [json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines()]
     assert len(episodes) >= 4
     for _, num_steps, num_frames in (row["episode"] for row in episodes):
-        assert (
-            13 <= num_steps <= 15 and num_frames == 60
-        )  # up to 5 no-ops, then decisions of 4 frames
+        # Up to 5 no-ops, then decisions of 4 frames
+        assert 13 <= num_steps <= 15 and num_frames == 60
     assert {row["num_frames"] for row in episodes} <= set(column(path, "num_frames"))
 
 

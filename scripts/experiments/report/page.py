@@ -13,22 +13,26 @@ from scripts.experiments.report.tables import MISSING, Table
 
 _STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1d2330; background: #fff; margin: 0 auto; padding: 1rem;
-  max-width: 60rem; overflow-wrap: anywhere; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1d2330; background: #fff; margin: 0 auto;
+  padding: 1rem; max-width: 60rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; line-height: 1.2; } h2 { font-size: 1.15rem; margin: 2rem 0 .4rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #dde1e8; text-align: right; white-space: nowrap; }
-th { vertical-align: bottom; white-space: normal; overflow-wrap: normal; } th:first-child, td:first-child,
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #dde1e8; text-align: right;
+  white-space: nowrap; }
+th { vertical-align: bottom; white-space: normal; overflow-wrap: normal; }
+th:first-child, td:first-child,
 .text { text-align: left; } .missing, .note { color: #697080; font-size: .85rem; }
 figure { margin: 1rem 0; } svg { width: 100%; max-width: 34rem; height: auto; display: block; }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .5rem; }
+.panels { display: grid; gap: .5rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); }
 """
 _HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <link rel="icon" href="data:,">
 <title>{title}</title>
 <style>{style}</style>

@@ -18,11 +18,12 @@ from matplotlib import pyplot  # noqa: E402  (after the choice of a backend with
 
 _COLOURS = ("#1f6fb4", "#d9730d", "#2f8f4e", "#8a4fbf", "#b02a45")
 _NUM_THRESHOLDS = 60
+# Inches, points: readable when a phone shows them 330 pixels wide
 _WIDTH, _SMALL_WIDTH, _LABELS = (
     4.0,
     3.6,
     9,
-)  # inches, points: readable when a phone shows them 330 pixels wide
+)
 _salts = itertools.count()
 
 

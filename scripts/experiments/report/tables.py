@@ -41,9 +41,8 @@ class Comparison(NamedTuple):
     arms: list[str]  # the baseline first
     cells: dict[tuple[str, str], Cell]
     games: list[str]  # all of them
-    random: dict[
-        str, Cell | None
-    ]  # by game: scores of the random policy, which plays the same games for every arm
+    # By game: scores of the random policy, which plays the same games for every arm
+    random: dict[str, Cell | None]
     constant: dict[str, Cell | None]  # by game: scores of the best constant action, likewise
     compared: list[str]  # games with a score in every arm that are not known to be unlearned
     normalised: list[str]  # those of them that have a normalised axis
@@ -176,9 +175,8 @@ def _games(compared: Comparison) -> Table:
 
 
 def _seeds(compared: Comparison) -> Table:
-    later = (
-        [SAMPLED] if any(row.kind == SAMPLED for row in compared.rows) else []
-    )  # not in older files
+    # Not in older files
+    later = [SAMPLED] if any(row.kind == SAMPLED for row in compared.rows) else []
     kinds = list(dict.fromkeys((compared.kind, *later, GREEDY)))
     by_kind, rows = [comparison.cells(compared.rows, kind) for kind in kinds], []
     for game in compared.games:
@@ -189,7 +187,10 @@ def _seeds(compared: Comparison) -> Table:
             for seed in sorted(set().union(*scores))
         ]
     columns = ("game", "seed", *(f"{arm}: {kind}" for kind in kinds for arm in compared.arms))
-    note = "The arms of a seed begin with the same parameters and environments; the intervals do not use that."
+    note = (
+        "The arms of a seed begin with the same parameters and environments; the intervals do not "
+        "use that."
+    )
     return Table("seeds", "Every trial", columns, rows, note, by_game=True)
 
 
@@ -340,7 +341,10 @@ def _tests(compared: Comparison) -> Table:
         else:
             rows.append((arm, "normalised", 0, None, None, None))
     columns = ("arm", f"scores, against {baseline}", "games", "W", "p", "smallest p possible")
-    note = "Two-sided Wilcoxon signed-rank test over the games' mean scores (scipy); equal scores are dropped."
+    note = (
+        "Two-sided Wilcoxon signed-rank test over the games' mean scores (scipy); equal scores are "
+        "dropped."
+    )
     return Table("tests", "Tests over games", columns, rows, note)
 
 

@@ -229,9 +229,8 @@ def test_training_goes_on_from_the_older_checkpoint_and_the_corrupt_one_goes(mak
         (tmp_path / "checkpoints" / remains).mkdir(parents=True)
     checkpointer = make(max_to_keep=2)
     assert checkpointer.restore().step == 10
-    assert (
-        checkpointer.latest() == 10
-    )  # a loop that saves unless latest() is its step must save step 20 again
+    # A loop that saves unless latest() is its step must save step 20 again
+    assert checkpointer.latest() == 10
     checkpointer.save(15, make_state(15.0), {})
     assert checkpointer.steps() == [10, 15] and checkpointer.restore().step == 15
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["10", "15"]

@@ -1,4 +1,6 @@
-"""One checkpoint on disk: nothing but what was written loads, and a kill never costs an older one."""
+"""One checkpoint on disk: nothing but what was written loads,
+and a kill never costs an older one.
+"""
 
 import hashlib
 import json
@@ -240,7 +242,8 @@ checkpointer = Checkpointer(sys.argv[1], max_to_keep=2, abstract_state=None)
 step = checkpointer.restore().step if checkpointer.steps() else 0
 while True:
     step += 1
-    checkpointer.save(step, {"a": np.full((200, 200), float(step)), "b": [np.full(3, step)]}, {"step": step})
+    state = {"a": np.full((200, 200), float(step)), "b": [np.full(3, step)]}
+    checkpointer.save(step, state, {"step": step})
     checkpointer.steps()
     print(step, flush=True)
 """

@@ -73,7 +73,9 @@ def test_a_row_is_on_disk_when_write_returns(tmp_path):
 
 
 def test_a_full_disk_is_told_at_once_and_nothing_waits_for_it(tmp_path):
-    """A file may grow to 4 kB here; in a process of its own, since that holds for all of its files."""
+    """A file may grow to 4 kB here; in a process of its own,
+    since that holds for all of its files.
+    """
     program = """if True:
         import resource, sys
         from pathlib import Path

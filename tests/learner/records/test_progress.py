@@ -29,9 +29,8 @@ def test_plain_lines_and_the_time_left_to_the_first_limit():
     stream, times = io.StringIO(), iter([100.0, 100.0, 160.0])
     progress = Progress(stream=stream, clock=lambda: next(times))
     progress.update(STATE)
-    progress.update(
-        STATE._replace(fractions_done=(0.25, 0.6))
-    )  # 0.1 of the second limit in 60 s, 0.4 to go
+    # 0.1 of the second limit in 60 s, 0.4 to go
+    progress.update(STATE._replace(fractions_done=(0.25, 0.6)))
     progress.close()
     first, second = stream.getvalue().splitlines()
     assert first.endswith("time left ?") and second.endswith("time left 0:04:00")

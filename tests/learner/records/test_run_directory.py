@@ -81,9 +81,8 @@ def test_remains_of_a_run_are_refused_too(tmp_path, trace):
 
 def test_of_two_at_once_one_is_refused(tmp_path, monkeypatch):
     create(tmp_path / "run")
-    monkeypatch.setattr(
-        RunDirectory, "_holds_a_run", lambda self: False
-    )  # both have looked, neither has written
+    # Both have looked, neither has written
+    monkeypatch.setattr(RunDirectory, "_holds_a_run", lambda self: False)
     with pytest.raises(RunDirectoryError, match="already holds a run"):
         create(tmp_path / "run", {"seed": 4})
     assert RunDirectory.open(tmp_path / "run").read_config() == {"seed": 3}

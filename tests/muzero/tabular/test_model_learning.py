@@ -27,7 +27,8 @@ def _expected_square(p, e, policy, value, b, weight):
     for a in range(A):
         for s in range(S):
             after = [value[y] if b == 0 else sum(
-                policy[k, y] * (e.reward[k, y] + GAMMA * e.transition[k, y] @ value) for k in range(A))
+                policy[k, y] * (e.reward[k, y] + GAMMA * e.transition[k, y] @ value)
+                for k in range(A))
                 for y in range(S)]  # fmt: skip
             mean = sum(p[a, s, y] * value[y] for y in range(S))
             variance = sum(p[a, s, y] * (value[y] - mean) ** 2 for y in range(S))

@@ -140,9 +140,8 @@ def test_four_rooms_is_the_papers():
     assert world.reward[up, corner] == pytest.approx(0.8 + 0.2 / 3)  # up or right into the wall
     assert world.transition[left, middle, squares.index((3, 2))] == pytest.approx(0.8)
     assert world.transition[left, middle, squares.index((4, 3))] == pytest.approx(0.2 / 3)
-    assert (
-        optimal_policy(world)[:, squares.index((8, 11))].argmax() == left
-    )  # to the door, not into the wall
+    # To the door, not into the wall
+    assert optimal_policy(world)[:, squares.index((8, 11))].argmax() == left
 
 
 def test_a_ring_and_its_false_ring_agree_after_whole_turns_only():

@@ -24,7 +24,9 @@ from tests import tiny
 
 
 def test_the_interval_of_a_median_is_by_order_statistics():
-    """Six values: 2 · (1/2)⁶ = 3 % of samples lie on one side of the median; five: 6 %, too many."""
+    """Six values: 2 · (1/2)⁶ = 3 % of samples lie on one side of the median; five: 6 %,
+    too many.
+    """
     assert median_interval([5, 1, 3, 2, 6, 4]) == (1, 6)
     assert median_interval([1, 2, 3, 4, 5]) is None
     assert median_interval(list(range(30))) == (9, 20)  # the tenth from either end
@@ -53,9 +55,8 @@ def test_loops_alternate_backwards_every_second_turn_until_their_ratio_is_known(
     assert tape[2:6] == ["ours", "bare", "bare", "ours"]
     assert len(rates["ours"]) == 7 and 9.0 not in rates["ours"]
     steady = {"ours": lambda seconds: 0.99, "bare": lambda seconds: 1.0}
-    assert (
-        len(alternate(steady, "ours", "bare", rounds=30, seconds=1.0)["ours"]) == 6
-    )  # the fewest that say anything
+    # The fewest that say anything
+    assert len(alternate(steady, "ours", "bare", rounds=30, seconds=1.0)["ours"]) == 6
 
 
 def test_a_round_is_the_mean_of_its_turns():
@@ -84,15 +85,16 @@ def test_a_slow_bare_loop_is_told_from_a_slow_machine():
 
 
 def test_the_published_run_on_paper():
-    """200 M frames in 9 hours, a decision in 4 frames, 61 frames of 9,216 bytes for 20 decisions."""
+    """200 M frames in 9 hours, a decision in 4 frames, 61 frames of 9,216 bytes for 20
+    decisions.
+    """
     figures = ingest.on_paper(1e9, 61 * 9216 / 20, 37e9)
     assert figures["frames_per_second_published"] == pytest.approx(6173, abs=1)
     assert figures["published_bytes_per_second_in_this_format"] == pytest.approx(43.4e6, rel=1e-3)
     assert figures["frames_per_second_of_this_feed"] == pytest.approx(142_300, rel=1e-3)
     assert figures["feed_over_published"] == pytest.approx(23.05, rel=1e-3)
-    assert figures["searching_cores_for_the_published_rate"] == pytest.approx(
-        714, abs=1
-    )  # 1,543 decisions/s
+    # 1,543 decisions/s
+    assert figures["searching_cores_for_the_published_rate"] == pytest.approx(714, abs=1)
     assert figures["searching_cores_that_this_feed_serves"] == pytest.approx(23.05 * 714, rel=1e-2)
 
 

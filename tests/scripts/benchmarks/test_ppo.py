@@ -91,7 +91,8 @@ def test_games_start_anew_at_once_and_lost_lives_end_episodes(ppo):
     assert [info["TimeLimit.truncated"] for info in steps[3][3]] == [False, True]
     assert environments.num_frames == 8  # 2 environments, 4 decisions of a frame
     assert environments.episodes == [
-        *((frames, Episode(0.0, 1, 1)) for frames in (2, 4, 6)), (8, Episode(7.0, 4, 4)), (8, Episode(0.0, 1, 1)),
+        *((frames, Episode(0.0, 1, 1)) for frames in (2, 4, 6)), (8, Episode(7.0, 4, 4)),
+        (8, Episode(0.0, 1, 1)),
     ]  # fmt: skip
 
 
@@ -134,9 +135,8 @@ def test_the_program_writes_results_that_a_report_reads_and_adds_to_them(ppo, tm
     assert rows["training-final-200"].episodes >= 60  # games are truncated after 15 decisions
     assert json.loads(found.comments[0].removeprefix("ppo: ").split(";")[0])["decisions"] == 1024
     capsys.readouterr()
-    assert (
-        program.main([*OPTIONS, "--seeds", "3", "--out", str(tmp_path)]) == 0
-    )  # nothing is left to do
+    # Nothing is left to do
+    assert program.main([*OPTIONS, "--seeds", "3", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"results: {tmp_path / 'results.csv'}\n"
     with pytest.raises(ConfigError, match="of other options"):
         program.main([*OPTIONS, "--seeds", "4", "--no-baselines", "--out", str(tmp_path)])

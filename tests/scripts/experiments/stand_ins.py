@@ -35,15 +35,20 @@ if is_new and path.exists():
 (path / "evaluations").mkdir(parents=True, exist_ok=True)
 (path / "provenance.json").write_text(json.dumps([{"git": {"commit": "of the trial"}}]))
 note(f"{'train' if is_new else 'resume'} {done()} {os.getpid()}")
-rows = [json.loads(row) for row in (path / "metrics.jsonl").read_text().splitlines()][:done()] if not is_new else []
+rows = []
+if not is_new:
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(row) for row in lines][:done()]
 while len(rows) < 10:
     time.sleep(PAUSE)
-    rows.append({"num_frames": 100 * len(rows) + 100, "wall_seconds": 2.0 * len(rows) + 2, "episode/return": 5.0})
+    n = len(rows) + 1
+    rows.append({"num_frames": 100 * n, "wall_seconds": 2.0 * n, "episode/return": 5.0})
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
     slot = path / "checkpoints" / str(len(rows))
     slot.mkdir(parents=True)
     (slot / "manifest.json").write_text("{}")
-episodes = [{"num_frames": row["num_frames"], "episode": [row["num_frames"] / 10, 1, 1]} for row in rows]
+frames = [row["num_frames"] for row in rows]
+episodes = [{"num_frames": number, "episode": [number / 10, 1, 1]} for number in frames]
 (path / "episodes.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in episodes))
 note("end")
 for name in ("final", "random"):

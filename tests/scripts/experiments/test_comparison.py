@@ -96,11 +96,12 @@ RLIABLE_DIFFERENCES = {
     "interquartile mean": (0.204667, 0.008146, 0.416337),
 }
 RLIABLE_PROBABILITY = (0.716667, 0.55, 0.866667)
+# By threshold
 RLIABLE_PROFILE = {
     0.8: (0.95, 0.85, 1.0),
     1.0: (0.8, 0.65, 0.95),
     2.4: (0.1, 0.0, 0.2),
-}  # by threshold
+}
 # Over seeds of the bootstrap, an end of 5,000 resamples has a standard deviation of 0.002 to 0.005,
 # one of a profile at these thresholds none. The intervals are 0.3 to 0.45 wide.
 NOISE = 0.01
@@ -133,7 +134,9 @@ def test_the_probability_of_improvement_is_that_of_rliable():
 
 
 def test_equal_scores_count_as_half_an_improvement():
-    """Of four pairs one is higher, two are equal, one is lower; in the second game all are equal."""
+    """Of four pairs one is higher, two are equal, one is lower;
+    in the second game all are equal.
+    """
     runs, baseline = np.array([[1.0, 3.0], [2.0, 3.0]]), np.array([[1.0, 3.0], [2.0, 3.0]])
     assert comparison.probability_of_improvement(runs, baseline, 50).value == 0.5
     assert comparison.probability_of_improvement(runs + [[0.0, 1.0]], baseline, 50).value == 0.75

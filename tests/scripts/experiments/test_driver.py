@@ -43,10 +43,12 @@ from pathlib import Path
 from configs import suite as suites
 from scripts.experiments import driver, suite_directory
 from scripts.training import cluster
-found, out, programs, address = suites.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+found, out = suites.load(sys.argv[1]), Path(sys.argv[2])
+programs, address = sys.argv[3:5]
 suite_directory.open_out(found, out)
 cluster.start_ray(address, num_cpus=1)
-sys.exit(0 if driver.Driver(found, out, jobs=4, ray_address=address, programs=programs).run() else 1)
+run = driver.Driver(found, out, jobs=4, ray_address=address, programs=programs).run
+sys.exit(0 if run() else 1)
 """
 
 
@@ -96,9 +98,8 @@ def test_a_killed_driver_and_a_lost_node_repeat_nothing_and_lose_nothing(found, 
         started = [int(line[3]) for line in history(out) if line[1] != "end"]
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-        wait_for(
-            lambda pids=started: not any(map(is_alive, pids))
-        )  # its trials did not go on unseen
+        # Its trials did not go on unseen
+        wait_for(lambda pids=started: not any(map(is_alive, pids)))
     before = frames()
     finished = {trial for trial in found.trials() if trials.is_finished(found, path(trial))}
     assert 0 < len(finished) < 4 and sum(before) < 4000
@@ -171,9 +172,8 @@ def test_progress_is_worth_another_attempt(found, tmp_path, monkeypatch):
     Ray(monkeypatch, run)
     suite_directory.open_out(found, out)
     assert driver.Driver(found, out, jobs=2, ray_address=None).run() is False
-    assert set(calls.values()) == {
-        5 + 2
-    }  # five with progress; the fifth is the first of three at 500 frames
+    # Five with progress; the fifth is the first of three at 500 frames
+    assert set(calls.values()) == {5 + 2}
 
 
 def test_ray_reserves_what_the_suite_asks_for(found, tmp_path, monkeypatch):

@@ -94,9 +94,11 @@ def test_a_trial_waits_for_a_program_that_still_saves(found, programs, tmp_path,
 AUDITOR = """
 import pathlib, sys
 folder = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
-(folder.parents[1].parent / "history").open("a").write(f"{pathlib.Path(sys.argv[2]).name} audit {sys.argv[5:]}\\n")
+name = pathlib.Path(sys.argv[2]).name
+(folder.parents[1].parent / "history").open("a").write(f"{name} audit {sys.argv[5:]}\\n")
 folder.mkdir()
-rows = ["0,0.1,0.3,1", "1,0.2,0.3,1", "0,1.5,2.1,3", "1,1.8,2.1,3", "0,0.2,0.2,-0.5", "1,0.3,0.2,-0.5"]
+rows = ["0,0.1,0.3,1", "1,0.2,0.3,1", "0,1.5,2.1,3", "1,1.8,2.1,3"]
+rows += ["0,0.2,0.2,-0.5", "1,0.3,0.2,-0.5"]
 text = "k,squared_error,vtrace_squared_error,variance,noise,num_states\\n"
 (folder / "audit.csv").write_text(text + "".join(f"{row},0.1,8\\n" for row in rows))
 """
@@ -104,9 +106,8 @@ text = "k,squared_error,vtrace_squared_error,variance,noise,num_states\\n"
 
 def test_a_trained_trial_is_audited_once_where_the_suite_asks_for_it(found, programs, tmp_path):
     trial, out = found.trials()[0], tmp_path / "out"
-    assert (
-        trials.run(found, trial, out, None, programs) == 0
-    )  # trained, and finished for a suite without audits
+    # Trained, and finished for a suite without audits
+    assert trials.run(found, trial, out, None, programs) == 0
     audited = dataclasses.replace(found, audit=suites.AuditSize(num_states=8, num_rollouts=2))
     path = trials.run_path(out, trial)
     (tmp_path / programs / "look.py").write_text("raise SystemExit(3)")

@@ -17,9 +17,8 @@ def test_a_constant_predictor_scores_one_and_a_perfect_one_zero():
 
 def test_the_noise_of_few_rollouts_is_taken_off_both_sides():
     value = np.random.default_rng(1).normal(0.0, 1.0, 20_000)
-    returns = noisy_returns(
-        value, 4, scale=3.0
-    )  # the noise of an average, 9 / 4, is twice the variance of the values
+    # The noise of an average, 9 / 4, is twice the variance of the values
+    returns = noisy_returns(value, 4, scale=3.0)
     rows = np.stack([value, np.full_like(value, returns.mean()), value + 0.5])
     found = arithmetic.normalised_errors(rows, returns)
     assert found[1] == pytest.approx(1.0)

@@ -56,10 +56,11 @@ def test_audited_states_have_all_steps_of_one_learning_episode_behind_them():
     is_first = np.array([1, 0, 0, 0, 0, 0, 0, 1, 0], bool)
     discount = np.array([1, 1, 1, 0, 1, 1, 1, 1], float)
     found = heldout.candidates(is_first, discount, num_unroll_steps=2, num_starts=7)
+    # 4 and 5 have the lost life within two steps, 6 is final, 7 and 8 are too new
     assert found.tolist() == [
         2,
         3,
-    ]  # 4 and 5 have the lost life within two steps, 6 is final, 7 and 8 are too new
+    ]
     discount[3] = 1
     assert heldout.candidates(is_first, discount, num_unroll_steps=2, num_starts=7).tolist() == [
         2,
@@ -81,9 +82,8 @@ def uniform_search(params, rng_key, frames, actions, is_first):
 
 def test_a_held_out_state_goes_on_as_its_sequence_does(monkeypatch):
     smoke, seen, keep = PRESETS["smoke"], [], heldout._keep
-    config = dataclasses.replace(
-        smoke, env=dataclasses.replace(smoke.env, name="CartPole-v1")
-    )  # nothing random in it
+    # Nothing random in it
+    config = dataclasses.replace(smoke, env=dataclasses.replace(smoke.env, name="CartPole-v1"))
     monkeypatch.setattr(assemble, "build_search", lambda *args: uniform_search)
     monkeypatch.setattr(heldout, "_keep", lambda *args: seen.append(args[3]) or keep(*args))
     states = heldout.collect(Stored(config, *[None] * 6, num_updates=7), num_states=20, seed=0)
@@ -255,20 +255,20 @@ def test_actions_are_drawn_from_the_stored_head_on_target_latents(counted):
     actions = [action for stream in players._streams for action in stream.actions]
     frequency = np.bincount(actions, minlength=3) / len(actions)
     assert len(actions) == 3000 and max(expected) < 0.95
-    np.testing.assert_allclose(
-        frequency, expected, atol=4 * 0.5 / np.sqrt(3000)
-    )  # four standard errors
+    # Four standard errors
+    np.testing.assert_allclose(frequency, expected, atol=4 * 0.5 / np.sqrt(3000))
 
 
 def test_the_policy_sees_where_every_action_has_led_to(counted, monkeypatch):
-    """Two rollouts of four decisions from state 5 of a sequence, which the stream calls state 10."""
+    """Two rollouts of four decisions from state 5 of a sequence,
+    which the stream calls state 10.
+    """
     asked = []
 
     def policy(representation, head_params, frames, actions, is_first):
         asked.append([x[0].copy() for x in (frames, actions, is_first)])
-        return np.eye(tiny.NUM_ACTIONS)[
-            [len(asked) % 3]
-        ]  # takes actions 1, 2, 0, 1 and then 2, 0, 1, 2
+        # Takes actions 1, 2, 0, 1 and then 2, 0, 1, 2
+        return np.eye(tiny.NUM_ACTIONS)[[len(asked) % 3]]
 
     monkeypatch.setattr(rollouts, "make_policy", lambda stored: policy)
     trajectory = tiny.trajectory(0, event_prob=0.0)

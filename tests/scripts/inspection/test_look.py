@@ -98,9 +98,10 @@ def test_an_audit_from_a_checkpoint_to_a_table_and_a_plot(run, call, tmp_path):
     code, out, err = call("audit", run, "--out", tmp_path / "new" / "audit", *AUDIT)
     assert (code, err) == (0, "")
     rows = table(tmp_path / "new" / "audit" / "audit.csv")
+    # K = 2
     assert [(row["head_updates"], row["k"]) for row in rows] == [
         (h, k) for h in "24" for k in "012"
-    ]  # K = 2
+    ]
     for row in rows:
         first = next(r for r in rows if (r["head_updates"], r["k"]) == (row["head_updates"], "0"))
         error, error_of_first = (

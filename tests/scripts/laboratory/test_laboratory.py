@@ -86,12 +86,13 @@ def test_a_second_call_runs_only_what_is_missing(tmp_path):
     stop.unlink()
     conduct.run("toy", TOY, "smoke", tmp_path, num_workers=1)
     tape = (stop.parent / "tape").read_text().splitlines()
+    # Each once, although the program was called twice
     assert tape == [
         "1 0",
         "1 1",
         "inf 0",
         "inf 1",
-    ]  # each once, although the program was called twice
+    ]
     conduct.run("toy", TOY, "smoke", tmp_path, num_workers=1)
     assert (stop.parent / "tape").read_text().splitlines() == tape
     names = {path.name for path in tmp_path.iterdir()}

@@ -41,7 +41,9 @@ def test_losses_come_in_one_order_whatever_finished_first(tmp_path):
 
 
 def test_calibration_tells_an_unbiased_minimiser_from_a_biased_one(tmp_path):
-    """With 1000 windows of two problems: the measured minimiser is the closed form's, up to noise."""
+    """With 1000 windows of two problems: the measured minimiser is the closed form's,
+    up to noise.
+    """
     units = [
         dict(statement="prop. 4", loss="muzero", num_samples=1),
         dict(statement="prop. 5, connected", loss="itervaml-deterministic", num_samples=1),

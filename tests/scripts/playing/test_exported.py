@@ -20,7 +20,9 @@ from scripts.program.assemble import build_learner, env_spec
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Returns the directory of a CartPole run with one checkpoint, whose search average is random."""
+    """Returns the directory of a CartPole run with one checkpoint,
+    whose search average is random.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
     smoke = PRESETS["smoke"]
     config = dataclasses.replace(smoke, env=dataclasses.replace(smoke.env, name="CartPole-v1"))

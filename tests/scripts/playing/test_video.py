@@ -78,10 +78,11 @@ def test_of_many_actions_the_most_visited_are_shown():
 
 
 def curve_heights(image):
-    """Returns the rows of the curve's topmost pixel in every column it is drawn in, from the left."""
-    mask = painted(image, video_panel._VALUE)[
-        175:300, 24 : WIDTH - 24 - 56
-    ]  # inside the card, without its labels
+    """Returns the rows of the curve's topmost pixel in every column it is drawn in,
+    from the left.
+    """
+    # Inside the card, without its labels
+    mask = painted(image, video_panel._VALUE)[175:300, 24 : WIDTH - 24 - 56]
     return [int(np.flatnonzero(column)[0]) for column in mask.T if column.any()]
 
 
@@ -94,9 +95,8 @@ def test_the_curve_shows_the_values_of_the_last_decisions_the_newest_at_the_righ
     assert heights[0] - heights[-1] > 80  # rows count downwards: it rises
     for _ in range(video_panel._CURVE_LENGTH):
         flat = draw(value=10.0, panel=panel)
-    assert (
-        max(curve_heights(flat)[:-12]) - min(curve_heights(flat)[:-12]) <= 1
-    )  # the rise has scrolled away
+    # The rise has scrolled away
+    assert max(curve_heights(flat)[:-12]) - min(curve_heights(flat)[:-12]) <= 1
     assert len(curve_heights(flat)) > 1.8 * len(heights)
 
 
@@ -216,9 +216,8 @@ def test_the_file_holds_every_state_of_one_game_and_lingers_on_the_last(painted_
     assert greys[:7] == pytest.approx([30 * t + 20 for t in range(7)], abs=4)
     assert greys[7:] == pytest.approx([200] * 40, abs=4)
     orange = painted(frames[0], video_panel._CHOSEN, tolerance=40)
-    assert (
-        orange[:, 608:].sum() > 1000 and not orange[:, :608].any()
-    )  # the panel is to the right of the game
+    # The panel is to the right of the game
+    assert orange[:, 608:].sum() > 1000 and not orange[:, :608].any()
 
 
 def test_a_game_without_end_is_cut(painted_game, tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""From settings to the parts of a run: mocks stand for the builders, and no two settings are equal."""
+"""From settings to the parts of a run: mocks stand for the builders,
+and no two settings are equal.
+"""
 
 import dataclasses
 from types import SimpleNamespace

@@ -25,7 +25,9 @@ PLAIN = {
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """Returns a directory whose own packages have the names of ours, and end whoever imports them."""
+    """Returns a directory whose own packages have the names of ours,
+    and end whoever imports them.
+    """
     for name in ("scripts", "configs", "muzero"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")

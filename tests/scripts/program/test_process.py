@@ -43,7 +43,8 @@ import ray
 from scripts.program import reexecution
 ray.init(num_cpus=1, include_dashboard=False)
 maps = ray.remote(lambda: open("/proc/self/maps").read())
-assert "jemalloc" in ray.get(maps.options(runtime_env={"env_vars": reexecution.jemalloc_env_vars()}).remote())
+with_jemalloc = maps.options(runtime_env={"env_vars": reexecution.jemalloc_env_vars()})
+assert "jemalloc" in ray.get(with_jemalloc.remote())
 """
 PLAIN = {
     name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MALLOC_CONF")
@@ -68,9 +69,8 @@ def program(tmp_path):
 
 def test_memory_of_any_thread_is_kept_for_the_next_update(program):
     assert page_faults([sys.executable, program]) > 100  # else this shows nothing here
-    assert (
-        page_faults([sys.executable, program, "keep", "ours"]) < 10
-    )  # starts again, once, with its arguments
+    # Starts again, once, with its arguments
+    assert page_faults([sys.executable, program, "keep", "ours"]) < 10
 
 
 def test_programs_that_call_ours_and_those_under_a_debugger_do_not_start_again(program):

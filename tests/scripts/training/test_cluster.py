@@ -58,9 +58,8 @@ def test_a_run_directory_that_a_node_does_not_see_is_refused(monkeypatch, tmp_pa
     ):
         cluster.check_shared("--out", tmp_path, "auto")
     assert asked == [("head", True), ("far", True)] and list(tmp_path.iterdir()) == []
-    cluster.check_shared(
-        "--out", tmp_path / "nowhere", None
-    )  # an embedded Ray has one node: nothing is asked
+    # An embedded Ray has one node: nothing is asked
+    cluster.check_shared("--out", tmp_path / "nowhere", None)
 
 
 def test_a_node_that_has_died_meanwhile_need_not_see_it(monkeypatch, tmp_path):

@@ -28,8 +28,8 @@ from tests.scripts.training.local import LocalPool, settings, settings_with_repl
 pytestmark = pytest.mark.timeout(900)  # several sessions a test, on a machine that may be busy
 
 PARTS = {
-    "params", "search_average", "target_average", "optimiser_state", "value_buffer", "num_updates", "environments",
-    "counters",
+    "params", "search_average", "target_average", "optimiser_state", "value_buffer", "num_updates",
+    "environments", "counters",
 }  # fmt: skip
 
 
@@ -97,9 +97,8 @@ def test_with_a_replay_stopping_and_resuming_changes_no_bit(tmp_path):
     train(config, tmp_path / "parts", 24, resume=True)
     assert run_digests(tmp_path / "parts") == run_digests(tmp_path / "whole")
     done = restore_params(tmp_path / "whole" / "checkpoints", "latest").metadata["counters"]
-    assert (
-        done["num_updates"] == int(2.0 * (done["num_steps"] - 24) / 8) >= 24
-    )  # the ratio, exactly
+    # The ratio, exactly
+    assert done["num_updates"] == int(2.0 * (done["num_steps"] - 24) / 8) >= 24
 
 
 def streaming_settings(*, saved: bool) -> Config:
@@ -142,7 +141,9 @@ def test_without_the_actors_states_it_would_not_be_so(whole, tmp_path, monkeypat
 
 
 def test_without_its_actors_a_state_is_not_saved(tmp_path, monkeypatch):
-    """They were closed while a batch outlasted the grace period: the checkpoint before it stands."""
+    """They were closed while a batch outlasted the grace period:
+    the checkpoint before it stands.
+    """
     config = settings("CartPole-v1")
     monkeypatch.setattr(LocalPool, "save", lambda pool: pytest.fail("asked for what is gone"))
     monkeypatch.setattr(LocalPool, "is_closed", True)

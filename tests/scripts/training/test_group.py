@@ -50,21 +50,20 @@ def wait_for(condition, program, pause=0.1):
 def test_two_processes_of_two_devices_train_as_one_and_survive_the_death_of_one(tmp_path):
     run = tmp_path / "run"
     command = [
-        sys.executable, "scripts/train.py", "smoke", "--run-dir", run,
-        "--learner.num-processes", "2", "--learner.num-devices", "2",
-        "--learner.batch-size", "4", "--stop.num-updates", NUM_UPDATES, "--log.interval-seconds", "1e-6",
+        sys.executable, "scripts/train.py", "smoke", "--run-dir", run, "--learner.num-processes",
+        "2", "--learner.num-devices", "2", "--learner.batch-size", "4", "--stop.num-updates",
+        NUM_UPDATES, "--log.interval-seconds", "1e-6",
     ]  # fmt: skip
     quick = {  # to compile: the second start finds what the first has left
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }  # fmt: skip
     environment = os.environ | {"JAX_PLATFORMS": "cpu"} | quick
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     program = subprocess.Popen([*map(str, command)], cwd=ROOT, env=environment, **pipes)
     metrics = run / "metrics.jsonl"
-    wait_for(
-        lambda: len(learners(program)) == 2, program
-    )  # known beforehand: the updates go on until the kill
+    # Known beforehand: the updates go on until the kill
+    wait_for(lambda: len(learners(program)) == 2, program)
     last = max(learners(program), key=lambda process: process.pid)
     wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, program, pause=0.01)
     last.kill()
@@ -75,9 +74,8 @@ def test_two_processes_of_two_devices_train_as_one_and_survive_the_death_of_one(
         "counters"
     ]
     assert counters["num_updates"] == counters["num_batches"] == NUM_UPDATES
-    one_alone = (
-        NUM_UPDATES * 2 * SEQUENCE_STEPS + 2 * 2 * 2
-    )  # two sequences a batch, the first of a session longer
+    # Two sequences a batch, the first of a session longer
+    one_alone = NUM_UPDATES * 2 * SEQUENCE_STEPS + 2 * 2 * 2
     assert one_alone < counters["num_steps"] <= 2 * one_alone
     devices = json.loads((run / "provenance.json").read_text())[-1]["jax_devices"]
     assert len(devices) == 4 and all(name.startswith("cpu:") for name in devices)
@@ -167,8 +165,9 @@ def test_a_process_of_other_code_trains_nothing():
 
 def test_processes_that_find_no_place_are_refused(tmp_path):
     command = [
-        sys.executable, "scripts/train.py", "smoke", "--run-dir", tmp_path / "run", "--learner.num-processes", "2",
-        "--learner.batch-size", "4", "--learner.process-device", "tpu", "--learner.num-devices", "2",
+        sys.executable, "scripts/train.py", "smoke", "--run-dir", tmp_path / "run",
+        "--learner.num-processes", "2", "--learner.batch-size", "4", "--learner.process-device",
+        "tpu", "--learner.num-devices", "2",
     ]  # fmt: skip
     done = subprocess.run(
         [*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False

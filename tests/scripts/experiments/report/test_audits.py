@@ -21,13 +21,14 @@ def test_the_audits_of_the_arms_are_compared_over_seeds():
     rows += audited([0.1, None, 0.1, 0.1], "muzero", games[0], results.HEAD_ERROR)
     rows += audited([0.1, 0.1, 0.1, 0.1], "muzero+past", games[0], results.HEAD_ERROR)
     found = audits._over_own_variance(tables.compare(tuple(rows), LAST_FRAMES, "muzero", 500)).rows
+    # An error lacks
     assert found[0] == (
         results.HEAD_ERROR,
         games[0],
         UNCHECKED,
         "muzero+past",
         *[None] * 5,
-    )  # an error lacks
+    )
     known = [row for row in found if row[4] is not None]
     assert {row[0] for row in known} == {results.MODEL_ERROR} and {row[3] for row in known} == {
         "muzero+past"
@@ -91,9 +92,8 @@ def test_the_arms_have_one_measure_where_their_returns_vary_differently():
     own, shared = (
         [row for row in table.rows if row[4] is not None] for table in audits.tables(compared)
     )
-    assert [row[4:7] for row in own] == [
-        pytest.approx((0.5, 1 / 6, -1 / 3))
-    ]  # the same errors look smaller
+    # The same errors look smaller
+    assert [row[4:7] for row in own] == [pytest.approx((0.5, 1 / 6, -1 / 3))]
     assert [row[4:7] for row in shared] == [(0.25, 0.25, 0.0), (0.5, 1.5, 1.0)]
 
 

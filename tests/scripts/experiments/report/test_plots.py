@@ -21,14 +21,15 @@ def test_curves_and_profiles_are_drawn_where_the_scores_are_there(compared):
     assert all(plot.svg.startswith("<svg") for plot in drawn_plots)
     assert [plot.title for plot in drawn_plots if plot.small] == compared.games
     ids = [set(re.findall(r'clip-path="url\(#(\w+)\)"', plot.svg)) for plot in drawn_plots]
-    assert len(set.union(*ids)) == sum(
-        map(len, ids)
-    )  # no plot of the page is clipped by another's path
+    # No plot of the page is clipped by another's path
+    assert len(set.union(*ids)) == sum(map(len, ids))
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Returns what draws a plot of a comparison and returns its axes, before they become an image."""
+    """Returns what draws a plot of a comparison and returns its axes,
+    before they become an image.
+    """
     from scripts.experiments.report import plots
 
     kept = []

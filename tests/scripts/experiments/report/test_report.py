@@ -110,9 +110,8 @@ def test_the_page_asks_no_host_for_anything_and_fits_a_phone(paper):
     assert not re.search(r"@import|url\((?!#)", html)
     assert not links.tags & {"script", "iframe", "object", "embed", "img", "base"}
     assert "default-src 'none'" in html and 'content="width=device-width' in html
-    assert (
-        html.count("<svg") == 1
-    )  # the bars; a table wider than the screen scrolls in a box of its own
+    # The bars; a table wider than the screen scrolls in a box of its own
+    assert html.count("<svg") == 1
     assert html.count("<table>") == html.count("<div class=scroll>") == 6  # no trials, no audits
 
 
@@ -173,6 +172,5 @@ def test_a_report_says_first_that_trials_are_missing():
     assert line(f"suite: {stated}", rows=rows[:2]) == [
         "2 of 4 trials are in the file: nothing can be concluded yet."
     ]
-    assert (
-        line(f"suite: {stated}", rows=rows) == line(rows=rows) == []
-    )  # the paper's table states no suite
+    # The paper's table states no suite
+    assert line(f"suite: {stated}", rows=rows) == line(rows=rows) == []

@@ -154,9 +154,8 @@ def test_a_game_has_its_effect_without_a_normaliser_or_equal_seeds():
             and welch_low < low < value < high < welch_high
             and 0.5 < chance <= 1
         )
-    assert cartpole[3] == pytest.approx(
-        compared.cells["CartPole-v1", "muzero"].mean / 10
-    )  # better by 10 %
+    # Better by 10 %
+    assert cartpole[3] == pytest.approx(compared.cells["CartPole-v1", "muzero"].mean / 10)
 
 
 def test_without_seeds_a_game_has_a_difference_and_no_interval():
