@@ -8,8 +8,8 @@ one core of an Intel Xeon beside other jobs. Expected score: see docs/results.md
 Deviations from the paper, with reasons:
 * grey frames of 64×64, four of them, DQN's three convolutions with half their channels, vector
   latents: the emulator and the search have to share two cores with the learner;
-* frames as they are. Less their running mean (`network.centre_frames`) values of Boxing are
-  predicted, but the play is no better there, and Crazy Climber is not learned;
+* frames as they are. Less their running mean (`network.centre_frames`) the values of Boxing are
+  predicted, but its play is not learned, and that of Crazy Climber neither;
 * rewards clipped to ± 1, 61 bins to ± 15 on h(x): one value scale for every game;
 * 16 simulations, fewer than some games have actions: acts by Gumbel's improved policy, sampled from
   directly (its probability is exact), and 5 % of the actions are uniform: standing still must not

@@ -14,18 +14,16 @@ import tyro
 from scripts.program import reexecution
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
+Benchmark = Literal["search", "actors", "learner", "system", "value-buffer", "ingest"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What is measured, and for how long."""
 
-    name: tyro.conf.Positional[
-        Literal["search", "actors", "learner", "system", "value-buffer", "ingest"]
-    ]
-    """search: one batched search; actors: Ray workers; learner: feed and updates; system: both
-    together; value-buffer: the past heads of the paper's network; ingest: frames from actors to a
-    device, and parameters back."""
+    name: tyro.conf.Positional[Benchmark]
+    """search: one batched search; actors: Ray workers; learner: feed and updates; system: both;
+    value-buffer: the paper's past heads; ingest: frames to a device, parameters back."""
     rounds: int = 30
     """Most rounds; fewer where the 95 % interval of the ratio is narrower than ± 0.03 before."""
     seconds: float = 10.0
@@ -36,18 +34,15 @@ class Options:
     """The smallest network and sizes: shows that the program works, the figures mean nothing."""
 
 
-def _refusal(options: Options) -> str:
-    if options.rounds < 1 or not options.seconds > 0:
-        return f"rounds = {options.rounds}, seconds = {options.seconds}: must be above 0"
-    if options.preset and options.name != "system":
-        return f"preset = {options.preset}: only `system` takes one, not `{options.name}`"
-    return ""
-
-
 def main(argv: list[str]) -> int:
-    """Runs one benchmark; returns the exit code: 1 if the machine or a bare loop was too slow."""
+    """Runs one benchmark; returns the exit code: 1 where the machine was too slow to judge by."""
     options = tyro.cli(Options, args=argv, prog="benchmark.py", description=__doc__)
-    if refusal := _refusal(options):
+    refusal = ""
+    if options.rounds < 1 or not options.seconds > 0:
+        refusal = f"rounds = {options.rounds}, seconds = {options.seconds}: must be above 0"
+    elif options.preset and options.name != "system":
+        refusal = f"preset = {options.preset}: only `system` takes one, not `{options.name}`"
+    if refusal:
         print(f"error: {refusal}", file=sys.stderr)
         return BAD_INPUT
     reexecution.reexecute_with_jemalloc()  # as in a session
@@ -58,8 +53,7 @@ def main(argv: list[str]) -> int:
     print(json.dumps(report, indent=2))
     if failure := report.get("failure"):
         print(f"error: {failure}", file=sys.stderr)
-        return FAILED
-    return DONE
+    return FAILED if failure else DONE
 
 
 if __name__ == "__main__":

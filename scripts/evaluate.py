@@ -24,25 +24,16 @@ class Options:
     episodes: int | None = None
     """`greedy`, `sampled`: whole games to play; 200 unless given."""
     protocol: Literal["greedy", "sampled", "training-final-200"] = "greedy"
-    """`greedy`, `sampled`: fresh games, no root noise, lives ignored, the most probable action or
-    one drawn as in training; `training-final-200`: the paper's score, the last 200 whole games of
-    the actors as played."""
+    """`greedy`, `sampled`: fresh games, no root noise, lives ignored, the best action or one drawn
+    as in training; `training-final-200`: the paper's, the last 200 whole games as played."""
     max_decisions: int | None = None
-    """`greedy`, `sampled`: a game is cut off after so many.
-
-    Default: the environment's own limit.
-    """
+    """`greedy`, `sampled`: a game is cut off after so many; else by the environment's own limit."""
     baselines: bool = False
-    """Scores random play and the best constant action besides (one button held, chosen on other
-    games).
-    """
+    """Scores random play and the best constant action (one button held) besides."""
     baseline_episodes: int = 30
     """Whole games of either."""
     out: Path | None = None
-    """Where the JSON goes.
-
-    Default: evaluations/ of the run, `<protocol>-<updates>-<games>.json`.
-    """
+    """Where the JSON goes. Default: evaluations/`<protocol>-<updates>-<games>.json` of the run."""
     video: Path | None = None
     """An .mp4 of one greedy game in its real colours, with search value and policy beside it."""
 

@@ -7,9 +7,8 @@
 SUITE is a name in configs/suites/ or a .toml file like those. The same command again goes on after
 anything died: finished trials are not repeated, the others continue from their checkpoints.
 DIR/results.csv grows with every finished trial; `scripts/report.py` compares the arms. It is also
-all that has to be kept of a finished trial: put into an empty DIR on another machine, the suite
-goes on there. A DIR may grow by games and seeds, and nothing else of its suite may change. Exit
-code 1: a trial was given up, the others are finished.
+all that has to be kept of a finished trial: in an empty DIR on another machine the suite goes on.
+A DIR may grow by games and seeds alone. Exit code 1: a trial was given up, the others are finished.
 """
 
 import dataclasses
@@ -41,15 +40,9 @@ class Options:
     frames: int | None = None
     """Emulator frames of a trial, in place of the suite's own."""
     jobs: int | None = None
-    """Trials at once.
-
-    Default: as many as Ray has room for, with `actors = "cluster"` as many as fit together now.
-    """
+    """Trials at once. Default: as many as Ray has room for now."""
     ray_address: str | None = None
-    """A running Ray cluster to join (`auto` or HOST:PORT).
-
-    Default: an embedded one on this machine.
-    """
+    """A running Ray cluster to join (`auto` or HOST:PORT). Default: one on this machine."""
     dry_run: bool = False
     """Check everything, print the commands of the trials, start nothing."""
 
@@ -57,9 +50,8 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="suite.py", args=argv, description=__doc__)
-    suite = suites.overridden(
-        suites.load(options.suite), options.games, options.seeds, options.frames
-    )
+    suite = suites.load(options.suite)
+    suite = suites.overridden(suite, options.games, options.seeds, options.frames)
     limits = dict(jobs=options.jobs, ray_address=options.ray_address, dry_run=options.dry_run)
     return driver.run_suite(suite, options.out, **limits)
 

@@ -45,9 +45,7 @@ def main(argv: list[str]) -> int:
     reexecution.reexecute_with_jemalloc()
     num_workers = options.workers or len(workers.cores())
     if not options.benchmark:
-        # Read when JAX starts: batched solves must not wait for each other's threads
-        # (`mdp.policy_value`).
-        os.environ["PJRT_NPROC"] = "1"
+        os.environ["PJRT_NPROC"] = "1"  # read when JAX starts; see `mdp.policy_value`
         conduct.run(options.experiment, experiment, options.scale, options.out, num_workers)
     elif experiment.benchmark is None:
         raise ConfigError(f"--benchmark: {options.experiment} has none")

@@ -24,31 +24,19 @@ class Options:
     run_dir: Path | None = None
     """Directory of the run, on a path that every node sees. Default: runs/PRESET-ENV-SEED-TIME."""
     ray_address: str | None = None
-    """A running Ray cluster to join (`auto` or HOST:PORT).
-
-    Default: an embedded one on this machine.
-    """
+    """A running Ray cluster to join (`auto` or HOST:PORT). Default: one on this machine."""
     init_from: str | None = None
-    """RUN_DIR or RUN_DIR@N: start from the weights of that run (after N updates), with fresh
-    counters.
-    """
+    """RUN_DIR or RUN_DIR@N: that run's weights (after N updates) to start from, counters fresh."""
     max_restarts: int = 0
-    """Times the learner is restarted from its last checkpoint after it died; see
-    scripts/program/exit_codes.py.
-    """
+    """Restarts of a learner that died, from its last checkpoint: scripts/program/exit_codes.py."""
     dry_run: bool = False
     """Resolve and check every setting, print them as JSON, start nothing."""
 
 
 def parse(argv: list[str]) -> tuple[str, Options]:
-    """Returns the preset's name and the options.
-
-    Exits with code 2 on an unknown preset or field.
-    """
-    defaults = {
-        name: (presets.DESCRIPTIONS[name], Options(config))
-        for name, config in presets.PRESETS.items()
-    }
+    """Returns the preset's name and the options; exits with code 2 on an unknown one."""
+    told = presets.DESCRIPTIONS
+    defaults = {name: (told[name], Options(config)) for name, config in presets.PRESETS.items()}
     options = tyro.extras.overridable_config_cli(defaults, prog="train.py", args=argv)
     return next(arg for arg in argv if arg in presets.PRESETS), options
 

@@ -11,7 +11,7 @@ import functools
 from pathlib import Path
 
 from configs.schema import Config, ConfigError
-from learner.records.run_directory import RunDirectory, read_rows
+from learner.records.run_directory import RunDirectory, read_rows, writing
 from muzero.types import Params
 from scripts.playing import baselines, evaluation
 
@@ -23,7 +23,7 @@ _STYLES |= {"random": ("0.4", "-.")}
 def finish(config: Config, directory: RunDirectory) -> None:
     """Plays games with the last checkpoint and without it, and draws what came of the run.
 
-    Each score is printed and written as soon as it is there.
+    Each score is printed and written as soon as it is there. Raises NotWritten.
     """
     num_episodes = config.log.evaluation_episodes
     print(
@@ -65,6 +65,8 @@ def draw_curve(config: Config, rows: list[dict], results: list[dict], path: Path
       rows: of metrics; those in which no game ended are left out.
       results: of the final scores; a band is ± one standard error over games.
       path: of the picture.
+
+    Raises NotWritten.
     """
     import matplotlib
 
@@ -92,17 +94,18 @@ def draw_curve(config: Config, rows: list[dict], results: list[dict], path: Path
     )
     panel.grid(alpha=0.3)
     panel.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    with writing(path):
+        figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
 
 
 def film(config: Config, params: Params, path: Path, *, seed: int) -> None:
-    """Films a greedy game; says in a line why not where the environment cannot be rendered."""
+    """Films a greedy game; says in a line why not where it cannot be rendered or written."""
     from scripts.playing import video
 
     try:
         video.record(config, params, path, seed=seed)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(f"no video: {error}", flush=True)
     else:
         print(f"filmed: {path}, a greedy game", flush=True)

@@ -239,6 +239,8 @@ def test_a_bad_suite_is_refused_in_one_line(tmp_path, old, new, message):
 
 
 def test_an_unknown_suite_is_refused_with_the_names_there_are():
-    names = ", ".join(suites.names())
+    names = (
+        "atari-ablation, atari-bisection, atari-six, atari57, atari57-cpu, cartpole-buffer, minatar"
+    )
     with pytest.raises(ConfigError, match=f"suite = atari: must be one of {names}, or"):
         suites.load("atari")

@@ -1,12 +1,14 @@
 """What a run leaves at its end, as pictures."""
 
-import dataclasses
+import re
 
+import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from configs import presets
 from configs.schema import ConfigError
+from learner.records.run_directory import NotWritten
 from scripts.playing import video
 from scripts.training import ending
 
@@ -59,12 +61,19 @@ def test_a_run_in_which_no_game_ended_is_drawn_and_says_so(monkeypatch, tmp_path
     assert panel.get_lines()[0].get_label() == "as played: no game has ended"
 
 
-def test_a_game_that_cannot_be_filmed_costs_a_line(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "error", [ConfigError("--video: Own-v0 cannot be rendered"), OSError("no space left")]
+)
+def test_a_game_that_cannot_be_filmed_costs_a_line(monkeypatch, tmp_path, capsys, error):
     def refuse(*args, **kwargs):
-        raise ConfigError("--video: Own-v0 cannot be rendered here: no picture")
+        raise error
 
-    config = presets.PRESETS["smoke"]
-    config = dataclasses.replace(config, log=dataclasses.replace(config.log, final_video=True))
     monkeypatch.setattr(video, "record", refuse)
-    ending.film(config, None, tmp_path / "game.mp4", seed=0)
-    assert capsys.readouterr().out.startswith("no video: --video: Own-v0 cannot be rendered here")
+    ending.film(presets.PRESETS["smoke"], None, tmp_path / "game.mp4", seed=0)
+    assert capsys.readouterr().out == f"no video: {error}\n"
+
+
+def test_a_curve_that_cannot_be_written_is_named(tmp_path):
+    path = tmp_path / "none" / "curve.png"
+    with pytest.raises(NotWritten, match=re.escape(str(path))):
+        ending.draw_curve(presets.PRESETS["smoke"], [], RESULTS, path)
