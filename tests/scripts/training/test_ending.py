@@ -25,7 +25,7 @@ RESULTS = [
 
 def drawn(monkeypatch, tmp_path, rows):
     """Returns the axes that `draw_curve` leaves in its file."""
-    kept = []
+    kept, before = [], pyplot.get_fignums()
     save = Figure.savefig
     monkeypatch.setattr(
         Figure,
@@ -34,7 +34,7 @@ def drawn(monkeypatch, tmp_path, rows):
     )
     ending.draw_curve(presets.PRESETS["smoke"], rows, RESULTS, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert pyplot.get_fignums() == []  # nothing is left in memory
+    assert pyplot.get_fignums() == before  # nothing is left in memory
     (panel,) = kept[0].axes
     return panel
 
