@@ -1,6 +1,8 @@
 """One smoke run for all tests of programs: they only read it, or copy it."""
 
+import fcntl
 import os
+import pickle
 import sys
 
 import pytest
@@ -11,17 +13,26 @@ from tests.scripts.runs import EVERY_ROW, Programs
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    return Programs(shared / "compiled")
+def programs():
+    return Programs()
 
 
 @pytest.fixture(scope="session")
 def smoke(programs, tmp_path_factory):
-    """Returns (run directory, completed process) of `train.py smoke`; tests only read it."""
-    path = tmp_path_factory.mktemp("smoke") / "run"
-    return path, programs.run("train", "smoke", "--run-dir", path, *EVERY_ROW)
+    """Returns (run directory, completed process) of `train.py smoke`; tests only read it.
+
+    The processes of `make test` share it: the first that asks runs it, the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smoke"
+    folder.mkdir(exist_ok=True)
+    path, record = folder / "run", folder / "done"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not record.exists():
+            done = programs.run("train", "smoke", "--run-dir", path, *EVERY_ROW)
+            record.write_bytes(pickle.dumps(done))
+    return path, pickle.loads(record.read_bytes())
 
 
 @pytest.fixture
