@@ -21,7 +21,7 @@ import tyro
 
 from configs import suite as suites
 from scripts.experiments import driver
-from scripts.program import commands
+from scripts.program import commands, process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
-    options = tyro.cli(Options, prog="suite.py", args=argv, description=__doc__)
+    options = tyro.cli(Options, prog=process.called_as("suite"), args=argv, description=__doc__)
     suite = suites.overridden(
         suites.load(options.suite), options.games, options.seeds, options.frames
     )

@@ -12,7 +12,7 @@ import tyro
 
 from configs import presets
 from configs.schema import Config
-from scripts.program import commands, reexecution
+from scripts.program import commands, process, reexecution
 from scripts.training import whole_run
 
 
@@ -49,7 +49,9 @@ def parse(argv: list[str]) -> tuple[str, Options]:
         name: (presets.DESCRIPTIONS[name], Options(config))
         for name, config in presets.PRESETS.items()
     }
-    options = tyro.extras.overridable_config_cli(defaults, prog="train.py", args=argv)
+    options = tyro.extras.overridable_config_cli(
+        defaults, prog=process.called_as("train"), args=argv
+    )
     return next(arg for arg in argv if arg in presets.PRESETS), options
 
 
