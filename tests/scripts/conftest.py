@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from scripts.program import commands
-from tests.scripts.runs import EVERY_ROW, Programs
+from tests.scripts.runs import EVERY_ROW, NO_CHECKPOINT_BETWEEN, Programs
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,8 @@ def programs(tmp_path_factory):
 def smoke(programs, tmp_path_factory):
     """Returns (run directory, completed process) of `train.py smoke`; tests only read it."""
     path = tmp_path_factory.mktemp("smoke") / "run"
-    return path, programs.run("train", "smoke", "--run-dir", path, *EVERY_ROW)
+    settings = (*EVERY_ROW, *NO_CHECKPOINT_BETWEEN)
+    return path, programs.run("train", "smoke", "--run-dir", path, *settings)
 
 
 @pytest.fixture
