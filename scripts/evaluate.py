@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scripts.program import commands, reexecution
+from scripts.program import commands, process, reexecution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
-    options = tyro.cli(Options, prog="evaluate.py", args=argv, description=__doc__)
+    options = tyro.cli(Options, prog=process.called_as("evaluate"), args=argv, description=__doc__)
     reexecution.reexecute_with_jemalloc()
     from scripts.playing import scored_run
 

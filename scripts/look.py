@@ -11,7 +11,7 @@ import sys
 import tyro
 
 from scripts.inspection import views
-from scripts.program import commands
+from scripts.program import commands, process
 from scripts.program.exit_codes import ExitCode
 
 
@@ -19,7 +19,10 @@ def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     views.show(
         tyro.cli(
-            views.Tree | views.Imagine | views.Audit, prog="look.py", args=argv, description=__doc__
+            views.Tree | views.Imagine | views.Audit,
+            prog=process.called_as("look"),
+            args=argv,
+            description=__doc__,
         )
     )
     return ExitCode.DONE

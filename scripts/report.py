@@ -15,7 +15,7 @@ from typing import Annotated
 import tyro
 
 from scripts.experiments.report import build
-from scripts.program import commands
+from scripts.program import commands, process
 from scripts.program.exit_codes import ExitCode
 
 
@@ -40,7 +40,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
-    options = tyro.cli(Options, prog="report.py", args=argv, description=__doc__)
+    options = tyro.cli(Options, prog=process.called_as("report"), args=argv, description=__doc__)
     choices = dict(baseline=options.baseline, kind=options.kind, resamples=options.resamples)
     build.write_report(options.results, options.out, **choices)
     return ExitCode.DONE

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from configs.schema import StopConfig
-from scripts.program import commands, reexecution
+from scripts.program import commands, process, reexecution
 from scripts.training import supervision, whole_run
 
 
@@ -37,7 +37,9 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
-    parse = functools.partial(tyro.cli, Options, prog="resume.py", args=argv, description=__doc__)
+    parse = functools.partial(
+        tyro.cli, Options, prog=process.called_as("resume"), args=argv, description=__doc__
+    )
     options = parse()
     _, stored = commands.open_run(options.run_dir)
     options = parse(default=dataclasses.replace(options, stop=stored.stop))

@@ -20,7 +20,7 @@ import tyro
 
 from configs import suite as suites
 from scripts.experiments import driver
-from scripts.program import commands
+from scripts.program import commands, process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
-    options = tyro.cli(Options, prog="suite.py", args=argv, description=__doc__)
+    options = tyro.cli(Options, prog=process.called_as("suite"), args=argv, description=__doc__)
     suite = suites.load(options.suite)
     suite = suites.overridden(suite, options.games, options.seeds, options.frames)
     limits = dict(jobs=options.jobs, ray_address=options.ray_address, dry_run=options.dry_run)

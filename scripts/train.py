@@ -12,7 +12,7 @@ import tyro
 
 from configs import presets
 from configs.schema import Config
-from scripts.program import commands, reexecution
+from scripts.program import commands, process, reexecution
 from scripts.training import whole_run
 
 
@@ -37,7 +37,8 @@ def parse(argv: list[str]) -> tuple[str, Options]:
     """Returns the preset's name and the options; exits with code 2 on an unknown one."""
     told = presets.DESCRIPTIONS
     defaults = {name: (told[name], Options(config)) for name, config in presets.PRESETS.items()}
-    options = tyro.extras.overridable_config_cli(defaults, prog="train.py", args=argv)
+    called = process.called_as("train")
+    options = tyro.extras.overridable_config_cli(defaults, prog=called, args=argv)
     return next(arg for arg in argv if arg in presets.PRESETS), options
 
 

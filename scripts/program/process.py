@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 from scripts.program.reexecution import PROGRAMS, jemalloc_env_vars
 
@@ -26,6 +27,16 @@ def spelling(program: str) -> str:
     """
     is_checkout = (PROGRAMS.parent / "pyproject.toml").exists()
     return f"python scripts/{program}.py" if is_checkout else f"muzero-{program}"
+
+
+def called_as(program: str) -> str:
+    """Returns the name by which the user called this entry point: the installed command's, or the
+    file's.
+    """
+    # An installed command puts the file into `sys.argv[0]`; `sys.orig_argv` keeps the words typed.
+    called = sys.orig_argv[-len(sys.argv) :][:1]
+    command = f"muzero-{program}"
+    return command if [Path(word).name for word in called] == [command] else f"{program}.py"
 
 
 def tied_command(*arguments: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from scripts.program import commands
-from tests.scripts.runs import EVERY_ROW, Programs
+from tests.scripts.runs import EVERY_ROW, NO_CHECKPOINT_BETWEEN, Programs
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,9 @@ def smoke(programs, tmp_path_factory):
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not record.exists():
-            done = programs.run("train", "smoke", "--run-dir", path, *EVERY_ROW)
+            done = programs.run(
+                "train", "smoke", "--run-dir", path, *EVERY_ROW, *NO_CHECKPOINT_BETWEEN
+            )
             record.write_bytes(pickle.dumps(done))
     return path, pickle.loads(record.read_bytes())
 

@@ -18,6 +18,8 @@ from scripts.training.beginning import begin
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY_ROW = ("--log.interval-seconds", "1e-6")
+# none falls due however slow the machine is: those at the beginning and at the end are written
+NO_CHECKPOINT_BETWEEN = ("--log.checkpoint-interval-minutes", "60")
 SECONDS = 420  # on a busy machine; some 20 on an idle one
 
 

@@ -20,6 +20,7 @@ from scripts.program import commands
 from scripts.training import cluster, whole_run
 from tests.scripts.runs import (
     EVERY_ROW,
+    NO_CHECKPOINT_BETWEEN,
     board,
     column,
     complete_steps,
@@ -57,12 +58,10 @@ def test_smoke_leaves_a_complete_run_directory(smoke):
     config = json.loads((path / "config.json").read_text())
     expected = to_dict(presets.PRESETS["smoke"])
     expected["log"]["interval_seconds"] = 1e-6
+    expected["log"]["checkpoint_interval_minutes"] = 60.0
     assert config == expected
     # A run that is killed before its first checkpoint can be resumed
-    assert complete_steps(path) == [
-        0,
-        8,
-    ]
+    assert complete_steps(path) == [0, 8]
     assert {entry.name for entry in (path / "evaluations").iterdir()} == {
         "sampled.json", "final.json", "constant.json", "random.json",
     }  # fmt: skip
@@ -74,7 +73,8 @@ def test_provenance_says_where_the_numbers_come_from(smoke):
     path, _ = smoke
     (record,) = json.loads((path / "provenance.json").read_text())
     assert record["event"] == "start" and record["seeds"] == {"seed": 0}
-    assert record["command"] == ["scripts/train.py", "smoke", "--run-dir", str(path), *EVERY_ROW]
+    settings = (*EVERY_ROW, *NO_CHECKPOINT_BETWEEN)
+    assert record["command"] == ["scripts/train.py", "smoke", "--run-dir", str(path), *settings]
     assert re.fullmatch(r"[0-9a-f]{40}", record["git"]["commit"] or "") or record["git"]["reason"]
     assert record["packages"]["jax"] == jax.__version__
 

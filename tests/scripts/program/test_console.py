@@ -65,6 +65,28 @@ def test_a_command_starts_from_any_directory(elsewhere):
     assert settings["env"]["name"] == "breakout"
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_names_it(elsewhere, name):
+    assert output([BIN / f"muzero-{name}", "--help"], elsewhere).startswith(
+        f"usage: muzero-{name} "
+    )
+
+
+@pytest.mark.parametrize(
+    "typed, name",
+    [
+        (("python", "/bin/muzero-train", "smoke"), "muzero-train"),
+        (("python", "scripts/train.py", "smoke"), "train.py"),
+        (("python", "-P", "-m", "scripts.train", "smoke"), "train.py"),
+        (("python", "/bin/muzero-resume", "muzero-train"), "train.py"),
+    ],
+)
+def test_a_program_knows_the_name_it_was_called_by(monkeypatch, typed, name):
+    monkeypatch.setattr(sys, "orig_argv", list(typed))
+    monkeypatch.setattr(sys, "argv", ["train.py", typed[-1]])
+    assert process.called_as("train") == name
+
+
 def test_a_child_by_module_starts_from_any_directory(elsewhere):
     command = [sys.executable, *process.run_as_module("train", "smoke", "--dry-run")]
     assert json.loads(output(command, elsewhere))["env"]["name"] == "breakout"
