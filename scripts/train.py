@@ -35,9 +35,8 @@ class Options:
 
 def parse(argv: list[str]) -> tuple[str, Options]:
     """Returns the preset's name and the options; exits with code 2 on an unknown one."""
-    told = presets.DESCRIPTIONS
+    told, called = presets.DESCRIPTIONS, process.called_as("train")
     defaults = {name: (told[name], Options(config)) for name, config in presets.PRESETS.items()}
-    called = process.called_as("train")
     options = tyro.extras.overridable_config_cli(defaults, prog=called, args=argv)
     return next(arg for arg in argv if arg in presets.PRESETS), options
 

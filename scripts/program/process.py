@@ -11,6 +11,16 @@ from scripts.program.reexecution import PROGRAMS, jemalloc_env_vars
 # process id, in the environment of what `scripts/training/supervision.py` starts
 PARENT = "MUZERO_SUPERVISOR"
 _PR_SET_PDEATHSIG = 1
+# SIGHUP: the terminal was closed. SIGUSR1: SLURM's warning before the time is over.
+AS_SIGTERM = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Returns the signals that ask a program to save and end, without those that its user has it
+    ignore: `nohup` does so with SIGHUP.
+    """
+    asked = (signal.SIGINT, *AS_SIGTERM)
+    return tuple(number for number in asked if signal.getsignal(number) != signal.SIG_IGN)
 
 
 def run_as_module(program: str, *arguments: str, package: str = "scripts") -> list[str]:

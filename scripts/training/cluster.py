@@ -23,6 +23,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.schema import ConfigError
+from scripts.program import process
+from scripts.program.exit_codes import ExitCode
 
 # Of an embedded Ray: a few batches and two versions of small parameters
 _OBJECT_STORE_BYTES = 2**30
@@ -199,20 +201,23 @@ def start_ray(address: str | None, *, num_cpus: float) -> None:
 
 @contextlib.contextmanager
 def _sigterm_blocked() -> Iterator[None]:
-    """Has Ray's processes, started meanwhile, not hear a SIGTERM, as Ray sees to it for SIGINT.
+    """Has Ray's processes, started meanwhile, not hear a SIGTERM or what counts as it, as Ray sees
+    to it for SIGINT.
 
     A cluster manager sends it to the whole process group: Ray's would be gone while the learner
     finishes its batch, and Ray ends a driver without its object store on the spot, without a
     checkpoint. They end with `stop_ray`, or with us. One that comes meanwhile ends this program in
     the end as it should, where Ray's own handler would abort it.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    blocked = set(process.ending_signals()) - {signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, _leave)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        for number in blocked:
+            signal.signal(number, _leave)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
 
 
 def _leave(number: int, frame) -> None:
-    raise SystemExit(128 + number)
+    raise SystemExit(ExitCode.SIGTERM)

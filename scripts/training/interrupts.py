@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks to finish, the second leaves at once."""
+"""Ctrl-C, SIGTERM and what counts as it: the first asks to finish, the second leaves at once."""
 
 import contextlib
 import signal
@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from scripts.program import process
+
 # For the batch under way; the save comes after it, and cluster managers kill after 30 s
 GRACE_SECONDS = 10.0
 # A cluster manager signals every process of a job, and a supervisor hands what it gets on: one
-# SIGTERM comes as two.
+# SIGTERM comes as two. A closed terminal sends SIGHUP twice, or SIGHUP and SIGTERM.
 _ECHO_SECONDS = 2.0
 _STOP_FILE = "stop-requested"
 
@@ -23,7 +25,7 @@ class Interrupts:
     """Notes the first SIGINT or SIGTERM in `name`, and raises KeyboardInterrupt at the second,
     while it is `watched`.
 
-    A SIGTERM that comes again at once is no second one.
+    SIGHUP and SIGUSR1 are SIGTERM. A SIGTERM that comes again at once is no second one.
     """
 
     def __init__(self):
@@ -43,7 +45,7 @@ class Interrupts:
         """
         self._after_grace = after_grace
         handlers = {
-            number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)
+            number: signal.signal(number, self._take) for number in process.ending_signals()
         }
         try:
             yield
@@ -64,17 +66,18 @@ class Interrupts:
 
     def _take(self, number: int, frame) -> None:
         if self.name is not None:
-            is_sigterm_again = number == signal.SIGTERM and self.name == "SIGTERM"
+            is_sigterm_again = number in process.AS_SIGTERM and self.name == "SIGTERM"
             if is_sigterm_again and time.monotonic() - self._taken_at < _ECHO_SECONDS:
                 return
             raise KeyboardInterrupt  # asked twice: no checkpoint
         self._taken_at = time.monotonic()
-        self.name = signal.Signals(number).name
+        self.name = "SIGTERM" if number in process.AS_SIGTERM else "SIGINT"
         self._timer = threading.Timer(GRACE_SECONDS, self._after_grace)
         self._timer.daemon = True
         self._timer.start()
         print(
-            f"\n{self.name}: finishing the batch, then saving. Once more to leave without saving.",
+            f"\n{signal.Signals(number).name}: finishing the batch, then saving. "
+            "Once more to leave without saving.",
             flush=True,
         )
 

@@ -22,7 +22,6 @@ from scripts.program.exit_codes import RESTARTABLE, ExitCode
 
 OPTION = "--max-restarts"
 _MAX_BACKOFF_SECONDS = 60.0
-_FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
 
 def without(argv: Sequence[str], option: str) -> list[str]:
@@ -88,7 +87,7 @@ def _run(command: Sequence[str]) -> tuple[int, bool]:
                 child.send_signal(number),
             )
 
-        previous = {number: signal.signal(number, forward) for number in _FORWARDED}
+        previous = {number: signal.signal(number, forward) for number in process.ending_signals()}
         try:
             return child.wait(), bool(signals)
         finally:

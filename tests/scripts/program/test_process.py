@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.program import reexecution
+from scripts.program import reexecution, streams
 from scripts.program.process import tied_command
 
 # The memory of an update, taken and given back by another thread, as XLA's do; prints the page
@@ -112,6 +112,41 @@ def test_a_program_outlives_its_reader():
         cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "end\n")
+
+
+BROKEN = """
+import os, pty, sys
+from scripts.program import streams
+kind = sys.argv[1]
+if kind == "terminal":
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    stream = open(theirs, "w")
+elif kind == "closed":
+    stream = open(os.devnull, "w")
+    stream.close()
+else:
+    stream = {"full": lambda: open("/dev/full", "w"), "none": lambda: None}[kind]()
+sys.stdout = streams.ClosedPipeSurvivor(stream)
+for n in range(3):
+    print("line", n, flush=True)
+print("end", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("kind", ["terminal", "full", "closed", "none"])
+def test_a_program_outlives_its_terminal_its_disk_and_its_file(kind):
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN, kind],
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "end\n")
+
+
+def test_a_letter_that_a_terminal_lacks_is_spelt_out(tmp_path):
+    with open(tmp_path / "log", "w", encoding="ascii") as file:
+        print("\N{GREEK SMALL LETTER PI}", file=streams.ClosedPipeSurvivor(file))
+    assert (tmp_path / "log").read_text() == "\\u03c0\n"
 
 
 def test_the_environment_reaches_a_worker_of_ray():

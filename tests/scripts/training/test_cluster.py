@@ -77,9 +77,10 @@ def test_a_node_that_has_died_meanwhile_need_not_see_it(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ray_starts_deaf_to_sigterm_and_we_are_not():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_ray_starts_deaf_to_sigterm_and_we_are_not(number):
     def blocked():
-        return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return number in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     with cluster._sigterm_blocked():
         assert blocked()

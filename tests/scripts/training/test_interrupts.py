@@ -38,6 +38,29 @@ def test_one_sigterm_that_comes_as_two_is_one(clock):
             send(signal.SIGTERM)
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_closed_terminal_and_slurms_warning_are_a_sigterm(clock, number):
+    found = Interrupts()
+    with found.watched(after_grace=lambda: None):
+        send(number)
+        assert found.name == "SIGTERM"
+        send(signal.SIGTERM)  # of the same end
+        clock[0] += 3.0
+        with pytest.raises(KeyboardInterrupt):
+            send(number)
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        found = Interrupts()
+        with found.watched(after_grace=lambda: None):
+            send(signal.SIGHUP)
+            assert found.name is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_ctrl_c_twice_leaves_at_once(clock):
     found = Interrupts()
     with found.watched(after_grace=lambda: None):

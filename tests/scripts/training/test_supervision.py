@@ -58,14 +58,15 @@ def test_the_restarts_are_counted(ends):
     assert len([x for x in commands if isinstance(x, list)]) == 3
 
 
-def test_a_real_child_gets_the_signal_once_and_is_not_restarted(tmp_path):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_a_real_child_gets_the_signal_once_and_is_not_restarted(tmp_path, name):
     """It tells its parent to end, as a cluster manager would, and ends with the code of a saved
     run.
     """
     (tmp_path / "child.py").write_text(
         "import os, signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
-        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        f"signal.signal(signal.{name}, lambda *_: sys.exit(143))\n"
+        f"os.kill(os.getppid(), signal.{name})\n"
         "time.sleep(60)\n"
     )
     assert supervision._run([sys.executable, str(tmp_path / "child.py")]) == (143, True)
