@@ -78,8 +78,12 @@ class Agent:
 
     def act(self, observation: np.ndarray) -> int:
         """Returns the action for one observation of a single environment (N = 1)."""
+        return int(self.think(observation).action)
+
+    def think(self, observation: np.ndarray) -> Decision:
+        """Returns action [], policy [A] and value [] for one observation (N = 1)."""
         decision = self.decide(np.asarray(observation)[None], self._starts.copy())
-        return int(decision.action[0])
+        return Decision(*(part[0] for part in decision))
 
     def decide(self, observation: np.ndarray, is_first: np.ndarray) -> Decision:
         """Returns the decisions for `observation` [N, ...]; `is_first` [N] marks the first of a

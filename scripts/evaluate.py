@@ -1,4 +1,4 @@
-"""Scores the agent of a run.
+"""Scores the agent of a run, or an exported one.
 
 python scripts/evaluate.py RUN_DIR [--protocol greedy|sampled|training-final-200] [--baselines]
 """
@@ -18,7 +18,7 @@ class Options:
     """What to score and how."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """Directory of the run; it may be training."""
+    """Directory of the run, which may be training, or of an agent by export.py."""
     checkpoint: str = "latest"
     """`latest`, `best` (by the evaluations made while training) or a number of updates."""
     episodes: int | None = None

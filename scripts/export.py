@@ -1,7 +1,7 @@
-"""Writes the agent of a run as two small files to play with: weights (safetensors) and settings
-(JSON).
+"""Writes the agent of a run to a small folder of its own: weights (safetensors), settings (JSON),
+and a card that says what it scored.
 
-python scripts/export.py RUN_DIR --out AGENT.safetensors [--checkpoint latest|best|N]
+python scripts/export.py RUN_DIR --out FOLDER [--checkpoint latest|best|N]
 """
 
 import dataclasses
@@ -23,10 +23,8 @@ class Options:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Directory of the run; it may be training."""
     out: Path
-    """Ends in .safetensors; the .json goes beside it.
-
-    `scripts.playing.load_exported_agent(out)` plays it.
-    """
+    """Folder of the agent; evaluate.py and look.py take it where they take a run, and so does
+    `scripts.playing.load_agent(out)`."""
     checkpoint: str = "latest"
     """`latest`, `best` (by the evaluations made while training) or a number of updates."""
 
@@ -34,14 +32,12 @@ class Options:
 def main(argv: list[str]) -> int:
     """Runs the program; returns its exit code."""
     options = tyro.cli(Options, prog="export.py", args=argv, description=__doc__)
-    commands.make_folder_of("--out", options.out)
+    commands.make_folder("--out", options.out)
     exported.export_agent(
         options.run_dir, options.out, commands.checkpoint_name(options.checkpoint)
     )
-    print(
-        f"written to {options.out} ({options.out.stat().st_size:,} bytes) and "
-        f"{options.out.with_suffix('.json')}"
-    )
+    num_bytes = sum(path.stat().st_size for path in options.out.iterdir())
+    print(f"written to {options.out}, {num_bytes:,} bytes")
     return ExitCode.DONE
 
 

@@ -184,6 +184,20 @@ class RunDirectory:
         """
         return _read_json(self.config_file)
 
+    def read_provenance(self) -> list[dict]:
+        """Returns the record of the start and of every resume.
+
+        Raises RunDirectoryError if the file is damaged.
+        """
+        return _read_json(self.provenance_file)
+
+    def read_evaluations(self) -> list[dict]:
+        """Returns the results in `evaluations/`, by name of their files.
+
+        Raises RunDirectoryError if a file is damaged.
+        """
+        return [_read_json(path) for path in sorted(self.evaluations.glob("*.json"))]
+
     def is_empty(self) -> bool:
         """Returns whether nothing has been recorded yet."""
         return not self.metrics_file.exists() or self.metrics_file.stat().st_size == 0
@@ -192,7 +206,7 @@ class RunDirectory:
         """Returns whether the run was started with a command-line option."""
         return any(
             word.partition("=")[0].replace("_", "-") == option
-            for word in _read_json(self.provenance_file)[0]["command"]
+            for word in self.read_provenance()[0]["command"]
         )
 
     def record_resume(self, command: Sequence[str], seeds: Any) -> None:
@@ -210,7 +224,7 @@ class RunDirectory:
 
         Raises NotWritten if the disk is full, say.
         """
-        *earlier, last = _read_json(self.provenance_file)
+        *earlier, last = self.read_provenance()
         records = [*earlier, last | {"jax_devices": list(devices)}]
         with writing(self.provenance_file):
             write_atomically(self.provenance_file, json.dumps(records, indent=2) + "\n")
@@ -281,5 +295,5 @@ class RunDirectory:
             temporary.unlink()
 
     def _append_provenance(self, record: dict) -> None:
-        records = _read_json(self.provenance_file) if self.provenance_file.exists() else []
+        records = self.read_provenance() if self.provenance_file.exists() else []
         write_atomically(self.provenance_file, json.dumps([*records, record], indent=2) + "\n")

@@ -1,7 +1,6 @@
 """Learning curves and final scores of some runs, as CSV and as a plot."""
 
 import csv
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,15 +42,11 @@ def curve_rows(name: str, directory: RunDirectory, config: Config) -> list[dict]
 
 def score_rows(name: str, directory: RunDirectory, config: Config) -> list[dict]:
     """Returns one row per evaluation file of a run."""
-    results = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(directory.evaluations.glob("*.json"))
-    ]
     return [
         _identity(name, config)
         | {"episodes": len(result["returns"])}
         | {key: result[key] for key in _RESULT_FIELDS}
-        for result in results
+        for result in directory.read_evaluations()
     ]
 
 

@@ -1,4 +1,4 @@
-"""What is looked into: the networks of one checkpoint and its stored heads."""
+"""What is looked into: a checkpoint's networks and stored heads, or an exported agent."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from muzero.support import Support
 from muzero.types import Params, PyTree
 from muzero.value_buffer import ValueBuffer
 from scripts.playing import evaluation
+from scripts.playing.saved import open_saved
 from scripts.program import commands
 from scripts.program.assemble import build_model
 
@@ -21,15 +22,15 @@ _FIELDS = ("search_average", "target_average", "value_buffer")
 
 
 class Stored(NamedTuple):
-    """One checkpoint of a run."""
+    """One checkpoint of a run, or an exported agent, which has no target average and no buffer."""
 
     config: Config
     spec: EnvironmentSpec
     model: Model
     support: Support
     search_average: Params  # what plays and plans: the model that is looked at
-    target_average: Params  # whose latents define the policies of the stored heads
-    buffer: ValueBuffer
+    target_average: Params | None  # whose latents define the policies of the stored heads
+    buffer: ValueBuffer | None
     num_updates: int
 
     def head(self, push_update: int) -> PyTree:
@@ -43,15 +44,20 @@ class Stored(NamedTuple):
 
 
 def load(run_dir: Path, checkpoint: str) -> Stored:
-    """Returns a checkpoint of a run: "latest", "best" or a number of updates, as text.
+    """Returns a checkpoint of a run: "latest", "best" or a number of updates, as text; or an
+    exported agent.
 
     Raises `ConfigError`, `RunDirectoryError` or `CheckpointError` in one line if there is none.
     """
-    directory, config = commands.open_run(run_dir)
-    which = commands.checkpoint_name(checkpoint)
-    evaluation.require_checkpoint(directory, which)
+    saved, which = open_saved(run_dir), commands.checkpoint_name(checkpoint)
+    config = saved.config
+    if saved.run is None:
+        params, num_updates = saved.load_params(which)
+        spec = commands.check_environment(config)
+        return Stored(config, spec, *build_model(config, spec), params, None, None, num_updates)
+    evaluation.require_checkpoint(saved.run, which)
     spec = commands.check_environment(config)
-    stored = restore_params(directory.checkpoints, which, fields=_FIELDS)
+    stored = restore_params(saved.run.checkpoints, which, fields=_FIELDS)
     model, support = build_model(config, spec)
     return Stored(
         config,
@@ -70,6 +76,8 @@ def choose_heads(stored: Stored, wanted: tuple[int, ...]) -> list[int]:
 
     Raises `ConfigError` if there is no head, or not those.
     """
+    if stored.buffer is None:
+        raise ConfigError("an exported agent has no past heads: audit the run that it came from")
     present = stored.heads()
     if not present:
         every = stored.config.value_buffer.push_interval

@@ -20,7 +20,7 @@ class Tree:
     """
 
     run_dir: RunDir
-    """Directory of the run."""
+    """Directory of the run, or of an exported agent."""
     out: Path
     """The .svg."""
     checkpoint: str = "latest"
@@ -38,7 +38,7 @@ class Imagine:
     """
 
     run_dir: RunDir
-    """Directory of the run."""
+    """Directory of the run, or of an exported agent."""
     out: Path
     """The .png."""
     checkpoint: str = "latest"

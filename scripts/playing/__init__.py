@@ -1,14 +1,13 @@
 """Playing with stored parameters: scores, videos, exported agents.
 
-The door for other programs:
+The door for other programs, with the directory of a run or of an agent by `scripts/export.py`:
 
-    agent = load_agent("runs/RUN")                      # of a run, its last checkpoint
-    agent = load_exported_agent("agent.safetensors")    # of two files by `scripts/export.py`
-    action = agent.act(observation)                     # agent.reset() between games
-    env = load_env("runs/RUN")                          # the environment with the run's settings
+    agent = load_agent("runs/RUN")        # its last checkpoint
+    action = agent.act(observation)       # agent.reset() between games
+    decision = agent.think(observation)   # action, policy and value
+    env = load_env("runs/RUN")            # the environment with the run's settings
 """
 
-from scripts.playing.evaluation import load_agent, load_env
-from scripts.playing.exported import load_exported_agent
+from scripts.playing.saved import load_agent, load_env
 
-__all__ = ["load_agent", "load_env", "load_exported_agent"]
+__all__ = ["load_agent", "load_env"]

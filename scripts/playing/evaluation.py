@@ -1,5 +1,4 @@
-"""Playing whole games with stored parameters: shared by training, `evaluate.py` and the README's
-five lines.
+"""Playing whole games with stored parameters: shared by training and `evaluate.py`.
 
 Two protocols, both on fresh games with lives ignored, searched without root noise:
 
@@ -26,7 +25,6 @@ from actors.environments import EnvironmentSpec, Stream, make_environment
 from actors.evaluator import Game, play
 from actors.scores import human_normalised, standard_error
 from configs.schema import Config, ConfigError
-from configs.serialise import from_dict
 from learner.records.checkpoint import CheckpointError, restore_params
 from learner.records.checkpoint_files import complete_slots
 from learner.records.episodes import finished_episodes
@@ -40,27 +38,6 @@ from scripts.program.assemble import build_search, env_spec
 _EVALUATION_SEEDS, _SELECTION_SEEDS = 2**31, 3 * 2**30
 _MAX_PARALLEL_GAMES = 25
 PROTOCOLS = {"greedy": agent.greedy, "sampled": agent.sampled}
-
-
-def load_agent(run_dir: str | Path, checkpoint: int | str = "latest") -> Agent:
-    """Returns the greedy agent of a run: `load_agent(run_dir).act(observation)`, `.reset()` between
-    games.
-
-    Args:
-      run_dir: of the run.
-      checkpoint: "latest", "best" or a number of updates.
-    """
-    directory = RunDirectory.open(run_dir)
-    config = from_dict(directory.read_config())
-    params, _ = load_params(directory, checkpoint)
-    return make_agent(config, params, num_environments=1, seed=0)
-
-
-def load_env(run_dir: str | Path):
-    """Returns the environment of a run with the run's own settings, as evaluated: lives are
-    ignored.
-    """
-    return make_environment(from_dict(RunDirectory.open(run_dir).read_config()).env, training=False)
 
 
 def require_checkpoint(directory: RunDirectory, checkpoint: int | str) -> None:
@@ -233,14 +210,13 @@ def score_final_episodes(config: Config, directory: RunDirectory, count: int) ->
     return summarise(config, returns, protocol=f"training-final-{count}", checkpoint=None)
 
 
-def write_result(
-    directory: RunDirectory, result: dict, *, name: str, out: Path | None = None
-) -> Path:
-    """Writes a result to `out`, or to `evaluations/<name>.json`, and returns the path.
+def write_result(folder: Path, result: dict, *, name: str, out: Path | None = None) -> Path:
+    """Writes a result to `out`, or to `evaluations/<name>.json` in the folder of a run or an
+    exported agent; returns the path.
 
     Raises NotWritten.
     """
-    path = out or directory.evaluations / f"{name}.json"
+    path = out or folder / "evaluations" / f"{name}.json"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(result, indent=2) + "\n")

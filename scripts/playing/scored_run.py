@@ -10,6 +10,7 @@ from pathlib import Path
 
 from configs.schema import Config, ConfigError
 from scripts.playing import baselines, evaluation, video
+from scripts.playing.saved import open_saved
 from scripts.program import commands
 from scripts.program.exit_codes import ExitCode
 
@@ -28,10 +29,10 @@ def score_run(
     out: Path | None,
     video_file: Path | None,
 ) -> int:
-    """Scores a run by `protocol`, writes the result and prints it; returns the exit code.
+    """Scores a run or an exported agent, writes and prints the result; returns the exit code.
 
     Args:
-      run_dir: of the run; it may be training.
+      run_dir: of the run, which may be training, or of the agent.
       checkpoint: "latest", "best" or a number of updates; `greedy` and `sampled` only.
       episodes: whole games to play, None for `NUM_EPISODES`; `greedy` and `sampled` only.
       protocol: "greedy", "sampled" (see `evaluation.py`) or "training-final-200".
@@ -44,19 +45,20 @@ def score_run(
 
     Raises `ConfigError` for options that do not go together, and where nothing can be written.
     """
-    directory, config = commands.open_run(run_dir)
+    saved = open_saved(run_dir)
+    config = saved.config
     commands.check_environment(config)
     is_played = protocol in evaluation.PROTOCOLS
     if not is_played and (checkpoint, episodes, max_decisions) != ("latest", None, None):
         raise ConfigError(
             f"{protocol}: not with --checkpoint, --episodes or --max-decisions: its games are over"
         )
+    if not is_played and saved.run is None:
+        raise ConfigError(f"{protocol}: {run_dir} is an exported agent, its training is not there")
     _check_sizes(episodes, max_decisions, baseline_episodes)
     _check_files(config, out, video_file)
     # Once, for games and video: a run that trains has another latest checkpoint a moment later.
-    load = functools.cache(
-        lambda: evaluation.load_params(directory, commands.checkpoint_name(checkpoint))
-    )
+    load = functools.cache(lambda: saved.load_params(commands.checkpoint_name(checkpoint)))
     if is_played:
         num_episodes = episodes or NUM_EPISODES
         params, step = load()
@@ -71,19 +73,19 @@ def score_run(
         )
         name = f"{protocol}-{step}-{num_episodes}"
     else:
-        result = evaluation.score_final_episodes(config, directory, NUM_FINAL_EPISODES)
+        result = evaluation.score_final_episodes(config, saved.run, NUM_FINAL_EPISODES)
         name = protocol
         if len(result["returns"]) < NUM_FINAL_EPISODES:
             print(
                 f"only {len(result['returns'])} games have been finished: not the paper's score",
                 file=sys.stderr,
             )
-    _show(result, evaluation.write_result(directory, result, name=name, out=out))
+    _show(result, evaluation.write_result(saved.folder, result, name=name, out=out))
     if baseline_episodes is not None:
         for evaluate in (baselines.evaluate_randomly, baselines.evaluate_constant):
             result = evaluate(config, num_episodes=baseline_episodes)
             name = f"{result['protocol']}-{baseline_episodes}"
-            _show(result, evaluation.write_result(directory, result, name=name))
+            _show(result, evaluation.write_result(saved.folder, result, name=name))
     if video_file is not None:
         video.record(config, load()[0], video_file, seed=evaluation.evaluation_seed(config.seed))
     return ExitCode.DONE

@@ -49,7 +49,7 @@ def finish(config: Config, directory: RunDirectory) -> None:
     results = []
     for name, evaluate in players.items():
         results.append(evaluate())
-        evaluation.write_result(directory, results[-1], name=name)
+        evaluation.write_result(directory.path, results[-1], name=name)
         print(_score(results[-1]), flush=True)
     draw_curve(config, read_rows(directory.metrics_file), results, directory.path / CURVE)
     print(f"drawn: {directory.path / CURVE}", flush=True)

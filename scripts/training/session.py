@@ -225,6 +225,8 @@ class Session:
             )
         except Interrupted:
             return
-        evaluation.write_result(self.directory, result, name=f"training-{counters.num_updates:09d}")
+        evaluation.write_result(
+            self.directory.path, result, name=f"training-{counters.num_updates:09d}"
+        )
         print(f"greedy return {result['mean']:.2f} over {len(result['returns'])} games", flush=True)
         self.saver.save_if_best(self.loop.state, counters, result["mean"])

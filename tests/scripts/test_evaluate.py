@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from scripts import evaluate
-from scripts.playing.evaluation import evaluation_seed, load_agent, load_env, selection_seed
+from scripts.playing import load_agent, load_env
+from scripts.playing.evaluation import evaluation_seed, selection_seed
 
 pytestmark = pytest.mark.timeout(900)  # several programs a test, on a machine that may be busy
 
