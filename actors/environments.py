@@ -21,10 +21,10 @@ import numpy as np
 from gymnasium import spaces
 
 from actors import atari, states
+from actors.observations import ArrayObservation, array_space
 from configs.schema import EnvConfig
 from muzero.types import Array, Episode
 
-SMALLEST_RENDER_SIDE = 160
 # Decisions, Atari's 108,000 frames: a greedy policy may run into a wall for ever
 LONGEST_SCORED_GAME = 27_000
 
@@ -116,7 +116,7 @@ def environment_spec(env: gymnasium.Env) -> EnvironmentSpec:
     actions, observations = env.action_space, env.observation_space
     if not isinstance(actions, spaces.Discrete) or actions.start != 0:
         raise ValueError(f"{env}: action space {actions}, allowed: Discrete from 0")
-    if _array_space(observations) is not observations:
+    if array_space(observations) is not observations:
         raise ValueError(
             f"{env}: observation space {observations} needs the conversion of make_environment"
         )
@@ -128,39 +128,6 @@ def environment_spec(env: gymnasium.Env) -> EnvironmentSpec:
         if isinstance(env.unwrapped, atari.AtariGame)
         else 1,
     )
-
-
-class ArrayObservation(gymnasium.ObservationWrapper):
-    """Observations as fresh arrays that the networks take;
-    rendered frames as a video takes them.
-    """
-
-    def __init__(self, env: gymnasium.Env):
-        """Raises ValueError if the observations of `env` cannot become arrays of one or three
-        axes.
-        """
-        super().__init__(env)
-        self.observation_space = _array_space(env.observation_space)
-
-    def observation(self, observation) -> np.ndarray:
-        """Returns a copy, since an environment may go on writing to its own array."""
-        source, target = self.env.observation_space, self.observation_space
-        if isinstance(source, spaces.Discrete):
-            return (np.arange(source.n) == observation - source.start).astype(target.dtype)
-        return np.array(observation, target.dtype).reshape(target.shape)
-
-    def render(self) -> np.ndarray:
-        """Returns [height, width, 3] uint8, tiny frames (MinAtar's 10×10) enlarged by a whole
-        factor.
-
-        Raises ValueError if the environment was made without `render`.
-        """
-        if self.render_mode is None:
-            raise ValueError("the environment was made with render=False")
-        frame = np.asarray(self.env.render())
-        frame = frame if frame.dtype == np.uint8 else np.rint(255 * frame).astype(np.uint8)
-        factor = -(-SMALLEST_RENDER_SIDE // min(frame.shape[:2]))
-        return frame.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 class Stream:
@@ -178,7 +145,7 @@ class Stream:
 
         Args:
           env: an environment made by `make_environment`.
-          seed: 0 to 2**32 − 1, of everything random in the environment.
+          seed: 0 to 2**32 − 1, of everything random in the environment; some take 31 bits only.
           reward_clip: rewards are clipped to ± this; None keeps them.
           start_spread: most decisions that `reset` plays before the first state; their number is
             drawn uniformly.
@@ -275,26 +242,12 @@ def _register_minatar() -> None:
 
 
 def _make_gymnasium(env_id: str, training: bool, render: bool) -> gymnasium.Env:
-    # Without Gymnasium's checker: ArrayObservation puts right what it would warn of.
-    options = dict(render_mode="rgb_array" if render else None, disable_env_checker=True)
+    # Without Gymnasium's checker: ArrayObservation refuses what matters of what it would warn of.
+    options: dict = dict(disable_env_checker=True)
+    if render:  # a constructor that knows no `render_mode` can do without, else
+        options["render_mode"] = "rgb_array"
     if not training and gymnasium.spec(env_id.rpartition(":")[2]).max_episode_steps is None:
         options["max_episode_steps"] = LONGEST_SCORED_GAME
     env = ArrayObservation(gymnasium.make(env_id, **options))
     environment_spec(env)
     return env
-
-
-def _array_space(space: spaces.Space) -> spaces.Box:
-    """Returns the Box of arrays that stands for `space`, `space` itself where nothing has to
-    change.
-    """
-    if isinstance(space, spaces.Discrete):
-        return spaces.Box(0.0, 1.0, (int(space.n),), np.float32)
-    if not isinstance(space, spaces.Box) or len(space.shape) not in (1, 2, 3):
-        raise ValueError(f"observation space {space}, allowed: Discrete, or Box of 1 to 3 axes")
-    shape = (*space.shape, 1) if len(space.shape) == 2 else space.shape
-    dtype = space.dtype if space.dtype in (np.uint8, np.bool_) else np.dtype(np.float32)
-    if (shape, dtype) == (space.shape, space.dtype):
-        return space
-    low, high = (bound.reshape(shape).astype(dtype) for bound in (space.low, space.high))
-    return spaces.Box(low, high, dtype=dtype)

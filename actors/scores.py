@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
+import gymnasium
 from scipy import stats
 
 from actors import atari
@@ -69,6 +70,9 @@ def scale(name: str) -> Scale | None:
     """
     if name in _minatar_scales():
         return _minatar_scales()[name]
+    registered = gymnasium.registry.get(name)
+    if registered is not None and registered.entry_point != atari.EMULATOR_ENTRY_POINT:
+        return None  # somebody's own Pong-v0
     game = atari.find_game(name)
     return None if game is None else _atari_scales().get(game.kwargs["game"])
 

@@ -57,6 +57,13 @@ class Progress:
         else:
             self._live.update(rich.text.Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
 
+    def say(self, line: str) -> None:
+        """Shows a line that stays, above the one of progress."""
+        if self._live is None:
+            print(line, file=self._stream, flush=True)
+        else:
+            self._live.console.print(rich.text.Text(line))
+
     def close(self) -> None:
         """Leaves the last line standing."""
         if self._live is not None:

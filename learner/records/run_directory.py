@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -115,7 +116,8 @@ def _write_temporary(path: Path, text: str) -> Path:
 def default_path(
     preset: str, environment: str, seed: int, *, now: datetime.datetime | None = None
 ) -> Path:
-    """Returns runs/<preset>-<environment>-<seed>-<UTC time>, relative to the working directory.
+    """Returns runs/<preset>-<environment>-<seed>-<UTC time>-<four random digits>, relative to the
+    working directory: two runs of one second have directories of their own.
 
     Args:
         preset: name of the preset.
@@ -124,7 +126,7 @@ def default_path(
         now: UTC time of the start; None for the clock's.
     """
     now = now or datetime.datetime.now(datetime.UTC)
-    name = f"{preset}-{environment}-{seed}-{now:%Y%m%dT%H%M%SZ}"
+    name = f"{preset}-{environment}-{seed}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     return Path("runs") / re.sub(r"[^\w.-]+", "_", name)
 
 
@@ -135,6 +137,11 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path):
+        if re.search(r"[\[\\]", str(path)):
+            raise RunDirectoryError(
+                f"{path}: no [ and no \\ in the path of a run: TensorStore takes them for a "
+                "pattern and cannot read the checkpoints that it wrote; choose or rename"
+            )
         self.path = path
         self.config_file = path / "config.json"
         self.provenance_file = path / "provenance.json"

@@ -33,16 +33,16 @@ from muzero.search import SearchFn
 from muzero.types import Params
 from scripts.program.assemble import build_search, env_spec
 
-# Seeds of fresh games: training draws below 2**31, evaluation in 2**30 above, selection of the best
-# above those.
-_EVALUATION_SEEDS, _SELECTION_SEEDS = 2**31, 3 * 2**30
+# Seeds of fresh games: training draws below 2**30, evaluation in 2**29 above, selection of the best
+# above those; all fit a C int.
+_EVALUATION_SEEDS, _SELECTION_SEEDS = 2**30, 3 * 2**29
 _MAX_PARALLEL_GAMES = 25
 PROTOCOLS = {"greedy": agent.greedy, "sampled": agent.sampled}
 
 
 def require_checkpoint(directory: RunDirectory, checkpoint: int | str) -> None:
-    """Raises `ConfigError` if there is no best, `CheckpointError` if there is no such number; reads
-    no weights.
+    """Raises `ConfigError` if there is no best, `CheckpointError` if there is no such number or
+    none at all; reads no weights.
     """
     if checkpoint == "best" and not complete_slots(directory.checkpoints / "best"):
         raise ConfigError(
@@ -51,6 +51,8 @@ def require_checkpoint(directory: RunDirectory, checkpoint: int | str) -> None:
             "(log.evaluation_interval_minutes); use latest or a number of updates"
         )
     stored_steps = complete_slots(directory.checkpoints)
+    if not stored_steps:
+        raise CheckpointError(f"no checkpoint in {directory.checkpoints} yet")
     if isinstance(checkpoint, int) and checkpoint not in stored_steps:
         raise CheckpointError(
             f"no checkpoint {checkpoint} in {directory.checkpoints}; there are {stored_steps}"
@@ -191,7 +193,7 @@ def selection_seed(seed: int, num_updates: int) -> int:
     """Returns the first seed of the games that select the best checkpoint: never those of its
     score.
     """
-    return _SELECTION_SEEDS + (seed * 1000 + num_updates * 101) % 2**29
+    return _SELECTION_SEEDS + (seed * 1000 + num_updates * 101) % 2**28
 
 
 def score_final_episodes(config: Config, directory: RunDirectory, count: int) -> dict:

@@ -85,7 +85,7 @@ def build_streams(config: Config, seed: int, num_environments: int) -> list[Stre
     return [
         Stream(
             make_environment(config.env, training=True),
-            seed=(seed + 7919 * n) % 2**31,
+            seed=(seed + 7919 * n) % 2**30,  # those above are for scores
             reward_clip=config.env.reward_clip,
             start_spread=config.actors.start_spread,
         )

@@ -5,6 +5,7 @@ anything starts.
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import gymnasium
 
 from actors.environments import EnvironmentSpec, environment_spec, make_environment
 from actors.identity import CodeMismatch
+from actors.observations import channels_first
 from actors.pool import ActorPoolError
 from actors.states import why_not_saved
 from configs.checks import check_devices
@@ -54,16 +56,41 @@ def run(main: Callable[[list[str]], int]) -> int:
 
 
 def check_environment(config: Config) -> EnvironmentSpec:
-    """Returns the environment's spec. Raises `ConfigError` for an unknown or unsupported one."""
+    """Returns the environment's spec, after a first reset and decision.
+
+    Raises `ConfigError` for an unknown or unsupported one, and for one that fails or does not keep
+    to its spaces.
+    """
     try:
         env = make_environment(config.env, training=True)
     except (ValueError, ImportError, gymnasium.error.Error) as error:
         raise ConfigError(f"env.name = {config.env.name}: {error}") from error
     spec, reason = environment_spec(env), why_not_saved(env)
+    try:
+        env.reset(seed=0)
+        env.step(0)
+    except Exception as error:  # the code of a user can raise anything
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"env.name = {config.env.name}: its first reset and decision fail: "
+            f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
+        ) from error
     env.close()
     if config.deterministic and reason is not None:
         raise ConfigError(f"env.name = {config.env.name}: not with deterministic = True: {reason}")
     return spec
+
+
+def channels_note(spec: EnvironmentSpec) -> str | None:
+    """Returns a line for images whose channels seem to come first, None for others."""
+    if not channels_first(spec.observation_shape):
+        return None
+    height, width, channels = spec.observation_shape
+    return (
+        f"observations {spec.observation_shape} are taken for {channels} channels of "
+        f"{height}×{width}; if the channels come first, wrap the environment: "
+        "gymnasium.wrappers.TransformObservation(env, lambda x: np.moveaxis(x, 0, -1), space)"
+    )
 
 
 def check_machine(config: Config) -> None:

@@ -14,6 +14,7 @@ from learner.records.run_directory import RunDirectory
 from muzero.types import Episode
 
 _NUM_RECENT_GAMES = 100
+_MAX_SATURATED = 0.1  # share of value targets beyond the support that is told
 
 
 class Recording:
@@ -41,6 +42,7 @@ class Recording:
         )
         self._episodes = EpisodeLog(directory.path, resume_from_frames=counters.num_frames)
         self._progress = Progress()
+        self._num_skipped, self._has_warned = counters.num_skipped, False
 
     def add_games(self, counters: Counters, games: Sequence[Episode]) -> None:
         """Records finished games, which the learner has taken in. Raises NotWritten."""
@@ -57,6 +59,7 @@ class Recording:
           scalars: value by tag, see `learner.records.metrics.DOCUMENTED_TAGS`.
           fractions_done: of each limit of the run.
         """
+        self._warn(counters, scalars.get("loss/target_saturated", 0.0))
         num_updates, seconds = counters.num_updates, counters.seconds
         self._metrics.write(
             counters.num_frames, scalars, num_updates=num_updates, wall_seconds=seconds
@@ -72,6 +75,21 @@ class Recording:
                 fractions_done=fractions_done,
             )
         )
+
+    def _warn(self, counters: Counters, saturated: float) -> None:
+        if counters.num_skipped > self._num_skipped:
+            self._num_skipped = counters.num_skipped
+            self._progress.say(
+                f"warning: {counters.num_skipped} updates skipped since the start of the run, a "
+                "loss or gradient was not finite: look at the rewards, lower "
+                "optimiser.learning_rate"
+            )
+        if saturated > _MAX_SATURATED and not self._has_warned:
+            self._has_warned = True
+            self._progress.say(
+                f"warning: {saturated:.0%} of the value targets lie beyond the support and are "
+                "clipped: widen support.min_value and support.max_value, or set env.reward_clip"
+            )
 
     def close(self) -> None:
         """Closes all records, even if one raises, and leaves the line of progress standing."""

@@ -20,7 +20,13 @@ from learner.records.run_directory import RunDirectory
 from muzero.types import Params
 from scripts.playing import evaluation
 from scripts.program import assemble, process
-from scripts.program.commands import check_environment, check_machine, checkpoint_name, open_run
+from scripts.program.commands import (
+    channels_note,
+    check_environment,
+    check_machine,
+    checkpoint_name,
+    open_run,
+)
 from scripts.program.exit_codes import ExitCode
 from scripts.program.memory import check_replay
 from scripts.training import cluster, core_shares, ending, group, supervision
@@ -69,6 +75,7 @@ def start(
         address = ["--ray-address", ray_address] if ray_address else []
         return supervision.supervise([*first, "--run-dir", str(path)], path, address, max_restarts)
     _tell(memory)
+    _tell(channels_note(spec))
     return train_new(
         config, path, ["scripts/train.py", *argv], load_params=load_params, ray_address=ray_address
     )

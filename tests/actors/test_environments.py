@@ -417,6 +417,18 @@ def test_unsupported_spaces_are_refused(registered, observation_space, action_sp
         registered(observation_space, action_space=action_space)
 
 
+def test_an_environment_without_render_mode_is_made(registered):
+    gymnasium.registry.pop("test/Spaced-v0", None)
+    gymnasium.register(
+        "test/Spaced-v0",
+        entry_point=lambda: Spaced(spaces.Box(-1, 1, (2,), np.float32), np.zeros(2)),
+    )
+    env = make_environment(EnvConfig("test/Spaced-v0"), training=True)
+    assert env.reset(seed=0)[0].tolist() == [0, 0]
+    with pytest.raises((TypeError, gymnasium.error.Error)):
+        make_environment(EnvConfig("test/Spaced-v0"), training=True, render=True)
+
+
 def test_a_stream_refuses_an_environment_without_the_conversion():
     with pytest.raises(ValueError, match="make_environment"):
         Stream(Spaced(spaces.Discrete(3), 0), seed=0, reward_clip=None)

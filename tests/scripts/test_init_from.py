@@ -52,6 +52,12 @@ def test_init_from_is_checked_by_a_dry_run(smoke, call):
     assert call(train, "smoke", "--init-from", f"{smoke[0]}@8", "--dry-run")[0] == 0
 
 
+def test_a_run_that_died_before_its_first_checkpoint_gives_no_weights(smoke, call, tmp_path):
+    shutil.copy(smoke[0] / "config.json", tmp_path)
+    code, _, error = call(train, "smoke", "--dry-run", "--init-from", str(tmp_path))
+    assert code == 2 and "no checkpoint in" in error
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

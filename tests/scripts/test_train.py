@@ -350,4 +350,4 @@ def test_the_command_in_the_docstring_of_a_preset_runs_that_preset(name):
 
 def test_a_run_without_a_directory_is_named_after_what_it_is():
     path = commands.default_path("smoke", presets.PRESETS["smoke"])
-    assert re.fullmatch(r"runs/smoke-breakout-0-\d{8}T\d{6}Z", str(path))
+    assert re.fullmatch(r"runs/smoke-breakout-0-\d{8}T\d{6}Z-[0-9a-f]{4}", str(path))

@@ -2,6 +2,8 @@
 
 import io
 
+import pytest
+
 from learner.records.progress import Progress, ProgressState, format_progress
 
 STATE = ProgressState(
@@ -45,3 +47,13 @@ def test_a_terminal_gets_one_line_rewritten_in_place():
     progress.close()
     assert "return 99.00" in stream.getvalue() and "\x1b[" in stream.getvalue()
     assert stream.getvalue().count("\n") <= 2
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_a_line_that_is_said_stays(interactive):
+    stream = io.StringIO()
+    progress = Progress(interactive=interactive, stream=stream)
+    progress.say("warning: [bold]targets[/bold]")  # no markup
+    progress.update(STATE)
+    progress.close()
+    assert "warning: [bold]targets[/bold]" in stream.getvalue()

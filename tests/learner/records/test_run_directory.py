@@ -5,6 +5,7 @@ from.
 import datetime
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -191,7 +192,15 @@ def test_a_record_that_cannot_be_written_is_told_as_such(tmp_path, monkeypatch):
 
 def test_the_default_path_names_the_run():
     now = datetime.datetime(2025, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
-    assert default_path("paper", "ALE/MsPacman-v5", 7, now=now) == Path(
-        "runs/paper-ALE_MsPacman-v5-7-20250102T030405Z"
-    )
-    assert run_directory.default_path("a", "b", 0).name.endswith("Z")
+    one, other = (default_path("paper", "ALE/MsPacman-v5", 7, now=now) for _ in range(2))
+    assert re.fullmatch("runs/paper-ALE_MsPacman-v5-7-20250102T030405Z-[0-9a-f]{4}", one.as_posix())
+    assert one != other  # of one second
+
+
+@pytest.mark.parametrize("name", ["a[b]c", "a[", "back\\slash"])
+def test_paths_that_checkpoints_cannot_be_read_from_are_refused(tmp_path, name):
+    with pytest.raises(RunDirectoryError, match=r"no \[ and no \\ in the path of a run"):
+        create(tmp_path / name)
+    with pytest.raises(RunDirectoryError, match="choose or rename"):
+        RunDirectory.open(tmp_path / name)
+    assert not (tmp_path / name).exists()

@@ -162,10 +162,9 @@ def test_a_worker_plays_as_training_plays_and_every_game_has_a_seed_of_its_own(s
     assert assemble.rollout_builder(CONFIG)(2**31 - 19) == "rollout"
     assert environment.call_args_list == [mock.call(CONFIG.env, training=True)] * 2
     assert stream.call_args_list == [
-        mock.call("environment", seed=2_147_483_629, reward_clip=1.5, start_spread=21),
-        mock.call(
-            "environment", seed=7900, reward_clip=1.5, start_spread=21
-        ),  # 7919 more, below 2**31
+        mock.call("environment", seed=2**30 - 19, reward_clip=1.5, start_spread=21),
+        # 7919 more, below 2**30
+        mock.call("environment", seed=7900, reward_clip=1.5, start_spread=21),
     ]
     assert search.call_args == mock.call(CONFIG, SPEC)
     assert rollout.call_args == mock.call(
