@@ -14,7 +14,9 @@ that nobody sees or counts.
 """
 
 import importlib
-from typing import NamedTuple
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -78,7 +80,10 @@ def resolve_name(name: str) -> str:
     if versions:
         return f"{name}-v{max(versions)}"
     near = " or ".join(atari.near_ids(env_id))
-    raise ValueError(f"unknown environment {name!r}" + (f": did you mean {near}?" if near else ""))
+    own = "" if module else f"; an own one is module:{env_id}"
+    raise ValueError(
+        f"unknown environment {name!r}" + (f": did you mean {near}?" if near else "") + own
+    )
 
 
 def make_environment(settings: EnvConfig, *, training: bool, render: bool = False) -> gymnasium.Env:
@@ -97,8 +102,11 @@ def make_environment(settings: EnvConfig, *, training: bool, render: bool = Fals
     `resolve_name`.
     """
     env_id = resolve_name(settings.name)
+    kwargs = keyword_arguments(settings.kwargs)
     if not env_id.startswith("ALE/"):
-        return _make_gymnasium(env_id, training, render)
+        return _make_gymnasium(env_id, kwargs, training, render)
+    if kwargs:
+        raise ValueError(f"env.kwargs = {settings.kwargs}: Atari games have fields of their own")
     return atari.AtariGame(
         atari.find_game(env_id).kwargs["game"],
         settings,
@@ -241,9 +249,26 @@ def _register_minatar() -> None:
         minatar_gym.register_envs()
 
 
-def _make_gymnasium(env_id: str, training: bool, render: bool) -> gymnasium.Env:
+def keyword_arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    """Returns the keyword arguments that `("size=5", "map=small")` stand for.
+
+    Raises ValueError for what is no `name=value`, and for a name that stands twice.
+    """
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, is_pair, value = pair.partition("=")
+        if not is_pair or not name.isidentifier() or name in arguments:
+            raise ValueError(f"env.kwargs: {pair!r}, allowed: name=value, each name once")
+        try:
+            arguments[name] = json.loads(value)
+        except ValueError:
+            arguments[name] = value
+    return arguments
+
+
+def _make_gymnasium(env_id: str, kwargs: dict, training: bool, render: bool) -> gymnasium.Env:
     # Without Gymnasium's checker: ArrayObservation refuses what matters of what it would warn of.
-    options: dict = dict(disable_env_checker=True)
+    options = kwargs | dict(disable_env_checker=True)
     if render:  # a constructor that knows no `render_mode` can do without, else
         options["render_mode"] = "rgb_array"
     if not training and gymnasium.spec(env_id.rpartition(":")[2]).max_episode_steps is None:

@@ -49,6 +49,9 @@ class EnvConfig:
     name: str = "ms_pacman"
     """An Atari game (`MsPacman`, `ms_pacman`, `ALE/MsPacman-v5`) or any Gymnasium id with
     discrete actions."""
+    kwargs: tuple[str, ...] = ()
+    """Gymnasium: keyword arguments of the environment, `size=5 map=small`; a value is read as JSON,
+    else taken as text."""
     frame_size: Annotated[int, POSITIVE] = 96
     """Atari: height and width of the grey frames in pixels."""
     action_repeat: Annotated[int, POSITIVE] = 4

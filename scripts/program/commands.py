@@ -61,24 +61,32 @@ def check_environment(config: Config) -> EnvironmentSpec:
     Raises `ConfigError` for an unknown or unsupported one, and for one that fails or does not keep
     to its spaces.
     """
+    name = config.env.name
     try:
         env = make_environment(config.env, training=True)
     except (ValueError, ImportError, gymnasium.error.Error) as error:
-        raise ConfigError(f"env.name = {config.env.name}: {error}") from error
+        raise ConfigError(f"env.name = {name}: {error}") from error
+    except Exception as error:  # the code of a user can raise anything
+        raise ConfigError(f"env.name = {name}: it cannot be made: {_told(error)}") from error
     spec, reason = environment_spec(env), why_not_saved(env)
     try:
         env.reset(seed=0)
         env.step(0)
-    except Exception as error:  # the code of a user can raise anything
-        place = traceback.extract_tb(error.__traceback__)[-1]
+    except Exception as error:
         raise ConfigError(
-            f"env.name = {config.env.name}: its first reset and decision fail: "
-            f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
+            f"env.name = {name}: its first reset and decision fail: {_told(error)}"
         ) from error
     env.close()
     if config.deterministic and reason is not None:
         raise ConfigError(f"env.name = {config.env.name}: not with deterministic = True: {reason}")
     return spec
+
+
+def _told(error: Exception) -> str:
+    """Returns a line of an error in a user's code: kind, message and where it was raised."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message} ({place.filename}, line {place.lineno})"
 
 
 def channels_note(spec: EnvironmentSpec) -> str | None:
