@@ -1,6 +1,8 @@
 """From a configuration to the parts of a run: every part is handed its section whole."""
 
 import functools
+import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -117,8 +119,16 @@ def make_rollout(
 
 
 def rollout_builder(config: Config) -> Callable[[int], Rollout]:
-    """Returns the picklable `seed -> Rollout` that travels to the workers."""
-    return functools.partial(build_rollout, config)
+    """Returns the picklable `seed -> Rollout` that travels to the workers; they import from the
+    directory of here, where the module of a user's environment may be.
+    """
+    return functools.partial(_build_elsewhere, config, os.getcwd())
+
+
+def _build_elsewhere(config: Config, directory: str, seed: int) -> Rollout:
+    if directory not in sys.path:
+        sys.path.append(directory)
+    return build_rollout(config, seed)
 
 
 def num_starts(config: Config) -> int:

@@ -3,6 +3,7 @@ and no two settings are equal.
 """
 
 import dataclasses
+import sys
 from types import SimpleNamespace
 from unittest import mock
 
@@ -205,3 +206,13 @@ def test_the_search_is_noisy_in_training_and_quiet_in_scored_games(spy, monkeypa
         assert chosen(call, "num_actions", "discount_factor") == dict(
             num_actions=6, discount_factor=0.98
         )
+
+
+def test_workers_import_from_the_directory_of_the_driver(monkeypatch, tmp_path):
+    """Ray starts them elsewhere; the module of a user's environment is often just here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(assemble, "build_rollout", lambda config, seed: list(sys.path))
+    build = assemble.rollout_builder(CONFIG)
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(sys, "path", ["ours"])
+    assert build(3) == build(3) == ["ours", str(tmp_path)]
