@@ -10,6 +10,8 @@ from actors.agent import Decision
 from actors.environments import Step, Stream
 from muzero.types import Episode
 
+Watch = Callable[[int], None]  # takes in how many games have ended
+
 
 class Game(NamedTuple):
     """One scored game."""
@@ -33,6 +35,7 @@ def play(
     *,
     num_episodes: int,
     on_decision: Callable[[Decision], None] = lambda decision: None,
+    watch: Watch = lambda num_ended: None,
 ) -> list[Game]:
     """Returns `num_episodes` games of `agent`, its N environments being `streams`.
 
@@ -44,6 +47,7 @@ def play(
       streams: fresh streams, lives ignored.
       num_episodes: games wanted.
       on_decision: called after every decision, for a video say.
+      watch: likewise, with the number of games that have ended.
     """
     per_stream = math.ceil(num_episodes / len(streams))
     games: list[list[Game]] = [[] for _ in streams]
@@ -52,6 +56,7 @@ def play(
     while min(len(rows) for rows in games) < per_stream:
         decision = agent.decide(observation, is_first)
         on_decision(decision)
+        watch(sum(map(len, games)))
         for n, stream in enumerate(streams):
             if len(games[n]) == per_stream:
                 continue  # done; its last state is searched on, for nothing
@@ -62,7 +67,11 @@ def play(
 
 
 def play_blindly(
-    stream: Stream, next_action: Callable[[], int], *, num_episodes: int
+    stream: Stream,
+    next_action: Callable[[], int],
+    *,
+    num_episodes: int,
+    watch: Watch = lambda num_ended: None,
 ) -> list[Game]:
     """Returns `num_episodes` games of a player who looks at nothing.
 
@@ -70,19 +79,26 @@ def play_blindly(
       stream: a fresh stream, lives ignored.
       next_action: returns the action of every decision.
       num_episodes: games wanted.
+      watch: called after every decision with the number of games that have ended.
     """
     games: list[Game] = []
     stream.reset()
     while len(games) < num_episodes:
         games += _ended(stream.step(next_action()))
+        watch(len(games))
     return games
 
 
-def play_randomly(stream: Stream, *, num_episodes: int, seed: int) -> list[Game]:
-    """Returns `num_episodes` games of the uniformly random policy."""
+def play_randomly(
+    stream: Stream, *, num_episodes: int, seed: int, watch: Watch = lambda num_ended: None
+) -> list[Game]:
+    """Returns `num_episodes` games of the uniformly random policy; `watch`: see `play_blindly`."""
     rng = np.random.default_rng(seed)
     return play_blindly(
-        stream, lambda: int(rng.integers(stream.spec.num_actions)), num_episodes=num_episodes
+        stream,
+        lambda: int(rng.integers(stream.spec.num_actions)),
+        num_episodes=num_episodes,
+        watch=watch,
     )
 
 

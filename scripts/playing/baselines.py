@@ -13,6 +13,7 @@ from scripts.playing.evaluation import (
     scored,
     selection_seed,
 )
+from scripts.playing.watch import Watch
 from scripts.program.assemble import env_spec
 
 NUM_CHOOSING = 5  # games of every action, from which the best constant action is chosen
@@ -21,7 +22,9 @@ NUM_CHOOSING = 5  # games of every action, from which the best constant action i
 def evaluate_randomly(config: Config, *, num_episodes: int) -> dict:
     """Returns the result of the uniformly random policy."""
     stream, _ = evaluation_stream(config, evaluation_seed(config.seed))
-    games = play_randomly(stream, num_episodes=num_episodes, seed=config.seed)
+    watch = Watch("random", num_episodes)
+    games = play_randomly(stream, num_episodes=num_episodes, seed=config.seed, watch=watch)
+    watch.close()
     stream.close()
     return scored(config, games, protocol="random", checkpoint=None)
 
@@ -37,7 +40,9 @@ def evaluate_constant(config: Config, *, num_episodes: int) -> dict:
 
     def hold(action: int, seed: int, count: int) -> list[Game]:
         stream, _ = evaluation_stream(config, seed, max_decisions=config.log.constant_max_decisions)
-        games = play_blindly(stream, lambda: action, num_episodes=count)
+        watch = Watch(f"constant, action {action}", count)
+        games = play_blindly(stream, lambda: action, num_episodes=count, watch=watch)
+        watch.close()
         stream.close()
         return games
 

@@ -11,6 +11,7 @@ Two protocols, both on fresh games with lives ignored, searched without root noi
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,13 @@ from learner.records.episodes import finished_episodes
 from learner.records.run_directory import RunDirectory, write_atomically, writing
 from muzero.search import SearchFn
 from muzero.types import Params
+from scripts.playing.watch import Watch
 from scripts.program.assemble import build_search, env_spec
 
 # Seeds of fresh games: training draws below 2**30, evaluation in 2**29 above, selection of the best
 # above those; all fit a C int.
 _EVALUATION_SEEDS, _SELECTION_SEEDS = 2**30, 3 * 2**29
-_MAX_PARALLEL_GAMES = 25
+_MAX_PARALLEL_GAMES = 32
 PROTOCOLS = {"greedy": agent.greedy, "sampled": agent.sampled}
 
 
@@ -143,13 +145,19 @@ def evaluate_params(
       max_decisions: a game is cut off after so many; None leaves it to the environment's own limit.
       on_decision: called after every decision; what it raises ends the games.
     """
-    num_games = min(num_episodes, _MAX_PARALLEL_GAMES)
+    # Every environment plays as many games: the fewest environments play the fewest in vain.
+    games_each = math.ceil(num_episodes / _MAX_PARALLEL_GAMES)
+    num_environments = math.ceil(num_episodes / games_each)
     streams = [
         evaluation_stream(config, seed + n, max_decisions=max_decisions)[0]
-        for n in range(num_games)
+        for n in range(num_environments)
     ]
-    player = make_agent(config, params, num_environments=num_games, seed=seed, protocol=protocol)
-    games = play(player, streams, num_episodes=num_episodes, on_decision=on_decision)
+    player = make_agent(
+        config, params, num_environments=num_environments, seed=seed, protocol=protocol
+    )
+    watch = Watch(protocol, num_episodes)
+    games = play(player, streams, num_episodes=num_episodes, on_decision=on_decision, watch=watch)
+    watch.close()
     for stream in streams:
         stream.close()
     return scored(config, games, protocol=protocol, checkpoint=checkpoint)
