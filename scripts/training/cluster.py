@@ -8,6 +8,7 @@ the token of its owner only.
 
 import contextlib
 import ipaddress
+import logging
 import math
 import os
 import secrets
@@ -15,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,9 @@ from scripts.program.exit_codes import ExitCode
 
 # Of an embedded Ray: a few batches and two versions of small parameters
 _OBJECT_STORE_BYTES = 2**30
+_MAX_STARTS = 3
+_MAX_REASON = 200  # characters of what Ray says
+_RAY_TOKENS = "ray._private.authentication.authentication_token_setup"  # a logger
 _CONNECT_SECONDS = 10.0
 _JOIN_SECONDS = 60.0
 # Where Ray starts and is joined: it puts the present directory before everything that its workers
@@ -167,7 +172,7 @@ def stop_ray() -> None:
 def start_ray(address: str | None, *, num_cpus: float) -> None:
     """Joins the cluster at `address`, or starts an embedded Ray with CPU resources for all actors.
 
-    Raises `ConfigError` if there is no cluster at `address`.
+    Raises `ConfigError` if there is no cluster at `address`, or if Ray does not start here.
     """
     if address is None:
         # Ray gives its workers niceness 15: any other job on the machine starves the actors, and
@@ -176,27 +181,46 @@ def start_ray(address: str | None, *, num_cpus: float) -> None:
         # It keeps a record of every rollout asked for, up to 100,000 of them, for a dashboard that
         # there is not.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
-        if (
-            "RAY_AUTH_MODE" not in os.environ
-        ):  # then Ray asks for a token, and takes its user's if it is given none
+        if "RAY_AUTH_MODE" not in os.environ:
+            # Then Ray asks for a token, takes its user's if it is given none, and says in two lines
+            # that it does.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only
-        # place actors.
-        with _sigterm_blocked(), contextlib.chdir(_OURS):
-            ray.init(
-                address="local",
-                num_cpus=max(1, math.ceil(num_cpus)),
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-            )
+            logging.getLogger(_RAY_TOKENS).setLevel(logging.ERROR)
+        _start_embedded(num_cpus)
         return
     try:
         with contextlib.chdir(_OURS):
             ray.init(address=address, log_to_driver=False)
     except ConnectionError as error:
         raise ConfigError(f"--ray-address {address}: {error}") from error
+
+
+def _start_embedded(num_cpus: float) -> None:
+    """Starts Ray, which waits a fixed time for its own daemons: on a busy machine in vain."""
+    for attempt in range(1, _MAX_STARTS + 1):
+        # Affinity is inherited: pin the program and the workers are pinned with it. CPUs here only
+        # place actors.
+        try:
+            with _sigterm_blocked(), contextlib.chdir(_OURS):
+                ray.init(
+                    address="local",
+                    num_cpus=max(1, math.ceil(num_cpus)),
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    configure_logging=False,
+                )
+            return
+        except Exception as error:  # Ray raises Exception itself
+            ray.shutdown()
+            message = textwrap.shorten(str(error), _MAX_REASON, placeholder=" …")
+            reason = f"{type(error).__name__}: {message}"
+        if attempt < _MAX_STARTS:
+            print(f"Ray did not start, once more ({reason})", file=sys.stderr, flush=True)
+    raise ConfigError(
+        f"Ray did not start in {_MAX_STARTS} attempts, at last {reason}; "
+        "is the machine very busy, its memory or its /dev/shm full?"
+    )
 
 
 @contextlib.contextmanager

@@ -85,3 +85,38 @@ def test_ray_starts_deaf_to_sigterm_and_we_are_not(number):
     with cluster._sigterm_blocked():
         assert blocked()
     assert not blocked()
+
+
+@pytest.fixture
+def starts(monkeypatch):
+    """Returns what `ray.init` is to raise, start by start; None for a start that succeeds."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_worker_niceness", "RAY_task_events_report_interval_ms"):
+        monkeypatch.setenv(name, "kept")  # and put back after the test, RAY_AUTH_MODE as well
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    ray, failures = mock.Mock(), []
+    ray.init.side_effect = lambda **_: failures and (error := failures.pop(0)) and _raise(error)
+    monkeypatch.setattr(cluster, "ray", ray)
+    monkeypatch.setattr(cluster.signal, "signal", mock.Mock())
+    return failures, ray
+
+
+def _raise(error):
+    raise error
+
+
+def test_ray_that_does_not_start_is_started_again(starts, capsys):
+    failures, ray = starts
+    failures += [Exception("The current node\ntimed out during startup"), RuntimeError("gone")]
+    cluster.start_ray(None, num_cpus=1)
+    assert (ray.init.call_count, ray.shutdown.call_count, failures) == (3, 2, [])
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("once more (Exception: The current node timed out during startup)")
+    assert second.endswith("(RuntimeError: gone)")
+
+
+def test_ray_that_never_starts_is_one_line(starts):
+    failures, ray = starts
+    failures += [RuntimeError(f"number {n}") for n in (1, 2, 3)]
+    with pytest.raises(ConfigError, match="in 3 attempts, at last RuntimeError: number 3; is the"):
+        cluster.start_ray(None, num_cpus=1)
+    assert ray.shutdown.call_count == 3
