@@ -5,14 +5,15 @@ Every message names the field, its value and what is allowed.
 The type and the bounds of a single field stand in `schema.py`; here is what depends on several.
 """
 
+import dataclasses
+
 from configs import reader
 from configs.schema import Config, ConfigError
-from configs.serialise import to_dict
 
 
 def check(config: Config) -> None:
     """Raises `ConfigError` with one line per problem if `config` cannot work."""
-    reader.typed(Config, to_dict(config))
+    reader.typed(Config, dataclasses.asdict(config))
     rules = (
         reader.out_of_bounds,
         _lengths,

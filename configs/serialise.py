@@ -6,6 +6,7 @@ program did before it was there; what is gone is refused by name.
 
 import dataclasses
 import functools
+import json
 import logging
 from collections.abc import Iterator
 
@@ -16,8 +17,8 @@ _logger = logging.getLogger(__name__)
 
 
 def to_dict(config: Config) -> dict:
-    """Returns the whole configuration as JSON-ready nested dictionaries."""
-    return dataclasses.asdict(config)
+    """Returns the whole configuration as nested dictionaries, equal to what JSON gives back."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
 
 
 def from_dict(values: dict) -> Config:

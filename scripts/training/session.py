@@ -90,6 +90,7 @@ def run_session(
 
         feed = build_feed(config, pool.next_rollout, passes, counters, num_skipped=num_skipped)
         print(share, flush=True)
+        print("compiling: first the search of the actors, then the update", flush=True)
         session = Session(
             config, directory, pool, feed, passes, loop, saver, recording, limits, interrupts
         )

@@ -185,6 +185,7 @@ def _train(config: Config, directory: RunDirectory, start: Start, again: list[st
     num_cpus = num_processes * actors.num_workers * actors.cpus_per_worker + num_processes * (
         num_processes > 1
     )
+    print("starting Ray" if ray_address is None else f"joining Ray at {ray_address}", flush=True)
     cluster.start_ray(ray_address, num_cpus=num_cpus)
     try:
         cluster.check_shared("--run-dir", directory.path, ray_address)
