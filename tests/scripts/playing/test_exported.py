@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from scripts import evaluate, export, look
 from scripts.playing import evaluation, exported, load_agent, load_env
 from scripts.program.assemble import build_learner, env_spec
 
+AGENTS = Path(__file__).resolve().parents[3] / "results" / "agents"
 RESULT = {"environment": "CartPole-v1", "human_normalised": None, "num_unfinished": 0}
 
 
@@ -149,3 +151,14 @@ def test_games_are_licensed_by_their_kind():
     assert "ale-py (GPL-2.0)" in _licence("krull")
     assert "GPL-3.0" in _licence("MinAtar/Breakout-v1")
     assert "its own licence" in _licence("CartPole-v1")
+
+
+@pytest.mark.parametrize("folder", sorted(AGENTS.glob("*/agent.json")), ids=lambda x: x.parent.name)
+def test_the_agents_of_the_repository_are_whole_and_listed(folder):
+    params, num_updates = exported.read_params(folder.parent)
+    config = exported.read_config(folder.parent)
+    leaves = jax.tree.leaves(params)
+    assert num_updates > 0 and all(np.isfinite(leaf).all() for leaf in leaves)
+    assert sum(leaf.nbytes for leaf in leaves) < 5e6
+    assert f"]({folder.parent.name}/README.md)" in (AGENTS / "README.md").read_text()
+    assert (folder.parent / "README.md").read_text().startswith(f"# {config.env.name}, seed ")
