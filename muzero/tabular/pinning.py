@@ -36,3 +36,23 @@ def difference_ranks(value: np.ndarray, action: np.ndarray, num_actions: int) ->
 
     num_states = value.shape[1]
     return np.array([[rank(s, a) for s in range(num_states)] for a in range(num_actions)])
+
+
+def class_dimension(value: np.ndarray, action: np.ndarray, num_actions: int) -> int:
+    """Returns the dimension of M^∞(Π), the bounds P̃ ≥ 0 apart: Σ_(s, a) S − 1 − rank.
+
+    A row of a model is r̃(s, a) and P̃(·|s, a), whose sum is 1: S unknowns. Each policy with
+    π(s) = a is an equation between them, which the environment satisfies; 1 + rank of them are
+    independent.
+    """
+    return int(np.sum(value.shape[1] - 1 - difference_ranks(value, action, num_actions)))
+
+
+def directions(value: np.ndarray) -> np.ndarray:
+    """Returns [S − 1, S], orthonormal directions in which P̃(·|s, a) can differ from another row:
+    those of the differences of `value` [N, S], largest first, then what no difference sees.
+    """
+    num_states = value.shape[1]
+    between = np.linalg.qr(np.eye(num_states)[:, 1:] - 1 / num_states)[0].T  # entries sum to 0
+    spread = (value - value.mean(axis=0)) @ between.T if len(value) else np.zeros((1, len(between)))
+    return np.linalg.svd(spread)[2] @ between

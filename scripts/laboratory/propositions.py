@@ -4,8 +4,8 @@ float64.
 A row says how many cases were tried, the worst margin and how many were violated by more than
 rounding; and, because a check that cannot fail says nothing, how many of `cases_broken` are
 violated once an operator has a deliberate fault (the fault that shows most). The statements are in
-`muzero/tabular/*_statements.py`; theorems 1 and 2 of *Approximate Value Equivalence*, whose minimum
-over c and over c-vspan(V) is a linear program, are here.
+`muzero/tabular/*_statements.py` and `muzero_bound.py`; theorems 1 and 2 of *Approximate Value
+Equivalence*, whose minimum over c and over c-vspan(V) is a linear program, are here.
 """
 
 import dataclasses
@@ -21,13 +21,14 @@ from muzero.tabular import margins, policies
 from muzero.tabular.approximate_statements import APPROXIMATE, error
 from muzero.tabular.calibrated_statements import CALIBRATED
 from muzero.tabular.class_members import ACTIONS, STATES, Case, random_case
+from muzero.tabular.muzero_bound import MUZERO
 from muzero.tabular.proper_statements import PROPER
 from scripts.laboratory.experiment import Experiment, Row, Unit
 from scripts.laboratory.intervals import grouped
 
 ROUNDING = 1e-9  # relative; float64 with condition numbers up to some 1e3 leaves some 1e-13
 THEOREMS = ("AVE theorem 1", "AVE theorem 2")
-STATEMENTS = PROPER | APPROXIMATE | CALIBRATED
+STATEMENTS = PROPER | MUZERO | APPROXIMATE | CALIBRATED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +198,7 @@ def draw(scale: Scale, rows: list[Row], scratch: Path):
     )
     panel.set_xticks([-1e-8, -1e-12, 0, 1e-12, 1e-8, 1e-4, 1])
     panel.set(xlabel="worst margin, relative", xlim=(-1e-8, 3))
+    panel.set_title("Statements of the papers: what is left of the bound in the worst case")
     panel.legend(frameon=False, fontsize=8)
     figure.tight_layout()
     return figure

@@ -8,15 +8,16 @@ import numpy as np
 from scripts.laboratory.experiment import Row
 from scripts.laboratory.intervals import grouped, mean_and_interval
 
-_STYLES = {  # colour is the family, dashed the uncalibrated loss
-    "likelihood": ("black", "-"),
-    "itervaml": ("tab:blue", "--"),
-    "itervaml-calibrated": ("tab:blue", "-"),
-    "muzero": ("tab:red", "--"),
-    "muzero-calibrated": ("tab:red", "-"),
-    "muzero-root": ("tab:green", "--"),
-    "muzero-root-calibrated": ("tab:green", "-"),
-    "muzero-calibrated-td": ("tab:orange", "-"),
+_STYLES = {  # colour is the family, dashed the uncalibrated loss; what the legend says
+    "likelihood": ("black", "-", "likelihood"),
+    "itervaml": ("tab:blue", "--", "IterVAML"),
+    "itervaml-calibrated": ("tab:blue", "-", "IterVAML, calibrated"),
+    "itervaml-free": ("tab:cyan", "--", "IterVAML, free logits,\ngradient descent"),
+    "muzero-root": ("tab:green", "--", "MuZero (k = 0, 1)"),
+    "muzero-root-calibrated": ("tab:green", "-", "MuZero, calibrated"),
+    "muzero": ("tab:red", "--", "k = 1 alone"),
+    "muzero-calibrated": ("tab:red", "-", "k = 1 alone, calibrated"),
+    "muzero-calibrated-td": ("tab:orange", "-", "model: k = 1 calibrated,\nvalue: TD in the model"),
 }
 
 
@@ -57,24 +58,30 @@ def summary(rows: list[Row], metrics: tuple[str, ...]) -> list[Row]:
     )
 
 
-def panels(rows: list[Row], metric: str, label: str, log: bool) -> matplotlib.figure.Figure:
+def panels(
+    rows: list[Row], metric: str, label: str, log: bool, title: str
+) -> matplotlib.figure.Figure:
     """Returns a figure of `metric` over temperature: a panel a rank, a line a loss, 95 % intervals
-    as bands.
+    over seeds as bands.
     """
     by_rank = grouped(summary(rows, (metric,)), "rank")
-    figure = matplotlib.figure.Figure(figsize=(3.4 * len(by_rank) + 2, 3.4), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(3.4 * len(by_rank) + 2.4, 4), layout="constrained")
     axes = figure.subplots(1, len(by_rank), sharey=True, squeeze=False)[0]
     for axis, ((rank,), members) in zip(axes, by_rank.items(), strict=True):
         for (loss,), line in grouped(members, "loss").items():
-            _draw_line(axis, line, metric, *_STYLES[loss], label=loss if axis is axes[0] else None)
+            _draw_line(axis, line, metric, *_STYLES[loss])
         axis.set(
             title=f"rank {rank}",
             xscale="log",
-            xlabel="temperature",
+            xlabel="temperature (0: deterministic)",
             yscale="log" if log else "linear",
         )
     axes[0].set_ylabel(label)
-    figure.legend(loc="outside right center", frameon=False)
+    figure.suptitle(title)
+    known = dict(zip(*axes[-1].get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(
+        known.values(), known.keys(), loc="outside right center", frameon=False, fontsize=9
+    )
     return figure
 
 

@@ -42,7 +42,7 @@ def test_value_aware_losses_are_sums_over_states_and_actions(b, weight):
     p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     with jax.enable_x64(True):
         loss = model_learning.value_aware_loss(b, weight)(
-            *map(jnp.asarray, (logits, value)), environment, policy
+            *map(jnp.asarray, (logits, value, value)), environment, policy
         )
     np.testing.assert_allclose(
         loss, _expected_square(p, environment, policy, value, b, weight), rtol=1e-12
@@ -57,7 +57,7 @@ def test_the_rooted_loss_adds_td_on_the_state_without_a_gradient_through_its_tar
     with jax.enable_x64(True):
         rooted, alone = (
             jax.value_and_grad(loss, argnums=(0, 1))(
-                *map(jnp.asarray, (logits, value)), environment, policy
+                *map(jnp.asarray, (logits, value, value)), environment, policy
             )
             for loss in (
                 model_learning.rooted_loss(weight),
@@ -73,7 +73,7 @@ def test_the_rooted_loss_adds_td_on_the_state_without_a_gradient_through_its_tar
 def test_the_likelihood_is_greatest_at_the_true_transitions():
     environment, policy, logits, value = _random(4)
     slope = jax.grad(model_learning.likelihood_loss)(
-        jnp.log(environment.transition), value, environment, policy
+        jnp.log(environment.transition), value, value, environment, policy
     )
     np.testing.assert_allclose(slope, 0.0, atol=1e-7)
 
@@ -107,7 +107,8 @@ def test_the_term_of_the_state_sees_a_wrong_value_that_the_unrolled_loss_accepts
     """
     logits, half = jnp.zeros((1, 2, 2)), jnp.full((1, 2, 2), 0.5)
     world = mdp.MDP(half, jnp.array([[1.0, -1.0]]), GAMMA)
-    arguments = logits, jnp.array([-1.0, 1.0]), world, jnp.ones((1, 2))
+    value = jnp.array([-1.0, 1.0])
+    arguments = logits, value, value, world, jnp.ones((1, 2))
     assert model_learning.LEARNERS["muzero-calibrated"].loss(*arguments) == 0.0
     assert model_learning.LEARNERS["muzero-root-calibrated"].loss(*arguments) == 4.0
 
@@ -120,9 +121,31 @@ def test_muzero_rests_at_the_environment_and_its_values_only_if_calibrated(name,
         environment, policy = jax.tree.map(jnp.asarray, (environment, policy))
         value = mdp.policy_value(environment, policy)
         logits = jnp.log(environment.transition)
-        slopes = jax.grad(learner.loss, argnums=(0, 1))(logits, value, environment, policy)
+        slopes = jax.grad(learner.loss, argnums=(0, 1))(logits, value, value, environment, policy)
     for slope in slopes:
         assert (np.abs(slope).max() < 1e-12) == rests
+
+
+@pytest.mark.parametrize("period, copied", [(1, [0, 1, 2, 3, 4]), (2, [0, 0, 2, 2, 4])])
+def test_the_target_is_the_value_of_some_updates_ago(period, copied):
+    """A tape of both: the target of an update is the value that the last multiple of the period
+    saw; a loss that asks for more than the target moves the value at every update.
+    """
+    environment, policy, _, _ = jax.tree.map(jnp.float32, _random(7))
+    seen = []
+
+    def rising(logits, value, target, environment, policy):
+        jax.debug.callback(lambda *both: seen.append(np.array(both)), value, target, ordered=True)
+        return jnp.sum(jnp.square(value - target - 1))
+
+    learner = model_learning.Learner(rising, backs_up=False, target_period=period)
+    params = model_learning.init_params(jax.random.key(0), A, S, 2)
+    settings = dict(num_rounds=1, num_updates=5, learning_rate=0.1)
+    model_learning.learn(learner, environment, policy, params, **settings)
+    jax.effects_barrier()
+    value, target = np.stack(seen).swapaxes(0, 1)
+    assert len(np.unique(value[:, 0])) == 5
+    np.testing.assert_array_equal(target, value[copied])
 
 
 def test_rounds_hand_the_improved_policy_on():
