@@ -2,8 +2,8 @@
 
     python scripts/train.py atari-cpu --env.name assault
 
-Run time: it stops after 10 minutes or 100,000 decisions (400,000 frames); those took 7 minutes on
-one core of an Intel Xeon beside other jobs. Expected score: see docs/results.md.
+Run time: it stops after 10 minutes or 100,000 decisions (400,000 frames); those took 5 minutes on
+one core of an Intel Xeon beside another run. Expected score: see docs/results.md.
 
 Deviations from the paper, with reasons:
 * grey frames of 64×64, four of them, DQN's three convolutions with half their channels, vector
