@@ -51,6 +51,8 @@ class Learner(NamedTuple):
     loss: Callable
     backs_up: bool
     target_period: int = 1
+    free: bool = False
+    """One free logit matrix (`free_params`) and gradient descent in place of factors and Adam."""
 
 
 def init_params(rng_key, num_actions, num_states, rank):
@@ -59,6 +61,12 @@ def init_params(rng_key, num_actions, num_states, rank):
     left = _INIT_SCALE * jax.random.normal(left_key, (num_actions, num_states, rank))
     right = _INIT_SCALE * jax.random.normal(right_key, (num_actions, rank, num_states))
     return Params(left, right, jnp.zeros(num_states))
+
+
+def free_params(rng_key, num_actions, num_states):
+    """Returns parameters of a learner that is `free`: logits [A, S, S] times the identity."""
+    params = init_params(rng_key, num_actions, num_states, num_states)
+    return params._replace(right=jnp.broadcast_to(jnp.eye(num_states), params.right.shape))
 
 
 def model_logits(params):
@@ -117,6 +125,7 @@ LEARNERS = {
     "likelihood": Learner(likelihood_loss, backs_up=True),
     "itervaml": Learner(value_aware_loss(b=0, variance_weight=1.0), backs_up=True),
     "itervaml-calibrated": Learner(value_aware_loss(b=0, variance_weight=0.0), backs_up=True),
+    "itervaml-free": Learner(value_aware_loss(b=0, variance_weight=1.0), True, free=True),
     "muzero": Learner(value_aware_loss(b=1, variance_weight=1.0), backs_up=False),
     "muzero-calibrated": Learner(value_aware_loss(b=1, variance_weight=0.0), backs_up=False),
     "muzero-root": Learner(rooted_loss(variance_weight=1.0), False, _TARGET_PERIOD),
@@ -151,15 +160,20 @@ def learn(
     """Returns (params, policy) after rounds of evaluation: `num_updates` each, then `next_policy`.
 
     One Adam with one cosine schedule runs through all rounds; model and value are carried from
-    round to round.
+    round to round.  A `free` learner descends along the gradient of the loss summed over states and
+    actions, by 1 times it, and takes no heed of `learning_rate`.
     """
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_rounds * num_updates))
+    if learner.free:
+        optimiser = optax.sgd(float(policy.size))
 
     def update(number, policy, params, target, state):
         target = jnp.where(number % learner.target_period == 0, params.value, target)
         gradient = jax.grad(
             lambda p: learner.loss(model_logits(p), p.value, target, environment, policy)
         )(params)
+        if learner.free:
+            gradient = gradient._replace(right=jnp.zeros_like(params.right))
         step, state = optimiser.update(gradient, state)
         updated = optax.apply_updates(params, step)
         if learner.backs_up:

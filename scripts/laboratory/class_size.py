@@ -65,8 +65,8 @@ def units(scale: Scale) -> list[Unit]:
     """Returns one unit a world, number of policies and seed."""
     return [
         {"world": world, "policies": count, "seed": seed}
-        for world in scale.worlds
         for seed in range(scale.num_seeds)
+        for world in scale.worlds
         for count in scale.nums_policies
     ]
 

@@ -46,7 +46,10 @@ SCALES = {
 def units(scale):
     """Returns a unit a loss and rank."""
     return [
-        {"loss": name, "rank": rank} for rank in scale.ranks for name in model_learning.LEARNERS
+        {"loss": name, "rank": rank}
+        for rank in scale.ranks
+        for name, learner in model_learning.LEARNERS.items()
+        if not learner.free
     ]
 
 

@@ -19,6 +19,7 @@ from scripts.laboratory import value_errors
 from scripts.laboratory.experiment import Experiment
 
 DISCOUNT = 0.9
+_PATIENCE = 4  # times the updates of the others: gradient descent is slower than Adam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +45,12 @@ SCALES = {
 
 
 def units(scale):
-    """Returns a unit a loss and rank."""
+    """Returns a unit a loss and rank; a learner with free logits has but the full rank."""
     return [
-        {"loss": name, "rank": rank} for rank in scale.ranks for name in model_learning.LEARNERS
+        {"loss": name, "rank": rank}
+        for rank in scale.ranks
+        for name, learner in model_learning.LEARNERS.items()
+        if rank == scale.num_states or not learner.free
     ]
 
 
@@ -61,13 +65,13 @@ def evaluate(name, rank, scale, seed, temperature):
         settings = dict(branching=scale.branching, temperature=temperature, discount=DISCOUNT)
         environment = worlds.tempered_garnet(world_key, scale.num_states, **settings)
         policy = jnp.ones((1, scale.num_states))
+        learner, num_updates = model_learning.LEARNERS[name], scale.num_updates
         params = model_learning.init_params(params_key, 1, scale.num_states, rank)
-        schedule = dict(
-            num_rounds=1, num_updates=scale.num_updates, learning_rate=scale.learning_rate
-        )
-        params, _ = model_learning.learn(
-            model_learning.LEARNERS[name], environment, policy, params, **schedule
-        )
+        if learner.free:
+            params = model_learning.free_params(params_key, 1, scale.num_states)
+            num_updates *= _PATIENCE
+        schedule = dict(num_rounds=1, num_updates=num_updates, learning_rate=scale.learning_rate)
+        params, _ = model_learning.learn(learner, environment, policy, params, **schedule)
         return model_learning.measure(
             params, environment, policy, mdp.policy_value(environment, policy)
         )

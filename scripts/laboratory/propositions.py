@@ -198,7 +198,7 @@ def draw(scale: Scale, rows: list[Row], scratch: Path):
     )
     panel.set_xticks([-1e-8, -1e-12, 0, 1e-12, 1e-8, 1e-4, 1])
     panel.set(xlabel="worst margin, relative", xlim=(-1e-8, 3))
-    panel.set_title("Statements of the papers: what is left of the bound in the worst case")
+    panel.set_title("Worst margin of each statement")
     panel.legend(frameon=False, fontsize=8)
     figure.tight_layout()
     return figure

@@ -101,6 +101,36 @@ def test_the_calibrated_loss_learns_values_and_the_uncalibrated_one_a_model_with
     assert usual["entropy"] < 0.2 < calibrated["entropy"]
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_with_a_certain_next_state_the_loss_is_linear_in_the_model_and_descent_finds_that_state():
+    """Σ_j p_j (V_j − V_s')², for any V: least at s', with no other place where it is flat. The
+    learner descends on it although its values are still wrong; with two equally likely next states
+    it is not linear, and its minimum is another model.
+    """
+    value = jnp.array([0.3, -1.0, 2.0])
+    certain = mdp.MDP(jnp.roll(jnp.eye(S), 1, axis=1)[None], jnp.zeros((1, S)), GAMMA)
+    torn = (certain.transition + jnp.eye(S)) / 2
+    learner, policy = model_learning.LEARNERS["itervaml-free"], jnp.ones((1, S))
+    logits = model_learning.free_params(jax.random.key(0), 1, S).left
+
+    def loss(logits, world=certain):
+        return learner.loss(logits, value, value, world, policy)
+
+    expected = jax.nn.softmax(logits[0]) * (value - jnp.roll(value, -1)[:, None]) ** 2
+    np.testing.assert_allclose(loss(logits), expected.sum(axis=1).mean(), rtol=1e-5)
+
+    @jax.jit
+    @jax.vmap
+    def error(transition):
+        world = certain._replace(transition=transition)
+        step = jax.grad(loss)
+        last = jax.lax.fori_loop(0, 2000, lambda _, x: x - S * step(x, world), logits)
+        return jnp.abs((jax.nn.softmax(last) - transition) @ value).max()
+
+    errors = error(jnp.stack([certain.transition, torn]))
+    assert errors[0] < 0.01 and errors[1] > 0.1
+
+
 def test_the_term_of_the_state_sees_a_wrong_value_that_the_unrolled_loss_accepts():
     """Two states, either next with chance 1/2, rewards 1 and -1: v_π = (1, -1). V = -v_π has the
     expectations 0 that the unrolled loss asks for and misses T V = v_π by 2 in each state.
@@ -126,6 +156,7 @@ def test_muzero_rests_at_the_environment_and_its_values_only_if_calibrated(name,
         assert (np.abs(slope).max() < 1e-12) == rests
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("period, copied", [(1, [0, 1, 2, 3, 4]), (2, [0, 0, 2, 2, 4])])
 def test_the_target_is_the_value_of_some_updates_ago(period, copied):
     """A tape of both: the target of an update is the value that the last multiple of the period

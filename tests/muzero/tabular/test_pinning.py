@@ -50,3 +50,28 @@ def test_an_action_that_no_policy_takes_has_no_rank():
     action = np.zeros((3, 2), int)
     ranks = pinning.difference_ranks(np.random.default_rng(2).normal(size=(3, 2)), action, 2)
     assert np.all(ranks[1] == -1) and np.all(ranks[0] == 2)
+
+
+def test_the_dimension_of_a_class_is_that_of_what_its_equations_leave_free():
+    """By the rank of all equations at once, in the unknown rewards and transitions of every row."""
+    rng = np.random.default_rng(3)
+    transition, reward = rng.dirichlet(np.ones(4), (2, 4)), rng.normal(size=(2, 4))
+    action = _policies(rng, 3, 2, 4)
+    action[:, 0] = 1  # nobody takes action 0 in state 0
+    value = _values(transition, reward, 0.9, action)
+    equations = [np.kron(np.eye(8)[row], np.r_[0.0, np.ones(4)]) for row in range(8)]
+    for v, pi in zip(value, action, strict=True):
+        equations += [np.kron(np.eye(8)[4 * pi[s] + s], np.r_[1.0, 0.9 * v]) for s in range(4)]
+    free = 8 * 5 - np.linalg.matrix_rank(np.array(equations))
+    assert 0 < pinning.class_dimension(value, action, 2) == free < 32
+
+
+def test_directions_are_those_of_the_differences_and_keep_the_sum_of_a_row():
+    value = np.random.default_rng(4).normal(size=(3, 6))
+    found = pinning.directions(value)
+    np.testing.assert_allclose(found @ found.T, np.eye(5), atol=1e-12)
+    np.testing.assert_allclose(found.sum(axis=1), 0.0, atol=1e-12)
+    between = value - value.mean(axis=0)
+    assert np.abs(between @ found[:2].T).max() > 0.1
+    np.testing.assert_allclose(between @ found[2:].T, 0.0, atol=1e-12)
+    assert pinning.directions(value[:0]).shape == (5, 6)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from configs.schema import ConfigError
-from muzero.tabular import margins
+from muzero.tabular import margins, pinning
 from scripts import tabular
 from scripts.laboratory import (
     capacity,
+    class_size,
     conduct,
     order_k,
     propositions,
@@ -259,6 +260,31 @@ def test_a_path_is_counted_by_how_far_its_moves_go():
     path = [squares.index(list(square)) for square in ((1, 1), (1, 2), (1, 2), (2, 3), (2, 5))]
     counts = trajectories._count_moves(np.array([path]))
     assert counts == {"stay": 0.25, "neighbour": 0.25, "diagonal": 0.25, "farther": 0.25}
+
+
+def test_what_is_left_of_a_way_to_the_environment_is_told_by_direction():
+    """Models that have gone all the way along what two policies tell apart, and nowhere else."""
+    scale = dataclasses.replace(class_size.SCALES["smoke"], num_actions=1)
+    world = class_size.make_world("random", scale, seed=0)
+    action, value = np.zeros((2, 4), int), np.random.default_rng(0).normal(size=(2, 4))
+    seen = pinning.directions(value)[:1]
+    starts = world.transition + np.random.default_rng(1).normal(size=(3, 1, 4, 4))
+    ends = starts - (starts - world.transition) @ seen.T @ seen
+    share = class_size.remaining(world, action, value, starts, ends)
+    np.testing.assert_allclose(share, np.broadcast_to([0.0, 1.0, 1.0], (1, 4, 3)), atol=1e-12)
+
+
+def test_the_bit_changes_no_value_and_nobody_acts_on_it():
+    scale = class_size.SCALES["smoke"]
+    name = "random x bit"
+    plain, doubled = (class_size.make_world(n, scale, seed=0) for n in ("random", name))
+    action = class_size.draw_policies(name, doubled, 5, seed=0)
+    np.testing.assert_array_equal(action[:, ::2], action[:, 1::2])
+    np.testing.assert_allclose(doubled.transition.sum(axis=-1), 1.0)
+    value = class_size.policy_values(plain, action[:, ::2])
+    np.testing.assert_allclose(
+        class_size.policy_values(doubled, action), np.repeat(value, 2, axis=1), rtol=1e-10
+    )
 
 
 def test_the_faults_are_named_and_the_exact_operators_have_none():
