@@ -15,6 +15,7 @@ that nobody sees or counts.
 
 import importlib
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -230,6 +231,10 @@ class Stream:
 
 
 def _import_module(module: str, name: str) -> None:
+    # The current directory comes last, and only now: a folder `scripts` or `configs` of the user's
+    # there is not ours, and ours are imported already.
+    if "" not in sys.path:
+        sys.path.append("")
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -79,7 +79,11 @@ def test_images_that_seem_to_have_their_channels_first_are_noted(shape, is_noted
 def test_programs_find_the_modules_of_the_user_and_not_their_own(tmp_path):
     """`python scripts/train.py` has its folder first on the path, where `memory` is ours."""
     (tmp_path / "memory.py").write_text("OWN = True")
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import scripts, memory; memory.OWN"
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import scripts; "
+        "from actors.environments import _import_module; _import_module('memory', 'memory:Own-v0'); "
+        "sys.modules['memory'].OWN"
+    )
     command = [sys.executable, "-P", "-c", program, str(ROOT / "scripts")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(command, check=True, cwd=tmp_path, env=environment)
