@@ -81,7 +81,7 @@ def test_programs_find_the_modules_of_the_user_and_not_their_own(tmp_path):
     (tmp_path / "memory.py").write_text("OWN = True")
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import scripts; "
-        "from actors.environments import _import_module; _import_module('memory', 'memory:Own-v0'); "
+        "from actors.environments import _import_module; _import_module('memory', 'memory:A-v0'); "
         "sys.modules['memory'].OWN"
     )
     command = [sys.executable, "-P", "-c", program, str(ROOT / "scripts")]
